@@ -1,0 +1,28 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lab lab-down test lint clean
+
+PYTHON := .venv/bin/python
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: Debian packages, kernel headers, .venv
+	@deploy/setup.sh
+
+demo: setup ## build the lab, balance and block real traffic, show what happened, clean up
+	@$(PYTHON) netns-lab/demo.py
+
+lab: setup ## start the lab with the daemon in it and leave it running
+	@$(PYTHON) netns-lab/lab.py up
+
+lab-down: ## end the lab
+	@$(PYTHON) netns-lab/lab.py down
+
+test: lint ## set up, lint, check types, run every test
+	@$(PYTHON) -m pytest
+
+lint: setup ## ruff and mypy
+	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy lb api
+
+clean: ## remove the venv, caches and build output
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info $(shell find lb api tests netns-lab deploy -name __pycache__ 2>/dev/null)

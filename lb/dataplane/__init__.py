@@ -1,0 +1,1 @@
+"""The data plane as Python sees it: the only package that imports bcc or touches the kernel."""

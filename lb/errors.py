@@ -1,0 +1,107 @@
+"""Every error Sluice raises on purpose. A leaf: it imports nothing of Sluice.
+
+    SluiceError
+    ├── InvalidError            the request is well formed but cannot be accepted (names the fields)
+    ├── MalformedError          the bytes are not the format they claim to be
+    ├── NotFoundError           the named thing does not exist
+    ├── ConflictError           it clashes with something that exists
+    ├── PreconditionError       the state is no longer the one the caller had seen
+    ├── TooLargeError           the request is over a stated limit
+    ├── CapacityError           a map is full
+    ├── StoreError              the state file cannot be read or written
+    ├── SetupError              this machine lacks something Sluice needs
+    └── DataPlaneError          the kernel refused, or the data plane is not there
+        ├── InterfaceError      the interface does not exist, or went away
+        ├── ForeignProgramError another XDP program holds the hook
+        └── CompileError        the XDP program did not compile or load
+
+The message of each is one sentence that says what is wrong and what to do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SluiceError(Exception):
+    """The root: raised as one of its subclasses only."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with one field.
+
+    pointer: a JSON pointer (RFC 6901) into the request, "" for the whole; detail: the fault and the remedy.
+    line: where the request was a text file, the line (from 1).
+    """
+
+    pointer: str
+    detail: str
+    line: int | None = None
+
+
+class InvalidError(SluiceError):
+    """Raised when a well-formed request holds values that cannot be accepted; nothing was changed."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        self.errors = tuple(errors)
+        first = self.errors[0]
+        where = f"line {first.line}: " if first.line is not None else f"{first.pointer}: " if first.pointer else ""
+        more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+        super().__init__(f"{where}{first.detail}{more}")
+
+    @classmethod
+    def one(cls, pointer: str, detail: str, line: int | None = None) -> "InvalidError":
+        """The common case of a single fault."""
+        return cls([FieldError(pointer, detail, line)])
+
+
+class MalformedError(SluiceError):
+    """Raised when a body or file is not the JSON, YAML or UTF-8 it claims to be."""
+
+
+class NotFoundError(SluiceError):
+    """Raised when the service, backend, entry, revision or path that was named does not exist."""
+
+
+class ConflictError(SluiceError):
+    """Raised when a change clashes with what exists: a name or a VIP that is taken."""
+
+
+class PreconditionError(SluiceError):
+    """Raised when If-Match (or an expected revision) does not fit the present state."""
+
+
+class TooLargeError(SluiceError):
+    """Raised when a request is larger than the limit that the message states."""
+
+
+class CapacityError(SluiceError):
+    """Raised before anything is changed when the wanted state does not fit a map; the message names the setting."""
+
+
+class StoreError(SluiceError):
+    """Raised when the state file cannot be opened, read or written."""
+
+
+class SetupError(SluiceError):
+    """Raised at start when the machine lacks bcc, kernel headers, bpffs or a privilege."""
+
+
+class DataPlaneError(SluiceError):
+    """Raised when the kernel refuses an operation or the data plane is not attached."""
+
+
+class InterfaceError(DataPlaneError):
+    """Raised when a named network interface does not exist, or vanished while in use."""
+
+
+class ForeignProgramError(DataPlaneError):
+    """Raised when another XDP program is attached to the interface; it is not replaced unless told to."""
+
+
+class CompileError(DataPlaneError):
+    """Raised when the XDP program does not compile, or the verifier refuses it; holds the compiler's words."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log

@@ -1,0 +1,1 @@
+"""Desired state to map contents: pure functions (ring, compile, diff), and one loop that applies them."""

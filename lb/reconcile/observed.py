@@ -1,0 +1,138 @@
+"""What is seen of the running data plane: kept apart from what is wanted. Counters are totals since attach."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Packets, and bytes of their frames as received."""
+
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictInfo:
+    """One line of xdp/verdicts.h. action is pass, tx, redirect or drop."""
+
+    number: int
+    name: str
+    action: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One backend of one service, as it is. effective_state: active, draining, disabled or unresolved (no next hop)."""
+
+    address: str
+    weight: int
+    admin_state: str
+    effective_state: str
+    health: str
+    flows: int
+    packets: int
+    bytes: int
+    ring_share: float
+    next_hop_mac: str | None
+    interface: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One service, as it is; packets and bytes are those that came for it."""
+
+    name: str
+    vip: str
+    port: int | str
+    protocol: str
+    mode: str
+    flows: int
+    packets: int
+    bytes: int
+    backends: list[BackendStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceStatus:
+    """One interface Sluice was told to serve. xdp_mode is native, generic or none."""
+
+    name: str
+    index: int | None
+    mac: str | None
+    mtu: int | None
+    attached: bool
+    xdp_mode: str
+    program_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableStatus:
+    """How full a table is."""
+
+    name: str
+    entries: int
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatus:
+    """The loaded program: its size, and the features compiled in."""
+
+    features: list[str]
+    instructions: int
+    jited_bytes: int
+    compiled_at: float
+    compile_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The document of GET /v1/status."""
+
+    version: str
+    revision: int
+    ready: bool
+    reasons: list[str]
+    started_at: float
+    interfaces: list[InterfaceStatus]
+    program: ProgramStatus | None
+    services: list[ServiceStatus]
+    tables: list[TableStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTableStats:
+    """What became of flow lookups: hit, missed (the ring chose and a slot was written), or missed with no slot free."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    untracked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Packets that a blocklist or allowlist entry decided, and when the last came (epoch seconds).
+
+    shared: the numbers are those of the whole feed, not of this entry alone.
+    """
+
+    packets: int = 0
+    bytes: int = 0
+    last_hit_at: float | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The document of GET /v1/stats. verdicts by name, services by name, backends by (service, address).
+
+    owners: blocklist hits by owner ("operator", "feed:NAME").
+    """
+
+    verdicts: dict[str, Tally] = field(default_factory=dict)
+    services: dict[str, Tally] = field(default_factory=dict)
+    backends: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    owners: dict[str, Tally] = field(default_factory=dict)
+    flow_table: FlowTableStats = FlowTableStats()

@@ -1,0 +1,50 @@
+"""Process settings: what one daemon is started with. What the operator wants of packets is in lb/model/."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+PIN_ROOT = Path("/sys/fs/bpf/sluice")
+"""The program attached to IF is always PIN_ROOT/IF/program."""
+DEFAULT_SOCKET = Path("/run/sluice/sluice.sock")
+DEFAULT_STATE_DIR = Path("/var/lib/sluice")
+ENV_PREFIX = "SLUICE_"
+
+
+class XdpMode(StrEnum):
+    """How the program is hooked: by the driver (native), by the stack (generic), or native if the driver can."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    GENERIC = "generic"
+
+
+@dataclass(frozen=True, slots=True)
+class TableSizes:
+    """Capacity of each table; a change takes effect at the next start (the tables are then rebuilt beside)."""
+
+    flow_slots: int = field(default=1 << 20, metadata={"help": "flows remembered; a power of two; 16 bytes each"})
+    services: int = field(default=4096, metadata={"help": "services"})
+    service_ports: int = field(default=65536, metadata={"help": "VIP, protocol and port combinations, a family"})
+    backends: int = field(default=65536, metadata={"help": "backend places; a service takes a power of two"})
+    rings: int = field(default=512, metadata={"help": "Maglev rings; 128 KiB each; equal backend sets share one"})
+    deny_hosts: int = field(default=5 << 18, metadata={"help": "IPv4 /24s that hold longer prefixes; 64 bytes each"})
+    deny_dense: int = field(default=4096, metadata={"help": "IPv4 /24s with over 15 longer prefixes; 512 bytes each"})
+    deny_ipv6: int = field(default=1 << 20, metadata={"help": "IPv6 blocklist prefixes"})
+    allow: int = field(default=1 << 16, metadata={"help": "allowlist prefixes, a family"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """All that `sluice serve` takes."""
+
+    interfaces: tuple[str, ...]
+    xdp_mode: XdpMode = XdpMode.AUTO
+    state_dir: Path = DEFAULT_STATE_DIR
+    socket: Path = DEFAULT_SOCKET
+    listen: str | None = None
+    config: Path | None = None
+    log_format: str = "text"
+    replace_foreign: bool = False
+    sizes: TableSizes = TableSizes()
+    pin_root: Path = PIN_ROOT

@@ -1,0 +1,108 @@
+/* Stage admit: who may come in. allow > deny, on the packet's own source address, before any service is looked up.
+ *
+ * The allowlist is asked only about what the blocklist would drop, so it costs the rest nothing.
+ */
+
+/* A deny rule number at work: numbers from RULE_COUNT_ONLY on count and let pass. */
+static __always_inline void count_rule(struct rule_tally *tally, const struct packet *p)
+{
+	tally->packets++;
+	tally->bytes += p->frame_length;
+	tally->last_s = coarse_seconds();
+}
+
+/* The longest of a /24's longer prefixes that holds the address, else what covers the /24. */
+static __always_inline u32 deny4_longer(u32 address, u32 cell)
+{
+	u32 key = address >> 24, at = address >> 16 & 255, best = 0, rule, i;
+	struct deny_runs *runs = deny4_runs.lookup(&key);
+	struct deny_line *line;
+
+	if (!runs)
+		return 0;
+	key = runs->line[at] + (cell & ~DENY_LONGER);
+	line = deny4_lines.lookup(&key);
+	if (!line)
+		return 0;
+	if (line->word[1] >> 24 == DENY_DENSE) {
+		struct deny_dense *dense;
+
+		key = line->word[1] & 0xffffff;
+		dense = deny4_dense.lookup(&key);
+		return dense ? dense->rule[address & 255] : 0;
+	}
+	rule = line->word[0];
+#pragma unroll
+	for (i = 1; i < 16; i++) {
+		u32 word = line->word[i];
+		u32 bits = word & 255;
+
+		if (!bits)
+			break;
+		if (bits > best && !(((word >> 8 ^ address) & 255) >> (8 - (bits & 15)))) {
+			best = bits;
+			rule = word >> 16;
+		}
+	}
+	return rule;
+}
+
+static __always_inline u32 deny4_rule(u32 address)
+{
+	u32 key = address >> (8 + CELLS_SHIFT), cell;
+	struct cells *cells = deny4_cells.lookup(&key);
+
+	if (!cells)
+		return 0;
+	cell = cells->cell[address >> 8 & CELLS_MASK];
+	return cell & DENY_LONGER ? deny4_longer(address, cell) : cell;
+}
+
+static __always_inline bool is_allowed(const struct packet *p)
+{
+	struct rule_tally *tally;
+	u32 *number;
+
+	if (p->family == 4) {
+		struct prefix4_key key = { .length = 32, .address = p->source4 };
+
+		number = allow4.lookup(&key);
+	} else {
+		struct prefix6_key key = { .length = 128 };
+
+		__builtin_memcpy(key.address, p->source6, 16);
+		number = allow6.lookup(&key);
+	}
+	if (!number)
+		return false;
+	tally = allow_counters.lookup(number);
+	if (tally)
+		count_rule(tally, p);
+	return true;
+}
+
+static __always_inline int admit(const struct packet *p)
+{
+	struct rule_tally *tally;
+	u32 rule = 0;
+
+	if (HAVE_DENY4 && p->family == 4)
+		rule = deny4_rule(bpf_ntohl(p->source4));
+	if (HAVE_DENY6 && p->family == 6) {
+		struct prefix6_key key = { .length = 128 };
+		u32 *number;
+
+		__builtin_memcpy(key.address, p->source6, 16);
+		number = deny6.lookup(&key);
+		if (number)
+			rule = *number;
+	}
+	if (!rule)
+		return CONTINUE;
+	if (HAVE_ALLOW && is_allowed(p))
+		return CONTINUE;
+	tally = deny_counters.lookup(&rule);
+	if (tally)
+		count_rule(tally, p);
+	return rule >= RULE_COUNT_ONLY ? CONTINUE : DROP_BLOCKLIST;
+}

@@ -1,0 +1,98 @@
+/* What one build of the program is: features, addresses and sizes, given with -D by the control plane.
+ *
+ * A feature that is 0 is not compiled in: stages ask with a plain `if (HAVE_…)`, which the compiler removes.
+ * The values here are those of a build by hand, with everything in it.
+ */
+#ifndef PIN_DIR
+#define PIN_DIR "/sys/fs/bpf/sluice/by-hand"
+#endif
+
+#ifndef HAVE_DENY4 /* the blocklist holds IPv4 prefixes */
+#define HAVE_DENY4 1
+#endif
+#ifndef HAVE_DENY6 /* the blocklist holds IPv6 prefixes */
+#define HAVE_DENY6 1
+#endif
+#ifndef HAVE_ALLOW /* the allowlist holds anything */
+#define HAVE_ALLOW 1
+#endif
+#ifndef HAVE_VIP4 /* a service has an IPv4 VIP */
+#define HAVE_VIP4 1
+#endif
+#ifndef HAVE_VIP6 /* a service has an IPv6 VIP */
+#define HAVE_VIP6 1
+#endif
+#ifndef HAVE_ANY_PORT /* a service takes every port */
+#define HAVE_ANY_PORT 1
+#endif
+#ifndef HAVE_SOURCE_AFFINITY /* a service hashes the source address alone */
+#define HAVE_SOURCE_AFFINITY 1
+#endif
+#ifndef HAVE_L2 /* a service forwards by MAC rewrite */
+#define HAVE_L2 1
+#endif
+#ifndef HAVE_IPIP /* a service forwards by IP-in-IP */
+#define HAVE_IPIP 1
+#endif
+#ifndef HAVE_REDIRECT /* a next hop may be behind another interface */
+#define HAVE_REDIRECT 1
+#endif
+#ifndef HAVE_FRAGS /* frames may lie in several buffers (large MTU, LRO) */
+#define HAVE_FRAGS 0
+#endif
+
+/* The interface this build is for: its MAC as two host-order halves of the bytes in memory, and its index. */
+#ifndef OUR_MAC_FIRST4
+#define OUR_MAC_FIRST4 0
+#define OUR_MAC_LAST2 0
+#endif
+#ifndef OUR_IFINDEX
+#define OUR_IFINDEX 0
+#endif
+
+/* The flow table's secret: without it nobody can aim flows at one bucket. */
+#ifndef FLOW_KEY0
+#define FLOW_KEY0 0x243f6a8885a308d3ULL
+#define FLOW_KEY1 0x13198a2e03707344ULL
+#endif
+
+/* Outer sources: host-order prefix for IPv4, the first 96 bits for IPv6 as they lie in memory. */
+#ifndef ENCAP_SOURCE4
+#define ENCAP_SOURCE4 0xac100000U
+#define ENCAP_SOURCE4_HOSTS 0xffffU
+#endif
+#ifndef ENCAP_SOURCE6_0
+#define ENCAP_SOURCE6_0 0x00000001U
+#define ENCAP_SOURCE6_1 0
+#define ENCAP_SOURCE6_2 0
+#endif
+
+#ifndef UDP_IDLE_S
+#define UDP_IDLE_S 30
+#endif
+#ifndef TCP_IDLE_S
+#define TCP_IDLE_S 3600
+#endif
+
+/* Capacities, from lb/settings.py. */
+#ifndef MAX_SERVICES
+#define MAX_SERVICES 4096
+#define MAX_SERVICE_PORTS 65536
+#define MAX_BACKENDS 65536
+#define MAX_RINGS 512
+#define FLOW_BUCKETS 262144
+#define MAX_DENY_HOSTS 1310720
+#define MAX_DENY_DENSE 4096
+#define MAX_DENY6 1048576
+#define MAX_ALLOW 65536
+#endif
+
+#define VLAN_TAGS_MAX 2
+#define IPV6_EXTENSIONS_MAX 6
+#define RING_SLOTS 65537 /* a prime: the Maglev paper's M, over 16 slots for each of 4096 backends */
+#define FLOW_WAYS 4
+#define FLOW_PROTECT_S 60 /* an established flow seen so recently is never evicted */
+#define OUTER_TTL 64
+#define RULE_NUMBERS 32768
+#define RULE_COUNT_ONLY 16384 /* blocklist numbers from here on count and let pass */
+#define ALLOW_NUMBERS 4096

@@ -1,0 +1,109 @@
+/* Forwarding by IP-in-IP: 4in4 (RFC 2003), 6in4 (RFC 4213), 4in6 and 6in6 (RFC 2473).
+ *
+ * The frame grows at its head by one outer header; VLAN tags move with the Ethernet header, so the frame leaves in the
+ * VLAN it came from. Padding behind the packet is not counted in the outer length.
+ */
+
+/* 16 bits that vary by flow and are the same on every node: the outer source spreads over the backend's receive queues. */
+static __always_inline u32 encap_spread(const struct packet *p)
+{
+	u32 source = p->family == 4 ? p->source4 : p->source6[0] ^ p->source6[1] ^ p->source6[2] ^ p->source6[3];
+
+	return (source ^ (u32)p->source_port << 16 ^ p->source_port) * 0x9e3779b1U >> 16;
+}
+
+static __always_inline void write_outer4(struct iphdr *outer, const struct packet *p, const struct backend *backend)
+{
+	/* The struct is written in words: first version, ihl, tos and length. */
+	outer->version = 4;
+	outer->ihl = 5;
+	outer->tos = p->traffic_class;
+	outer->tot_len = bpf_htons(p->l3_length + sizeof(*outer));
+	outer->id = 0; /* an atomic datagram: DF set, so the id says nothing (RFC 6864) */
+	outer->frag_off = bpf_htons(0x4000);
+	outer->ttl = OUTER_TTL;
+	outer->protocol = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	outer->check = 0;
+	outer->saddr = bpf_htonl(ENCAP_SOURCE4 | (encap_spread(p) & ENCAP_SOURCE4_HOSTS));
+	outer->daddr = backend->address[0];
+	outer->check = ipv4_checksum(outer);
+}
+
+static __always_inline void write_outer6(struct ipv6hdr *outer, const struct packet *p, const struct backend *backend)
+{
+	u32 *address = (u32 *)&outer->saddr;
+
+	*(__be32 *)outer = bpf_htonl(6U << 28 | (u32)p->traffic_class << 20);
+	outer->payload_len = bpf_htons(p->l3_length);
+	outer->nexthdr = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	outer->hop_limit = OUTER_TTL;
+	address[0] = ENCAP_SOURCE6_0;
+	address[1] = ENCAP_SOURCE6_1;
+	address[2] = ENCAP_SOURCE6_2;
+	address[3] = bpf_htonl(encap_spread(p));
+	__builtin_memcpy(&outer->daddr, backend->address, 16);
+}
+
+/* Moves the Ethernet header, and up to two tags, from old to new; type is that of the outer header. */
+static __always_inline int move_ethernet(struct xdp_md *ctx, u32 grown, u32 l3, __be16 type)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct vlan_tag *from, *to;
+	struct ethhdr *eth = data;
+
+	/* The MACs are written by the caller. */
+	if (l3 == sizeof(struct ethhdr)) {
+		if ((void *)(eth + 1) > end)
+			return DROP_INTERNAL;
+		eth->h_proto = type;
+		return CONTINUE;
+	}
+	from = data + grown + sizeof(struct ethhdr);
+	to = data + sizeof(struct ethhdr);
+	if ((void *)(from + 1) > end)
+		return DROP_INTERNAL;
+	eth->h_proto = *(__be16 *)(data + grown + 12);
+	to->control = from->control;
+	to->next_type = type;
+	if (l3 == sizeof(struct ethhdr) + 2 * sizeof(struct vlan_tag)) {
+		if ((void *)(from + 2) > end)
+			return DROP_INTERNAL;
+		to->next_type = from->next_type;
+		to[1].control = from[1].control;
+		to[1].next_type = type;
+	}
+	return CONTINUE;
+}
+
+static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *p, const struct backend *backend)
+{
+	bool outer4 = backend->family == 4;
+	u32 grown = outer4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), l3 = p->l3;
+	void *data, *end, *outer;
+	int stop;
+
+	if (backend->mtu && p->l3_length + grown > backend->mtu)
+		return DROP_TOO_BIG;
+	if (bpf_xdp_adjust_head(ctx, -(int)grown))
+		return DROP_NO_HEADROOM;
+	stop = move_ethernet(ctx, grown, l3, outer4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6));
+	if (stop)
+		return stop;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	if (l3 > sizeof(struct ethhdr) + VLAN_TAGS_MAX * sizeof(struct vlan_tag))
+		return DROP_INTERNAL;
+	outer = data + l3;
+	if (outer4) {
+		if (outer + sizeof(struct iphdr) > end)
+			return DROP_INTERNAL;
+		write_outer4(outer, p, backend);
+	} else {
+		if (outer + sizeof(struct ipv6hdr) > end)
+			return DROP_INTERNAL;
+		write_outer6(outer, p, backend);
+	}
+	p->data = data;
+	p->end = end;
+	return CONTINUE;
+}

@@ -1,0 +1,84 @@
+/* The flow table: which backend a flow had, so that it stays there while the ring changes.
+ *
+ * One array for all CPUs; a flow's bucket is one cache line of four slots. tag_backend is read and written whole, so
+ * there are no locks; two CPUs that write one slot at once leave one of the two entries, never a mixture. It is a cache
+ * for continuity: without an entry the ring answers, the same on every node.
+ *
+ * Who may be evicted: an empty or idle slot, then the newcomer (FLOW_PROBATION) seen longest ago, then an established flow
+ * that has been silent for FLOW_PROTECT_S. A flood of new flows thus evicts only other newcomers.
+ */
+#define FLOW_STATE(seconds, service, class) ((u64)(seconds) << 32 | (u64)(service) << 16 | (class))
+#define FLOW_TAG(hash) ((hash) >> 16 ?: 1) /* 0 is the empty slot */
+
+/* One store, not several: the compiler may neither split it nor leave it out. */
+static __always_inline void write_whole(u64 *word, u64 value)
+{
+	*(volatile u64 *)word = value;
+}
+
+static __always_inline struct flow_bucket *flow_bucket(u64 hash)
+{
+	/* The index's bits and the tag's overlap by a few: together they still hold all 64 bits of the hash. */
+	u32 key = hash & (FLOW_BUCKETS - 1);
+
+	return flows.lookup(&key);
+}
+
+static __always_inline u32 flow_class(const struct packet *p)
+{
+	return p->protocol == IPPROTO_UDP ? FLOW_UDP : 0;
+}
+
+static __always_inline bool is_idle(u64 state, u64 now_s)
+{
+	return now_s - (state >> 32) > (state & FLOW_UDP ? UDP_IDLE_S : TCP_IDLE_S);
+}
+
+static __always_inline struct flow *flow_find(struct flow_bucket *bucket, u64 tag)
+{
+	if (bucket->way[0].tag_backend >> 16 == tag)
+		return &bucket->way[0];
+	if (bucket->way[1].tag_backend >> 16 == tag)
+		return &bucket->way[1];
+	if (bucket->way[2].tag_backend >> 16 == tag)
+		return &bucket->way[2];
+	if (bucket->way[3].tag_backend >> 16 == tag)
+		return &bucket->way[3];
+	return NULL;
+}
+
+/* The slot a newcomer may take, or NULL. Rank: lower goes first. */
+static __always_inline struct flow *flow_victim(struct flow_bucket *bucket, u64 now_s)
+{
+	struct flow *victim = NULL;
+	u64 lowest = ~0ULL;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < FLOW_WAYS; i++) {
+		struct flow *flow = &bucket->way[i];
+		u64 state = flow->state, seen_s = state >> 32, rank;
+
+		if (!flow->tag_backend || is_idle(state, now_s))
+			return flow;
+		if (state & FLOW_ESTABLISHED) {
+			if (now_s - seen_s <= FLOW_PROTECT_S)
+				continue;
+			rank = seen_s | 1ULL << 32;
+		} else {
+			rank = seen_s;
+		}
+		if (rank < lowest) {
+			lowest = rank;
+			victim = flow;
+		}
+	}
+	return victim;
+}
+
+/* The state word first, then the tag: a reader that finds the tag finds its state. */
+static __always_inline void flow_write(struct flow *flow, u64 tag, u32 place, u64 state)
+{
+	write_whole(&flow->state, state);
+	write_whole(&flow->tag_backend, tag << 16 | place);
+}

@@ -1,0 +1,25 @@
+/* Stage forward: carries the packet to its backend, by the service's mode, out of the interface the next hop is behind. */
+static __always_inline int forward(struct xdp_md *ctx, struct packet *p, const struct service *service,
+				   const struct backend *backend)
+{
+	bool l2 = HAVE_L2 && (!HAVE_IPIP || service->flags & SERVICE_L2), here = true;
+	int stop;
+
+	if (!(backend->state & BACKEND_RESOLVED))
+		return DROP_NO_NEXT_HOP;
+	if (!l2) {
+		stop = encapsulate(ctx, p, backend);
+		if (stop)
+			return stop;
+	}
+	stop = write_macs(ctx, backend);
+	if (stop)
+		return stop;
+	if (HAVE_REDIRECT && backend->ifindex != OUR_IFINDEX) {
+		p->egress_ifindex = backend->ifindex;
+		here = false;
+	}
+	if (l2)
+		return here ? TX_L2 : REDIRECT_L2;
+	return here ? TX_IPIP : REDIRECT_IPIP;
+}

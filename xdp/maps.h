@@ -1,0 +1,33 @@
+/* Every map, pinned by name in PIN_DIR, so that a new program works on the same memory as the old one. */
+#define PINNED(name) PIN_DIR "/" name
+
+/* Services: VIP, port, protocol → service. Few, so ordinary updates. */
+BPF_TABLE_PINNED("hash", struct service4_key, struct service, services4, MAX_SERVICE_PORTS, PINNED("services4"));
+BPF_TABLE_PINNED("hash", struct service6_key, struct service, services6, MAX_SERVICE_PORTS, PINNED("services6"));
+
+/* Memory that Python maps and writes as numpy arrays, without a system call per entry. */
+BPF_TABLE_PINNED("array", u32, struct service_ring, service_rings, MAX_SERVICES, PINNED("service_rings"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct cells, rings, MAX_RINGS * RING_CELLS, PINNED("rings"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct backend, backends, MAX_BACKENDS, PINNED("backends"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct flow_bucket, flows, FLOW_BUCKETS, PINNED("flows"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct cells, deny4_cells, (1 << 24 >> CELLS_SHIFT), PINNED("deny4_cells"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct deny_runs, deny4_runs, 256, PINNED("deny4_runs"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct deny_line, deny4_lines, MAX_DENY_HOSTS, PINNED("deny4_lines"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct deny_dense, deny4_dense, MAX_DENY_DENSE, PINNED("deny4_dense"), BPF_F_MMAPABLE);
+
+/* Longest-prefix tries: prefix → rule number. */
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6, MAX_DENY6, PINNED("deny6"), BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, u32, allow4, MAX_ALLOW, PINNED("allow4"), BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, allow6, MAX_ALLOW, PINNED("allow6"), BPF_F_NO_PREALLOC);
+
+/* Counters, one copy a CPU: no line is shared, no add is atomic. */
+BPF_TABLE_PINNED("percpu_array", u32, struct tally, verdict_counters, VERDICTS_MAX, PINNED("verdict_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct tally, backend_counters, MAX_BACKENDS, PINNED("backend_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct tally, service_counters, MAX_SERVICES, PINNED("service_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, deny_counters, RULE_NUMBERS, PINNED("deny_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, allow_counters, ALLOW_NUMBERS, PINNED("allow_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct flow_tally, flow_counters, 1, PINNED("flow_counters"));
+
+/* The control plane's notes; the packet path does not read them. */
+BPF_TABLE_PINNED("array", u32, struct rule_owner, deny_owners, RULE_NUMBERS, PINNED("deny_owners"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct rule_owner, allow_owners, ALLOW_NUMBERS, PINNED("allow_owners"), BPF_F_MMAPABLE);

@@ -1,0 +1,132 @@
+/* Every struct that a map holds, defined here and nowhere else: Python takes them from the compiled program.
+ *
+ * __be fields are in network byte order, as they lie in packets. Words that both sides write while packets flow
+ * are aligned u64 or u32, written whole, so that no reader sees half of one.
+ */
+struct service4_key {
+	__be32 vip;
+	__be16 port; /* 0: any port */
+	__u8 protocol; /* 0, with port 0: the address is a VIP of some service */
+	__u8 pad;
+};
+
+struct service6_key {
+	__u32 vip[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+/* What a service lookup finds: all that an established flow needs of its service. */
+struct service {
+	__u32 backends; /* the first of the service's places in `backends` */
+	__u16 number;   /* index of service_rings and service_counters */
+	__u8 flags;     /* SERVICE_* */
+	__u8 pad;
+};
+
+#define SERVICE_L2 1              /* mode l2, else ipip */
+#define SERVICE_SOURCE_AFFINITY 2 /* the ring hashes the source address alone */
+
+/* Which ring a service uses: the switch from an old ring to a new one is one write of `ring`. */
+struct service_ring {
+	__u32 ring; /* index of `rings`; 0 is never written: no backend */
+	__u32 pad;
+};
+
+/* A kilobyte of u16 cells. Large arrays are maps of these: an array map rounds every value up to 8 bytes, so single
+ * cells would waste three quarters, and the compiler takes seconds over values of thousands of elements. */
+struct cells {
+	__u16 cell[512];
+};
+#define CELLS_SHIFT 9
+#define CELLS_MASK 511
+
+/* A Maglev ring is RING_CELLS values of `rings`. A slot holds a backend's place within its service, so services with
+ * equal sets share a ring. */
+#define RING_CELLS 129 /* of 512 slots: 66048, of which RING_SLOTS are used */
+
+/* A backend's place: where a packet for it goes. One cache line. */
+struct backend {
+	__u8 mac[6]; /* of the next hop; written with state as one word */
+	__u8 state;  /* BACKEND_* */
+	__u8 family; /* 4 or 6: the outer header's */
+	__u8 source_mac[6];
+	__u16 mtu; /* of the way there, for the whole IP packet; 0: unknown */
+	__u32 address[4]; /* network order; IPv4 in the first */
+	__u32 ifindex;
+	__u32 pad[7];
+};
+
+#define BACKEND_ACTIVE 1   /* takes packets of flows it has; new ones come by the ring */
+#define BACKEND_RESOLVED 2 /* mac is known */
+
+/* A slot of the flow table. tag_backend: keyed 48-bit tag of the flow in the high bits, the backend's place in the
+ * low 16; 0 is an empty slot. Read and written whole: a flow never sees half an entry, and there is no lock. */
+struct flow {
+	__u64 tag_backend;
+	__u64 state; /* FLOW_STATE: last seen in seconds << 32 | service << 16 | class; written only when it changes */
+};
+
+struct flow_bucket {
+	struct flow way[FLOW_WAYS];
+} __attribute__((aligned(64)));
+
+#define FLOW_PROBATION 1   /* a newcomer: the first to be evicted */
+#define FLOW_ESTABLISHED 2 /* a later packet came (TCP: one without SYN) */
+#define FLOW_UDP 4
+
+/* deny4_cells, DIR-24-8 by /24: a cell is a rule number, or DENY_LONGER | index of the /24's line in its /16's run. */
+#define DENY_LONGER 0x8000
+
+/* The first line, in deny4_lines, of the run of each of 256 /16s. */
+struct deny_runs {
+	__u32 line[256];
+};
+
+/* The prefixes longer than /24 of one /24. word[0]: rule number of the covering prefix (0: none).
+ * word[1…15]: rule << 16 | last byte << 8 | bits beyond 24 (1…8), the first 0 ends the line;
+ * or, in word[1], DENY_DENSE | index of deny4_dense where fifteen are not enough. */
+struct deny_line {
+	__u32 word[16];
+} __attribute__((aligned(64)));
+#define DENY_DENSE 0xff
+
+/* Rule numbers of all 256 addresses of a /24. */
+struct deny_dense {
+	__u16 rule[256];
+};
+
+struct prefix4_key {
+	__u32 length;
+	__be32 address;
+};
+
+struct prefix6_key {
+	__u32 length;
+	__u32 address[4];
+};
+
+struct tally {
+	__u64 packets;
+	__u64 bytes; /* of frames as received */
+};
+
+struct rule_tally {
+	__u64 packets;
+	__u64 bytes;
+	__u64 last_s; /* seconds of the coarse monotonic clock */
+};
+
+/* What became of flows that were not found. Hits are not counted: they are what was forwarded less these. */
+struct flow_tally {
+	__u64 misses;    /* the ring chose */
+	__u64 evictions; /* and another flow lost its slot */
+	__u64 untracked; /* or none could: the flow goes by the ring alone */
+	__u64 pad;
+};
+
+/* Whose a rule number is: the control plane's own note, kept with the counters so that both survive it. */
+struct rule_owner {
+	__u64 identity;
+};
