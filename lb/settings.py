@@ -28,7 +28,7 @@ class TableSizes:
     service_ports: int = field(default=65536, metadata={"help": "VIP, protocol and port combinations, a family"})
     backends: int = field(default=65536, metadata={"help": "backend places; a service takes a power of two"})
     rings: int = field(default=512, metadata={"help": "Maglev rings; 128 KiB each; equal backend sets share one"})
-    deny_hosts: int = field(default=5 << 18, metadata={"help": "IPv4 /24s that hold longer prefixes; 64 bytes each"})
+    deny_hosts: int = field(default=3 << 19, metadata={"help": "IPv4 /24s that hold longer prefixes; 64 bytes each"})
     deny_dense: int = field(default=4096, metadata={"help": "IPv4 /24s with over 15 longer prefixes; 512 bytes each"})
     deny_ipv6: int = field(default=1 << 20, metadata={"help": "IPv6 blocklist prefixes"})
     allow: int = field(default=1 << 16, metadata={"help": "allowlist prefixes, a family"})

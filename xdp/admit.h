@@ -20,7 +20,7 @@ static __always_inline u32 deny4_longer(u32 address, u32 cell)
 
 	if (!runs)
 		return 0;
-	key = runs->line[at] + (cell & ~DENY_LONGER);
+	key = (runs->line[at] & 0xffffff) + (cell & ~DENY_LONGER);
 	line = deny4_lines.lookup(&key);
 	if (!line)
 		return 0;

@@ -22,7 +22,7 @@ struct service {
 	__u32 backends; /* the first of the service's places in `backends` */
 	__u16 number;   /* index of service_rings and service_counters */
 	__u8 flags;     /* SERVICE_* */
-	__u8 pad;
+	__u8 room;      /* how many places, as a power of two: the control plane's note */
 };
 
 #define SERVICE_L2 1              /* mode l2, else ipip */
@@ -79,7 +79,7 @@ struct flow_bucket {
 /* deny4_cells, DIR-24-8 by /24: a cell is a rule number, or DENY_LONGER | index of the /24's line in its /16's run. */
 #define DENY_LONGER 0x8000
 
-/* The first line, in deny4_lines, of the run of each of 256 /16s. */
+/* Of each of 256 /16s: where its run starts in deny4_lines (24 bits), and above it the run's room in units of 4 lines. */
 struct deny_runs {
 	__u32 line[256];
 };

@@ -1,0 +1,1 @@
+"""REST over the control plane: desired state has verbs, observed state is read only."""

@@ -1,0 +1,50 @@
+"""The API: puts the routers, the problem documents and the envelope of every answer together."""
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from api import problems
+from api.envelope import Envelope, RequestCounts
+from api.metrics import registry_of
+from api.openapi import DESIRED, OBSERVED, document_of
+from api.routes import allowlist, backends, blocklist, config, health, metrics, operations, services, status
+from lb import __version__
+from lb.reconcile.loop import Reconciler
+
+_DESCRIPTION = """\
+Desired state (services, backends, blocklist, allowlist) has verbs; observed state is read only.
+A write returns after the BPF maps hold it.
+Errors are RFC 9457 `application/problem+json`; nothing changes on an error.
+ETags name the state of one resource: send them back as `If-Match` to write only what you have seen.
+"""
+_TAGS = [
+    {"name": DESIRED, "description": "what the operator wants"},
+    {"name": OBSERVED, "description": "what is"},
+]
+
+
+def create_app(reconciler: Reconciler) -> FastAPI:
+    """The application over one reconciler. It starts nothing and holds nothing but counts of its requests."""
+    counts = RequestCounts()
+    app = FastAPI(
+        title="Sluice",
+        version=__version__,
+        summary="An XDP layer-4 load balancer and packet dropper",
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        # Both pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        # /services/ is not /services: a redirect would hide the mistake from scripts that do not follow it.
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+        default_response_class=JSONResponse,
+    )
+    app.state.reconciler = reconciler
+    app.state.metrics = registry_of(reconciler, counts)
+    problems.install(app)
+    app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, counts=counts)
+    for module in (services, backends, blocklist, allowlist, config, status, operations, health, metrics):
+        app.include_router(module.router)
+    app.openapi = document_of(app)  # type: ignore[method-assign]  # FastAPI's own way of completing the document
+    return app

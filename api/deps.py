@@ -1,0 +1,116 @@
+"""What handlers can ask for as parameters: the reconciler, a read, a write, and the parts of the request."""
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Query, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from api.bodies import Body, Media, body_of
+from api.envelope import REVISION_KEY
+from api.etags import Preconditions
+from api.exchange import Read, Write
+from api.problems import parameter_error
+from lb.model import Prefix
+from lb.model.service import Address
+from lb.reconcile.loop import Reconciler
+
+# Dependencies are coroutines even where they await nothing: plain functions would each cost a thread hop.
+
+
+async def _reconciler(request: Request) -> Reconciler:
+    reconciler: Reconciler = request.app.state.reconciler
+    return reconciler
+
+
+ReconcilerDep = Annotated[Reconciler, Depends(_reconciler)]
+
+
+def _joined(values: list[str] | None) -> str | None:
+    return None if values is None else ", ".join(values)
+
+
+async def _read(
+    request: Request,
+    response: Response,
+    reconciler: ReconcilerDep,
+    if_none_match: Annotated[
+        list[str] | None, Header(description="ETags the caller has: 304 if one is still right")
+    ] = None,
+) -> Read:
+    desired = reconciler.desired
+    request.scope["state"][REVISION_KEY] = desired.revision
+    return Read(desired.config, Preconditions.parse(None, _joined(if_none_match)), response)
+
+
+async def _write(
+    request: Request,
+    response: Response,
+    reconciler: ReconcilerDep,
+    if_match: Annotated[
+        list[str] | None, Header(description="write only if the ETag is one of these")
+    ] = None,
+    if_none_match: Annotated[
+        list[str] | None, Header(description="* writes only if nothing is there yet")
+    ] = None,
+) -> Write:
+    preconditions = Preconditions.parse(_joined(if_match), _joined(if_none_match))
+    return Write(request, response, reconciler, preconditions)
+
+
+ReadDep = Annotated[Read, Depends(_read)]
+WriteDep = Annotated[Write, Depends(_write)]
+
+JsonDep = Annotated[Body, Depends(body_of(Media.JSON))]
+JsonOrTextDep = Annotated[Body, Depends(body_of(Media.JSON, Media.TEXT))]
+JsonOrYamlDep = Annotated[Body, Depends(body_of(Media.JSON, Media.YAML))]
+
+_ADDRESS: TypeAdapter[IPv4Address | IPv6Address] = TypeAdapter(Address)
+
+NameDep = Annotated[str, Path(description="name of the service", examples=["web"])]
+
+
+async def _address(
+    address: Annotated[str, Path(description="address of the backend", examples=["10.0.0.11"])],
+) -> IPv4Address | IPv6Address:
+    try:
+        return _ADDRESS.validate_python(address)
+    except ValidationError as error:
+        raise parameter_error("path", "address", error.errors()[0]["msg"]) from None
+
+
+AddressDep = Annotated[IPv4Address | IPv6Address, Depends(_address)]
+
+
+def _prefix(where: str, name: str, text: str) -> Prefix:
+    try:
+        return Prefix.parse(text)
+    except ValueError as error:
+        raise parameter_error(where, name, str(error)) from None
+
+
+async def _prefix_in_path(
+    prefix: Annotated[
+        str,
+        Path(
+            description="the prefix, its slash plain or as %2F; a bare address means /32 or /128",
+            examples=["203.0.113.0%2F24"],
+        ),
+    ],
+) -> Prefix:
+    return _prefix("path", "prefix", prefix)
+
+
+PrefixDep = Annotated[Prefix, Depends(_prefix_in_path)]
+
+
+async def _after(
+    after: Annotated[
+        str | None, Query(description="the `next` of the page before", examples=["203.0.113.0/24"])
+    ] = None,
+) -> Prefix | None:
+    return None if after is None else _prefix("query", "after", after)
+
+
+AfterDep = Annotated[Prefix | None, Depends(_after)]
+LimitDep = Annotated[int, Query(ge=1, le=10000, description="entries of a page, at most")]

@@ -1,0 +1,97 @@
+"""The OpenAPI document: what each operation takes, and every way in which it can be refused."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from api import problems
+from api.bodies import Media
+from api.envelope import REVISION_HEADER
+from api.schemas import Problem
+
+_REF = "#/components/schemas/{model}"
+DESIRED = "desired"
+"""The tag of resources that have verbs and ETags."""
+OBSERVED = "observed"
+"""The tag of what can only be read."""
+
+BODY = (400, 413, 415, 422)
+"""How a body is refused."""
+WRITE = (409, 412, 500, 503, 507)
+"""How a change is refused, whatever it is."""
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation: these problems, and 500."""
+    content = {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
+    return {
+        status: {"description": problems.kind_of_status(status).title, "content": content}
+        for status in sorted({*statuses, 500})
+    }
+
+
+def takes(bodies: Mapping[Media, Any], example: Any = None) -> dict[str, Any]:
+    """The `openapi_extra` of an operation: a body of one of these types, and an example of the first."""
+    content: dict[str, Any] = {}
+    for media, kind in bodies.items():
+        content[media.value] = {"schema": TypeAdapter(kind).json_schema(ref_template=_REF)}
+    if example is not None:
+        content[next(iter(bodies)).value]["example"] = example
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """What FastAPI calls for the document; made once."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+                separate_input_output_schemas=app.separate_input_output_schemas,
+            )
+            _complete(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    return openapi
+
+
+def _complete(document: dict[str, Any]) -> None:
+    """Put in what FastAPI cannot know: the schemas of problems and request bodies, and common headers."""
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    _lift(problem := TypeAdapter(Problem).json_schema(ref_template=_REF), schemas)
+    schemas["Problem"] = problem
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    components["headers"] = {
+        "Revision": {"description": "the revision the answer was made from", "schema": {"type": "integer"}},
+        "ETag": {
+            "description": "names this state of the resource, for If-Match",
+            "schema": {"type": "string"},
+        },
+    }
+    for path in document["paths"].values():
+        for operation in path.values():
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                _lift(media["schema"], schemas)
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]  # FastAPI's guess, where no parameter can be wrong
+            for status, response in operation["responses"].items():
+                headers = response.setdefault("headers", {})
+                headers[REVISION_HEADER] = {"$ref": "#/components/headers/Revision"}
+                if DESIRED in operation.get("tags", ()) and status in {"200", "201"}:
+                    headers["ETag"] = {"$ref": "#/components/headers/ETag"}
+
+
+def _lift(schema: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Move what a schema defines for itself to where all find it."""
+    schemas.update(schema.pop("$defs", {}))

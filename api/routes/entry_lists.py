@@ -1,0 +1,199 @@
+"""The routes of a prefix list, made once for the blocklist and once for the allowlist."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api.bodies import Media
+from api.deps import AfterDep, JsonDep, JsonOrTextDep, LimitDep, PrefixDep, ReadDep, ReconcilerDep, WriteDep
+from api.entries import Outcome, cleared, put, replace_layer, take
+from api.exchange import Write
+from api.inputs import object_of
+from api.list_bodies import Wanted, prefixes_of, read_added, read_kept, read_whole
+from api.list_kinds import ListKind, TextQuery
+from api.openapi import BODY, DESIRED, WRITE, documented, takes
+from api.schemas import Changed
+from lb.errors import NotFoundError
+from lb.model import Config
+from lb.model.entries import OPERATOR
+from lb.model.layers import Layer
+
+_EXAMPLE = {"prefix": "203.0.113.0/24", "reason": "port scan", "ttl_seconds": 3600}
+
+OwnerDep = Annotated[str, Query(description='whose: "operator" or "feed:NAME"', examples=["feed:spam"])]
+
+
+def router_of(kind: ListKind) -> APIRouter:
+    """The routes of one list."""
+    router = APIRouter(prefix=f"/v1/{kind.name}", tags=[DESIRED])
+    _add_routes_of_all(router, kind)
+    _add_routes_of_one(router, kind)
+    return router
+
+
+def _apply(kind: ListKind, write: Write, wanted: Wanted, now: float) -> tuple[Config, Outcome]:
+    """Change the list; the list's own tag is checked."""
+    outcomes: list[Outcome] = []
+
+    def edit(config: Config) -> Config:
+        present = kind.of(config)
+        if write.is_conditional:  # a digest of a million entries is not made for nothing
+            write.check(kind.etag_of_all(present, now))
+        outcomes.append((replace_layer if wanted.whole else put)(present, wanted.owner, wanted.layer, now))
+        return kind.put(config, outcomes[-1].result)
+
+    return write.change(edit), outcomes[-1]
+
+
+def _changed(outcome: Outcome) -> Changed:
+    return Changed(
+        added=outcome.added, replaced=outcome.replaced, removed=outcome.removed, total=outcome.total
+    )
+
+
+def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
+    query_dep = Depends(kind.query)
+
+    @router.get(
+        "",
+        summary=f"The {kind.name}, a page at a time",
+        response_model=kind.page,
+        responses=documented(422),
+    )
+    def list_entries(
+        read: ReadDep, reconciler: ReconcilerDep, after: AfterDep, limit: LimitDep = 1000
+    ) -> Any:
+        """In order of address and length. The ETag is that of the whole list, hits left out."""
+        entries, now = kind.of(read.config), reconciler.now()
+        etag = kind.etag_of_all(entries, now)
+        if read.preconditions.not_modified(etag):
+            return read.answer(etag, None)
+        found = entries.page(now, after, limit + 1)
+        following = str(found[limit - 1].prefix) if len(found) > limit else None
+        items = kind.shown(found[:limit], reconciler)
+        return read.answer(etag, kind.page(items=items, total=entries.count(now), next=following))
+
+    @router.post(
+        "",
+        summary=f"Add to the {kind.name}",
+        status_code=201,
+        response_model=kind.entry | kind.added | Changed,
+        responses=documented(*BODY, *WRITE),
+        openapi_extra=takes({Media.JSON: kind.one_or_many, Media.TEXT: str}, _EXAMPLE),
+    )
+    def add_entries(body: JsonOrTextDep, write: WriteDep, query: TextQuery = query_dep) -> Any:
+        """Add one entry, an array or `{"items": […]}`, or lines of text: all or, if one is wrong, none.
+
+        An entry that is there is replaced. One entry is answered with itself, several with all of them,
+        text with what it changed. With `feed`, the lines become all that the feed holds. If-Match means the
+        list's ETag.
+        """
+        now = write.reconciler.now()
+        wanted = read_added(kind, body, query, now)
+        config, outcome = _apply(kind, write, wanted, now)
+        entries = kind.of(config)
+        changed = _changed(outcome)
+        if wanted.is_text:
+            return write.answer(kind.etag_of_all(entries, now), changed)
+        found = [entry for p in prefixes_of(wanted.layer) if (entry := entries.get(p, now))]
+        items = kind.shown(found, write.reconciler)
+        if wanted.is_single:
+            write.created(kind.location(found[0].prefix))
+            return write.answer(kind.etag(found[0]), items[0])
+        return write.answer(kind.etag_of_all(entries, now), kind.added(items=items, changed=changed))
+
+    @router.put(
+        "",
+        summary=f"Replace the operator's {kind.name}",
+        responses=documented(*BODY, *WRITE),
+        openapi_extra=takes({Media.JSON: kind.many, Media.TEXT: str}, [_EXAMPLE]),
+    )
+    def put_entries(body: JsonOrTextDep, write: WriteDep, query: TextQuery = query_dep) -> Changed:
+        """These become all that the operator holds; feeds keep theirs.
+
+        An entry that asks for the same as before keeps its age and its deadline.
+        """
+        now = write.reconciler.now()
+        config, outcome = _apply(kind, write, read_whole(kind, body, query, now), now)
+        return write.answer(kind.etag_of_all(kind.of(config), now), _changed(outcome))
+
+    @router.delete(
+        "",
+        summary=f"Clear the {kind.name}",
+        status_code=204,
+        response_class=Response,
+        responses=documented(422, *WRITE),
+    )
+    def clear_entries(write: WriteDep, owner: OwnerDep = OPERATOR) -> None:
+        """Remove all that the operator, or that `owner`, holds; with `owner=*`, everything."""
+
+        def edit(config: Config) -> Config:
+            present = kind.of(config)
+            if write.is_conditional:
+                write.check(kind.etag_of_all(present, write.reconciler.now()))
+            return kind.put(config, cleared(present, owner))
+
+        write.change(edit)
+
+
+def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
+    # :path, for a slash that was sent as %2F is a slash again when routes are matched.
+    path = "/{prefix:path}"
+
+    @router.get(path, summary="One entry", response_model=kind.entry, responses=documented(404, 422))
+    def get_entry(prefix: PrefixDep, read: ReadDep, reconciler: ReconcilerDep) -> Any:
+        """The entry of that very prefix, with the packets it has decided. Hits are no part of the ETag."""
+        entry = kind.of(read.config).get(prefix, reconciler.now())
+        if entry is None:
+            raise NotFoundError(
+                f'{prefix} is not on the {kind.name}: "sluice {kind.name} list" shows what is'
+            )
+        return read.answer(kind.etag(entry), kind.shown([entry], reconciler)[0])
+
+    @router.put(
+        path,
+        summary="Create or replace an entry",
+        response_model=kind.entry,
+        responses=documented(*BODY, *WRITE) | {201: {"description": "created", "model": kind.entry}},
+        openapi_extra=takes({Media.JSON: kind.takes}, _EXAMPLE),
+    )
+    def put_entry(prefix: PrefixDep, body: JsonDep, write: WriteDep) -> Any:
+        """The operator's entry for that prefix; what is left out takes its default. A TTL starts anew."""
+        now = write.reconciler.now()
+        attributes = read_kept(kind, object_of(body.json()), prefix, now)
+        layer = Layer.of([(prefix, attributes)])
+        existed = False
+
+        def edit(config: Config) -> Config:
+            nonlocal existed
+            present = kind.of(config)
+            before = present.get(prefix, now)
+            existed = before is not None
+            write.check(None if before is None else kind.etag(before))
+            return kind.put(config, put(present, OPERATOR, layer, now).result)
+
+        entry = kind.of(write.change(edit)).get(prefix, now)
+        assert entry is not None
+        if not existed:
+            write.created(kind.location(prefix))
+        return write.answer(kind.etag(entry), kind.shown([entry], write.reconciler)[0])
+
+    @router.delete(
+        path,
+        summary="Remove an entry",
+        status_code=204,
+        response_class=Response,
+        responses=documented(404, 422, *WRITE),
+    )
+    def delete_entry(prefix: PrefixDep, write: WriteDep, owner: OwnerDep = OPERATOR) -> None:
+        """Remove what the operator (or that `owner`) holds; 409 if only others hold the prefix."""
+        now = write.reconciler.now()
+
+        def edit(config: Config) -> Config:
+            present = kind.of(config)
+            before = present.get(prefix, now)
+            if before is not None:
+                write.check(kind.etag(before))
+            return kind.put(config, take(present, prefix, owner, now, kind.name))
+
+        write.change(edit)

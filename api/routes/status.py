@@ -1,0 +1,45 @@
+"""Observed state, read only: /status, /services/{name}/status, /stats, /verdicts."""
+
+from fastapi import APIRouter
+
+from api.deps import NameDep, ReconcilerDep
+from api.openapi import OBSERVED, documented
+from api.schemas import Stats, Verdicts
+from lb.reconcile.observed import ServiceStatus, Status, Tally
+
+router = APIRouter(prefix="/v1", tags=[OBSERVED])
+
+
+@router.get("/status", summary="Everything that is observed", responses=documented())
+def get_status(reconciler: ReconcilerDep) -> Status:
+    """Interfaces, program, services with their backends, tables; and why it is not ready, if it is not."""
+    return reconciler.status()
+
+
+@router.get("/services/{name}/status", summary="A service as it is", responses=documented(404))
+def get_service_status(name: NameDep, reconciler: ReconcilerDep) -> ServiceStatus:
+    """Health, effective state, flows, packets and share of the ring of each backend."""
+    return reconciler.service_status(name)
+
+
+@router.get("/stats", summary="Packet counters", responses=documented())
+def get_stats(reconciler: ReconcilerDep) -> Stats:
+    """Packets and bytes of each verdict, service, backend and blocklist owner since the attach."""
+    counters = reconciler.counters()
+    backends: dict[str, dict[str, Tally]] = {}
+    for (service, address), tally in counters.backends.items():
+        backends.setdefault(service, {})[address] = tally
+    return Stats(
+        verdicts=counters.verdicts,
+        services=counters.services,
+        backends=backends,
+        owners=counters.owners,
+        flow_table=counters.flow_table,
+    )
+
+
+@router.get("/verdicts", summary="The verdict list", responses=documented())
+def get_verdicts(reconciler: ReconcilerDep) -> Verdicts:
+    """What can become of a packet: name, number, action and what it means. Numbers are never reused."""
+    verdicts = reconciler.verdicts()
+    return Verdicts(items=verdicts, total=len(verdicts))

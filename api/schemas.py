@@ -1,0 +1,219 @@
+"""The documents that only the API has: collections, operations, statistics, problems."""
+
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lb.model import Backend, Service, Settings
+from lb.model.entry_input import AllowlistInput, BlocklistInput
+from lb.model.entry_view import AllowlistView, BlocklistView
+from lb.model.times import format_moment
+from lb.reconcile.observed import FlowTableStats, Hits, Tally, VerdictInfo
+
+T = TypeVar("T")
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). Nothing was changed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:sluice:problem:invalid",
+                    "title": "The request holds values that cannot be accepted",
+                    "status": 422,
+                    "detail": "/port: port 70000 is out of range: 1 to 65535",
+                    "errors": [{"pointer": "/port", "detail": "port 70000 is out of range: 1 to 65535"}],
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="names the class of problem; a URN")
+    title: str = Field(description="the class of problem in words")
+    status: int = Field(description="the HTTP status again")
+    detail: str = Field(description="one sentence: what is wrong and what to do")
+    errors: "list[Fault] | None" = Field(
+        None, description="each fault of the request, where it has several fields"
+    )
+    reasons: list[str] | None = Field(None, description="why the data plane is not ready")
+
+
+class Fault(BaseModel):
+    """One thing wrong with one field or parameter."""
+
+    pointer: str = Field(description='JSON pointer into the body; "" for the whole, or for a parameter')
+    detail: str = Field(description="the fault and the remedy")
+    parameter: str | None = Field(None, description="the parameter of the path or query, if that is at fault")
+    line: int | None = Field(None, description="the line (from 1), where the body was lines")
+
+
+class Collection(BaseModel, Generic[T]):
+    """Items, or one page of them."""
+
+    items: list[T]
+    total: int = Field(description="how many there are in all")
+    next: str | None = Field(None, description="`after` of the next page; null on the last")
+
+
+class Services(Collection[Service]):
+    """Services, in the order they were added."""
+
+
+class Backends(Collection[Backend]):
+    """The backends of one service."""
+
+
+class BackendSet(BaseModel):
+    """What PUT takes beside a bare array: the document that GET gives. total and next are not looked at."""
+
+    items: list[Backend]
+    total: int | None = None
+    next: None = None
+
+
+class EntryHits(BaseModel):
+    """Packets that an entry has decided since the program was attached."""
+
+    packets: int
+    bytes: int
+    last_hit_at: str | None = Field(
+        json_schema_extra={"format": "date-time"}, description="null if none came"
+    )
+    shared: bool = Field(description="the numbers are those of the whole feed")
+
+    @classmethod
+    def of(cls, hits: Hits) -> "EntryHits":
+        """How hits are shown."""
+        last = None if hits.last_hit_at is None else format_moment(hits.last_hit_at)
+        return cls(packets=hits.packets, bytes=hits.bytes, last_hit_at=last, shared=hits.shared)
+
+
+class BlocklistEntry(BlocklistView):
+    """An entry of the blocklist, and what it has decided."""
+
+    hits: EntryHits
+
+
+class AllowlistEntry(AllowlistView):
+    """An entry of the allowlist, and what it has decided."""
+
+    hits: EntryHits
+
+
+class BlocklistPage(Collection[BlocklistEntry]):
+    """A page of the blocklist."""
+
+
+class AllowlistPage(Collection[AllowlistEntry]):
+    """A page of the allowlist."""
+
+
+class BlocklistSet(BaseModel):
+    """What is taken beside a bare array. total and next are not looked at."""
+
+    items: list[BlocklistInput]
+    total: int | None = None
+    next: None = None
+
+
+class AllowlistSet(BaseModel):
+    """What is taken beside a bare array. total and next are not looked at."""
+
+    items: list[AllowlistInput]
+    total: int | None = None
+    next: None = None
+
+
+class Changed(BaseModel):
+    """What a change of many entries came to, in the layer of the owner they belong to."""
+
+    added: int = Field(description="that were not there")
+    replaced: int = Field(description="that were there and said something else")
+    removed: int = Field(description="that are there no more")
+    total: int = Field(description="entries the owner now holds")
+
+
+class BlocklistAdded(BaseModel):
+    """Several entries that were put on the blocklist."""
+
+    items: list[BlocklistEntry]
+    changed: Changed
+
+
+class AllowlistAdded(BaseModel):
+    """Several entries that were put on the allowlist."""
+
+    items: list[AllowlistEntry]
+    changed: Changed
+
+
+class Verdicts(Collection[VerdictInfo]):
+    """What can become of a packet, in order of number."""
+
+
+class Revision(BaseModel):
+    """One change of the desired state."""
+
+    revision: int
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    actor: str = Field(description='who asked: "uid 0" on the unix socket, else an address')
+    summary: str = Field(description="what was asked", examples=["PUT /v1/services/web"])
+
+
+class Revisions(Collection[Revision]):
+    """The history, the newest first."""
+
+
+class ConfigDocument(BaseModel):
+    """The whole of what the operator wants. rules and feeds are empty in this version."""
+
+    services: list[Service] = []
+    allowlist: list[AllowlistInput] = []
+    blocklist: list[BlocklistInput] = []
+    rules: list[Any] = Field([], max_length=0)
+    feeds: list[Any] = Field([], max_length=0)
+    settings: Settings = Settings()
+
+
+class OperationState(StrEnum):
+    """Whether flows are left."""
+
+    RUNNING = "running"
+    DONE = "done"
+
+
+class Operation(BaseModel):
+    """Something that goes on after the answer: the draining of a backend."""
+
+    id: str = Field(examples=["drain~web~10.0.0.11"])
+    kind: Literal["drain"] = "drain"
+    state: OperationState
+    service: str = Field(examples=["web"])
+    address: str = Field(examples=["10.0.0.11"])
+    flows: int = Field(description="flows that the backend still holds")
+
+
+class Stats(BaseModel):
+    """Packet counters: totals since the program was attached."""
+
+    verdicts: dict[str, Tally] = Field(description="by verdict")
+    services: dict[str, Tally] = Field(description="by service: what came for it")
+    backends: dict[str, dict[str, Tally]] = Field(description="by service, then address: what was sent to it")
+    owners: dict[str, Tally] = Field(description='blocklist hits, by owner: "operator" or "feed:NAME"')
+    flow_table: FlowTableStats = Field(description="what became of flow lookups")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    """The data plane is attached and in step with the desired state."""
+
+    status: Literal["ready"] = "ready"
+    revision: int = Field(description="the revision in force")

@@ -1,0 +1,181 @@
+"""sluice backend: list, add, weigh, drain, enable, disable and remove the backends of a service."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from lb.cli.output import count, emit, percent, table
+from lb.cli.session import Group, Named, Session, pass_session
+
+POLL_SECONDS = 0.5
+_PRECONDITION_FAILED = 412
+
+service_argument = click.argument("service", type=Named())
+address_argument = click.argument("address", type=Named())
+
+
+@click.group(cls=Group, example="sluice backend list web")
+def backend() -> None:
+    """Backends: the servers behind a service."""
+
+
+def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
+    """The table of backends as they are (documents of /services/{name}/status)."""
+    header = ("address", "weight", "admin state", "effective state", "flows", "packets", "bytes", "share")
+    return table(
+        header,
+        (
+            (
+                b["address"],
+                count(b["weight"]),
+                b["admin_state"],
+                b["effective_state"],
+                count(b["flows"]),
+                count(b["packets"]),
+                count(b["bytes"], "B"),
+                percent(b["ring_share"]),
+            )
+            for b in backends
+        ),
+    )
+
+
+def _path(service: str, address: str, verb: str = "") -> str:
+    from lb.cli.client import quoted
+
+    return f"/services/{quoted(service)}/backends/{quoted(address)}{verb}"
+
+
+@backend.command(name="list", example="sluice backend list web")
+@service_argument
+@pass_session
+def list_backends(session: Session, service: str) -> None:
+    """The backends of a service, with what is seen of them; share is the part of new flows."""
+    from lb.cli.client import quoted
+
+    path = f"/services/{quoted(service)}"
+    if session.is_table:
+        observed = session.client.call("GET", f"{path}/status").document["backends"]
+        emit(session, None, lambda: observed_backends(observed))
+    else:
+        emit(session, session.client.call("GET", f"{path}/backends").document, list)
+
+
+@backend.command(example="sluice backend add web 10.0.0.13 --weight 2")
+@service_argument
+@address_argument
+@click.option(
+    "--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 1 unless told, 0 takes none."
+)
+@pass_session
+def add(session: Session, service: str, address: str, weight: int | None) -> None:
+    """Add a backend; one that is there already is a conflict (4)."""
+    from lb.cli.client import RefusedError
+
+    body: dict[str, str | int] = {"address": address}
+    if weight is not None:
+        body["weight"] = weight
+    try:
+        made = session.client.call(
+            "PUT", _path(service, address), body=body, headers={"If-None-Match": "*"}
+        ).document
+    except RefusedError as error:
+        if error.status != _PRECONDITION_FAILED:
+            raise
+        advice = f'use "sluice backend set {service} {address} --weight N" to change it'
+        raise RefusedError(
+            error.status, [f"service {service} has the backend {address} already; {advice}"]
+        ) from error
+    emit(
+        session, made, lambda: [f"backend {made['address']} added to {service} with weight {made['weight']}"]
+    )
+
+
+@backend.command(name="set", example="sluice backend set web 10.0.0.13 --weight 5")
+@service_argument
+@address_argument
+@click.option(
+    "--weight", required=True, type=click.IntRange(min=0), help="Share of new flows, relative; 0 takes none."
+)
+@pass_session
+def set_weight(session: Session, service: str, address: str, weight: int) -> None:
+    """Change a backend's weight; flows it has stay where they are."""
+    made = session.client.call("PATCH", _path(service, address), body={"weight": weight}).document
+    emit(session, made, lambda: [f"backend {made['address']} of {service} has weight {made['weight']}"])
+
+
+@backend.command(example="sluice backend drain web 10.0.0.11 --wait --timeout 600")
+@service_argument
+@address_argument
+@click.option("--wait", is_flag=True, help="Return when its last flow has ended.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="The longest to wait, in seconds.",
+)
+@pass_session
+def drain(session: Session, service: str, address: str, wait: bool, timeout: int) -> None:
+    """Send a backend no new flows; those it has stay with it."""
+    operation = session.client.call("POST", _path(service, address, "/drain")).document
+    if wait:
+        operation = _drained(session, operation, timeout)
+
+    def lines() -> Iterable[str]:
+        flows = operation["flows"]
+        left = "no flows are left" if not flows else f"{flows} flow{'' if flows == 1 else 's'} left"
+        yield f"backend {operation['address']} of {operation['service']} is draining: {left}"
+
+    emit(session, operation, lines)
+
+
+def _drained(session: Session, operation: dict[str, Any], timeout: int) -> dict[str, Any]:
+    """Ask until the operation is done; an error once the time is over."""
+    from lb.cli.client import quoted
+
+    path = f"/operations/{quoted(operation['id'])}"
+    deadline = time.monotonic() + timeout
+    while operation["state"] != "done":
+        left = deadline - time.monotonic()
+        if left <= 0:
+            service, address = operation["service"], operation["address"]
+            raise click.ClickException(
+                f"backend {address} of {service} still has {operation['flows']} flows after {timeout} s; "
+                f'wait longer with --timeout, or end them with "sluice backend disable {service} {address}"'
+            )
+        time.sleep(min(POLL_SECONDS, left))
+        operation = session.client.call("GET", path).document
+    return operation
+
+
+@backend.command(example="sluice backend enable web 10.0.0.11")
+@service_argument
+@address_argument
+@pass_session
+def enable(session: Session, service: str, address: str) -> None:
+    """Let a backend take new flows (again)."""
+    made = session.client.call("POST", _path(service, address, "/enable")).document
+    emit(session, made, lambda: [f"backend {address} of {service} is enabled"])
+
+
+@backend.command(example="sluice backend disable web 10.0.0.11")
+@service_argument
+@address_argument
+@pass_session
+def disable(session: Session, service: str, address: str) -> None:
+    """Send a backend nothing at all; its flows move to others at once."""
+    made = session.client.call("POST", _path(service, address, "/disable")).document
+    emit(session, made, lambda: [f"backend {address} of {service} is disabled"])
+
+
+@backend.command(example="sluice backend remove web 10.0.0.11")
+@service_argument
+@address_argument
+@pass_session
+def remove(session: Session, service: str, address: str) -> None:
+    """Take a backend out of a service; its flows move to others at once."""
+    answer = session.client.call("DELETE", _path(service, address))
+    emit(session, answer.document, lambda: [f"backend {address} removed from {service}"])

@@ -1,0 +1,112 @@
+"""The entry point: global options, the commands by name, and errors as one line and an exit code."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lb.cli.session import DEFAULT_SERVER, FORMATS, LazyGroup, ServerUrl, Session, envvar
+from lb.errors import SluiceError
+
+COMMANDS = {
+    "status": "lb.cli.status:status",
+    "service": "lb.cli.service:service",
+    "backend": "lb.cli.backend:backend",
+    "block": "lb.cli.block:block",
+    "unblock": "lb.cli.block:unblock",
+    "blocklist": "lb.cli.lists:blocklist",
+    "allowlist": "lb.cli.lists:allowlist",
+    "stats": "lb.cli.status:stats",
+    "apply": "lb.cli.config:apply",
+    "diff": "lb.cli.config:diff",
+    "export": "lb.cli.config:export",
+    "revisions": "lb.cli.config:revisions",
+    "serve": "lb.cli.serve:serve",
+    "detach": "lb.cli.serve:detach",
+    "version": "lb.cli.status:version",
+}
+EXIT_ERROR = 1
+
+
+class Root(LazyGroup):
+    """The whole command: what goes wrong is said in lines that begin with "sluice:"."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run and leave with the exit code; click alone deals with it where standalone_mode is False."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            result = super().main(args, prog_name, complete_var, False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "sluice"
+            _complain([f'{error.format_message().rstrip(".")}; see "{path} --help"'])
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            _complain([error.format_message()])
+            sys.exit(error.exit_code)
+        except click.Abort:
+            _complain(["interrupted"])
+            sys.exit(EXIT_ERROR)
+        except SluiceError as error:
+            _complain(getattr(error, "lines", None) or [str(error)])
+            sys.exit(getattr(error, "exit_code", EXIT_ERROR))
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _complain(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(f"sluice: {' '.join(line.split())}", err=True)
+
+
+@click.group(
+    cls=Root,
+    lazy=COMMANDS,
+    name="sluice",
+    example=(
+        "sluice service add web --vip 192.0.2.10 --port 80 --protocol tcp --backend 10.0.0.11\n"
+        'sluice block 198.51.100.0/24 --ttl 1h --reason "port scan"\n'
+        "sluice status"
+    ),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--server",
+    type=ServerUrl(),
+    default=DEFAULT_SERVER,
+    show_default=True,
+    envvar=envvar("server"),
+    help="Where the daemon listens: unix://, http:// or https:// (also in SLUICE_SERVER).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    envvar=envvar("output"),
+    help="How to print; also after the command, and in SLUICE_OUTPUT.",
+)
+@click.pass_context
+def cli(context: click.Context, server: str, output: str) -> None:
+    """Balance and drop packets: talk to the Sluice daemon.
+
+    Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 daemon not reachable.
+    """
+    context.obj = Session(server, output)
+    context.call_on_close(context.obj.close)
+
+
+def main() -> None:
+    """The `sluice` command."""
+    cli(prog_name="sluice")

@@ -1,0 +1,138 @@
+"""sluice serve and detach: they do their work in this process, so they alone import the daemon."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lb.cli.session import Command, Named, envvar
+from lb.settings import DEFAULT_SOCKET, DEFAULT_STATE_DIR, PIN_ROOT, ServeSettings, TableSizes, XdpMode
+
+_PORT_MAX = 65535
+
+
+class ListenAddress(click.ParamType[str]):
+    """ADDR:PORT, an IPv6 address in brackets."""
+
+    name = "addr:port"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """The text as it is, or a usage error."""
+        host, _, port = str(value).rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if not host or (":" in host and not bracketed) or not port.isdecimal() or int(port) > _PORT_MAX:
+            self.fail(
+                f'"{value}" is no listening address: write 127.0.0.1:8080 or [::1]:8080', parameter, context
+            )
+        return str(value)
+
+
+def _size_options(function: Callable[..., None]) -> Callable[..., None]:
+    """An option for each field of TableSizes."""
+    for size in reversed(fields(TableSizes)):
+        option = size.name.replace("_", "-")
+        function = click.option(
+            f"--{option}",
+            size.name,
+            type=click.IntRange(min=1),
+            default=size.default,
+            show_default=True,
+            envvar=envvar(option),
+            help=f"Room for: {size.metadata['help']}.",
+        )(function)
+    return function
+
+
+@click.command(
+    cls=Command,
+    example=(
+        "sluice serve --interface eth0\n"
+        "sluice serve --interface eth0 --xdp-mode native --listen 127.0.0.1:8080"
+    ),
+)
+@click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    required=True,
+    type=Named(),
+    metavar="IF",
+    envvar=envvar("interface"),
+    help="Interface to serve; once for each (in SLUICE_INTERFACE with spaces between).",
+)
+@click.option(
+    "--xdp-mode",
+    type=click.Choice([mode.value for mode in XdpMode]),
+    default=XdpMode.AUTO.value,
+    show_default=True,
+    envvar=envvar("xdp-mode"),
+    help="Where the program hooks in: the driver, the stack, or the driver if it can.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_STATE_DIR,
+    show_default=True,
+    envvar=envvar("state-dir"),
+    help="Where the desired state is kept.",
+)
+@click.option(
+    "--socket",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    envvar=envvar("socket"),
+    help="The unix socket of the API.",
+)
+@click.option(
+    "--listen",
+    type=ListenAddress(),
+    envvar=envvar("listen"),
+    help="Open the API on TCP too; without it only the socket.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar=envvar("config"),
+    help="A document (as for apply) that fills an empty store at the first start.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar=envvar("log-format"),
+    help="How to log.",
+)
+@click.option(
+    "--replace-foreign-program",
+    "replace_foreign",
+    is_flag=True,
+    envvar=envvar("replace-foreign-program"),
+    help="Take the hook even if another XDP program holds it.",
+)
+@_size_options
+def serve(**options: Any) -> None:
+    """Run the daemon in the foreground until SIGTERM, which leaves the data plane forwarding.
+
+    Every option is also read from SLUICE_*, such as SLUICE_XDP_MODE.
+    """
+    sizes = TableSizes(**{size.name: options.pop(size.name) for size in fields(TableSizes)})
+    xdp_mode = XdpMode(options.pop("xdp_mode"))
+    settings = ServeSettings(**options, xdp_mode=xdp_mode, sizes=sizes)
+
+    from lb import daemon
+
+    click.get_current_context().exit(daemon.run(settings))
+
+
+@click.command(cls=Command, example="sluice detach --interface eth0")
+@click.option("--interface", required=True, type=Named(), metavar="IF", help="Interface to leave.")
+def detach(interface: str) -> None:
+    """Take the program off an interface and remove its pins; traffic is no longer balanced or dropped."""
+    from lb import daemon
+
+    daemon.detach(interface, PIN_ROOT)
+    click.echo(f"Sluice is off {interface}")

@@ -1,0 +1,176 @@
+"""sluice service: list, show, add and remove services."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from lb.cli.backend import observed_backends
+from lb.cli.output import Row, count, emit, fields, table
+from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+
+
+class BackendSpec(click.ParamType[dict[str, str | int]]):
+    """ADDR or ADDR=WEIGHT, as the document the daemon takes."""
+
+    name = "addr[=weight]"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> dict[str, str | int]:
+        """{"address", "weight"?}, or a usage error where the weight is no number."""
+        if isinstance(value, dict):
+            return value
+        address, separator, weight = str(value).partition("=")
+        if not separator:
+            return {"address": address}
+        if not (weight.isascii() and weight.isdigit()):
+            self.fail(f'"{weight}" is no weight: write 10.0.0.11=2', parameter, context)
+        return {"address": address, "weight": int(weight)}
+
+
+class Label(click.ParamType[tuple[str, str]]):
+    """K=V, as a pair."""
+
+    name = "k=v"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, str]:
+        """(key, value), or a usage error."""
+        if isinstance(value, tuple):
+            return value
+        key, separator, text = str(value).partition("=")
+        if not separator or not key:
+            self.fail(f'"{value}" is no label: write team=edge', parameter, context)
+        return key, text
+
+
+@click.group(cls=Group, example="sluice service list")
+def service() -> None:
+    """Services: a VIP, port and protocol, and the backends that answer for it."""
+
+
+def service_table(services: Iterable[dict[str, Any]]) -> list[str]:
+    """The table of services as they are (documents of /status)."""
+    header = ("name", "vip", "port", "protocol", "mode", "backends", "flows", "packets")
+    return table(header, (_row(s) for s in services))
+
+
+def _row(one: dict[str, Any]) -> Row:
+    states = [b["effective_state"] for b in one["backends"]]
+    return (
+        *(one[key] for key in ("name", "vip", "port", "protocol", "mode")),
+        f"{states.count('active')}/{len(states)} active",
+        count(one["flows"]),
+        count(one["packets"]),
+    )
+
+
+@service.command(name="list", example=("sluice service list\nsluice service list -o json"))
+@pass_session
+def list_services(session: Session) -> None:
+    """All services, with what is seen of them."""
+    if session.is_table:
+        observed = session.client.call("GET", "/status").document["services"]
+        emit(session, None, lambda: service_table(observed))
+    else:
+        emit(session, session.client.call("GET", "/services").document, list)
+
+
+@service.command(example="sluice service show web")
+@click.argument("name", type=Named())
+@pass_session
+def show(session: Session, name: str) -> None:
+    """One service with its backends."""
+    from lb.cli.client import quoted
+
+    one = session.client.call("GET", f"/services/{quoted(name)}").document
+
+    def lines() -> Iterable[str]:
+        seen = session.client.call("GET", f"/services/{quoted(name)}/status").document
+        plain = {
+            k: v for k, v in one.items() if k not in {"backends", "labels"} and not isinstance(v, dict | list)
+        }
+        yield from fields(
+            [
+                *plain.items(),
+                ("labels", " ".join(f"{k}={v}" for k, v in one.get("labels", {}).items())),
+                ("flows", count(seen["flows"])),
+                ("packets", count(seen["packets"])),
+                ("bytes", count(seen["bytes"], "B")),
+            ]
+        )
+        yield ""
+        yield from observed_backends(seen["backends"])
+
+    emit(session, one, lines)
+
+
+@service.command(
+    example=(
+        "sluice service add web --vip 192.0.2.10 --port 80 --protocol tcp \\\n"
+        "  --backend 10.0.0.11 --backend 10.0.0.12=2 --label team=edge"
+    )
+)
+@click.argument("name", type=Named())
+@click.option("--vip", required=True, metavar="ADDR", help="The address clients connect to.")
+@click.option("--port", required=True, metavar="N|A-B|any", help="A port, a range of ports, or any.")
+@click.option("--protocol", required=True, type=click.Choice(["tcp", "udp"]), help="The transport.")
+@click.option(
+    "--mode", type=click.Choice(["l2", "ipip"]), help="How packets reach the backend; the default is ipip."
+)
+@click.option(
+    "--affinity",
+    type=click.Choice(["flow", "source"]),
+    help="What keeps a client on one backend: its flow (the default) or its address.",
+)
+@click.option(
+    "--backend",
+    "backends",
+    type=BackendSpec(),
+    multiple=True,
+    help="A backend; once for each. The weight is 1.",
+)
+@click.option("--label", "labels", type=Label(), multiple=True, help="A free key and value; once for each.")
+@pass_session
+def add(
+    session: Session,
+    *,
+    name: str,
+    vip: str,
+    port: str,
+    protocol: str,
+    mode: str | None,
+    affinity: str | None,
+    backends: tuple[dict[str, str | int], ...],
+    labels: tuple[tuple[str, str], ...],
+) -> None:
+    """Add a service; a name or VIP that is taken is a conflict (4)."""
+    document: dict[str, Any] = {"name": name, "vip": vip, "port": port, "protocol": protocol}
+    # What was not said is left out: its default is the daemon's to choose.
+    said = {"mode": mode, "affinity": affinity, "labels": dict(labels), "backends": list(backends)}
+    document |= {key: value for key, value in said.items() if value}
+    made = session.client.call("POST", "/services", body=document).document
+
+    def lines() -> Iterable[str]:
+        number = len(made["backends"])
+        yield (
+            f"service {made['name']} added: {made['protocol']} {made['vip']} port {made['port']}, "
+            f"{number} backend{'' if number == 1 else 's'}"
+        )
+
+    emit(session, made, lines)
+
+
+@service.command(example="sluice service remove web --yes")
+@click.argument("name", type=Named())
+@yes_option
+@pass_session
+def remove(session: Session, name: str, yes: bool) -> None:
+    """Remove a service; its packets then pass to the kernel."""
+    from lb.cli.client import quoted
+
+    confirm(f"Remove service {name} and all its backends?", yes)
+    answer = session.client.call("DELETE", f"/services/{quoted(name)}")
+    emit(session, answer.document, lambda: [f"service {name} removed"])

@@ -1,0 +1,117 @@
+"""sluice status, stats and version: what is seen of the daemon and its packets."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from lb.cli.output import alarming, bold, cell, count, emit, percent, span, table, when
+from lb.cli.session import Command, Session, pass_session
+
+
+@click.command(cls=Command, example=("sluice status\nsluice status -o json"))
+@pass_session
+def status(session: Session) -> None:
+    """How the daemon and its data plane are: interfaces, program, services, tables."""
+    document = session.client.call("GET", "/status").document
+    emit(session, document, lambda: status_lines(document, time.time()))
+
+
+def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
+    """A readable summary of the document of /status."""
+    from lb.cli.service import service_table
+
+    state = bold("ready") if document["ready"] else alarming("not ready")
+    up = span(now - document["started_at"])
+    yield f"Sluice {document['version']}: {state}, revision {document['revision']}, up {up}"
+    for reason in document["reasons"]:
+        yield f"  {alarming('!')} {cell(reason)}"
+    yield ""
+    header = ("interface", "attached", "xdp mode", "mac", "mtu", "program")
+    yield from table(
+        header,
+        (
+            (i["name"], "yes" if i["attached"] else "no", i["xdp_mode"], i["mac"], i["mtu"], i["program_id"])
+            for i in document["interfaces"]
+        ),
+    )
+    yield ""
+    yield _program(document["program"])
+    if document["services"]:
+        yield ""
+        yield from service_table(document["services"])
+    yield ""
+    yield from table(
+        ("table", "entries", "capacity", "full"),
+        (
+            (
+                t["name"],
+                count(t["entries"]),
+                count(t["capacity"]),
+                percent(t["entries"] / max(1, t["capacity"])),
+            )
+            for t in document["tables"]
+        ),
+    )
+
+
+def _program(program: Mapping[str, Any] | None) -> str:
+    if program is None:
+        return f"program: {alarming('none is loaded')}"
+    features = ", ".join(program["features"]) or "none"
+    return (
+        f"program: {count(program['instructions'])} instructions, {count(program['jited_bytes'], 'B')}, "
+        f"compiled {when(program['compiled_at'])} in {program['compile_seconds']:.1f} s; features: {features}"
+    )
+
+
+@click.command(cls=Command, example=("sluice stats\nsluice stats -o json | jq .verdicts.DROP_BLOCKLIST"))
+@pass_session
+def stats(session: Session) -> None:
+    """Packets and bytes of each verdict, service, backend and blocklist owner.
+
+    The table leaves out what is zero; -o json has all.
+    """
+    document = session.client.call("GET", "/stats").document
+    emit(session, document, lambda: stats_lines(document))
+
+
+def stats_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Tables of the document of /stats, the largest numbers first, zeros left out."""
+    backends = {
+        f"{service} {address}": tally
+        for service, tallies in document["backends"].items()
+        for address, tally in tallies.items()
+    }
+    parts = {
+        "verdict": document["verdicts"],
+        "service": document["services"],
+        "backend": backends,
+        "blocklist owner": document["owners"],
+    }
+    for name, tallies in parts.items():
+        lines = _tallies(name, tallies.items())
+        if lines:
+            yield from lines
+            yield ""
+    flows = document["flow_table"]
+    yield "flow table: " + ", ".join(f"{count(number)} {name}" for name, number in flows.items())
+
+
+def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, int]]]) -> list[str]:
+    seen = sorted(((n, t) for n, t in tallies if t["packets"]), key=lambda pair: -pair[1]["packets"])
+    if not seen:
+        return []
+    return table(
+        (name, "packets", "bytes"), ((n, count(t["packets"]), count(t["bytes"], "B")) for n, t in seen)
+    )
+
+
+@click.command(cls=Command, example="sluice version")
+@pass_session
+def version(session: Session) -> None:
+    """The version of this command; that of the daemon is in "sluice status"."""
+    from lb import __version__
+
+    emit(session, {"version": __version__}, lambda: [f"sluice {__version__}"])

@@ -1,0 +1,180 @@
+"""The composition root: the one place that wires store, data plane, reconciler and API. start → run → stop."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.app import create_app
+from lb.dataplane.hook import remove_pins
+from lb.dataplane.kernel import KernelDataPlane
+from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
+from lb.model.document import parse
+from lb.reconcile.loop import Reconciler
+from lb.settings import ServeSettings
+from lb.store import SqliteStore
+
+log = logging.getLogger("sluice")
+
+STATE_FILE = "state.db"
+
+
+class _PeerProtocol(H11Protocol):
+    """Hands the app who is at the other end of the unix socket (SO_PEERCRED), in scope["sluice.peer"]."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        peer = None
+        if connection is not None and connection.family == socket.AF_UNIX:
+            pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            peer = {"pid": pid, "uid": uid, "gid": gid}
+        app = self.app
+
+        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+            scope["sluice.peer"] = peer
+            await app(scope, receive, send)
+
+        self.app = with_peer
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        return json.dumps(line)
+
+
+def _set_up_logging(log_format: str) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def run(settings: ServeSettings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. What is attached stays attached and forwarding.
+
+    Raises SluiceError where the machine, the state file or an interface does not allow to start.
+    """
+    _set_up_logging(settings.log_format)
+    if os.geteuid() != 0 and not os.access(settings.pin_root.parent, os.W_OK):
+        raise SetupError("sluice serve needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a writable bpffs: run it as root")
+    with _listening(settings) as sockets, contextlib.ExitStack() as stack:
+        settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        store = SqliteStore(settings.state_dir / STATE_FILE)
+        stack.callback(store.close)
+        dataplane = KernelDataPlane(settings, store.secret("flow-key", 16))
+        stack.callback(dataplane.close)
+        reconciler = Reconciler(store, dataplane)
+        reconciler.start()
+        stack.callback(reconciler.stop)
+        if settings.config is not None and reconciler.desired.revision == 0:
+            _apply_first(reconciler, settings.config)
+        asyncio.run(_serve(reconciler, sockets))
+    log.info("stopped; the program stays attached and goes on forwarding")
+    return 0
+
+
+def _apply_first(reconciler: Reconciler, path: Path) -> None:
+    """The configuration file fills an empty store; later it is `sluice apply` that changes it."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise InvalidError.one("", f"{path} cannot be read ({error.strerror}): see --config") from error
+    reconciler.change(
+        lambda config: parse(text, now=reconciler.now(), have=config), actor="config", summary=f"first start, {path.name}"
+    )
+
+
+async def _serve(reconciler: Reconciler, sockets: list[socket.socket]) -> None:
+    config = uvicorn.Config(
+        create_app(reconciler),
+        http=_PeerProtocol,
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn's own handlers raise the signal again after shutdown; here it is the normal end.
+    loop = asyncio.get_running_loop()
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+    log.info("ready: %s", ", ".join(str(s.getsockname()) for s in sockets))
+    await server.serve(sockets=sockets)
+
+
+@contextlib.contextmanager
+def _listening(settings: ServeSettings) -> Iterator[list[socket.socket]]:
+    """The sockets, opened before anything is touched: two daemons must not share one data plane."""
+    path = settings.socket
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    if path.exists():
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise SetupError(f"another sluice serves {path}: stop it, or choose another --socket")
+        path.unlink()
+    sockets = [socket.socket(socket.AF_UNIX)]
+    try:
+        sockets[0].bind(str(path))
+        path.chmod(0o660)
+        if settings.listen:
+            sockets.append(_tcp_socket(settings.listen))
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()
+        path.unlink(missing_ok=True)
+
+
+def _tcp_socket(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        raise SetupError(f"cannot listen on {listen} ({error}): write --listen ADDRESS:PORT") from error
+    if not _is_loopback(listener):
+        listener.close()
+        raise SetupError(f"--listen {listen} is not a loopback address: without TLS and tokens only loopback is served")
+    return listener
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    address = str(listener.getsockname()[0])
+    return address == "::1" or address.startswith("127.")
+
+
+def detach(interface: str, pin_root: Path) -> None:
+    """Take the program off an interface and remove its pins. NotFoundError if there are none."""
+    try:
+        found = remove_pins(interface, pin_root)
+    except OSError as error:
+        raise StoreError(f"the pins of {interface} cannot be removed ({error}): run it as root") from error
+    if not found:
+        raise NotFoundError(f"nothing of sluice is attached to {interface}: there is no {pin_root / interface}")
+
+

@@ -1,0 +1,124 @@
+"""From the C text to a loaded program: bcc compiles, the kernel verifies; nothing is attached here."""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lb.dataplane import headers, libbpf
+from lb.dataplane.layout import layout
+from lb.dataplane.source import join_source
+from lb.errors import CompileError, SetupError
+
+NAME_PREFIX = "sluice_"
+"""A loaded program's name is this and eight digits of its digest, so that a restart knows its own."""
+
+
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Build:
+    """One program to be: features by name of config.h, and every other constant it is compiled with."""
+
+    features: frozenset[str]
+    constants: Mapping[str, int]
+    pins: Path
+    """Where its maps are pinned."""
+
+    def flags(self) -> list[str]:
+        """Arguments for the compiler."""
+        named = {name: int(name in self.features) for name in layout().features}
+        values = [f"-D{name}={value}ULL" if value >> 32 else f"-D{name}={value}U" for name, value in self.constants.items()]
+        return [f'-DPIN_DIR="{self.pins}"', *(f"-D{n}={v}" for n, v in named.items()), *values, "-Wno-macro-redefined"]
+
+    def digest(self) -> str:
+        """Names the program: the same digest, the same bytecode."""
+        text = join_source("sluice.c") + "\0".join(self.flags())
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The loaded program's name, 15 characters."""
+        return NAME_PREFIX + self.digest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded program. compile_seconds: compiling and loading together."""
+
+    fd: int
+    build: Build
+    info: libbpf.ProgramInfo
+    compiled_at: float
+    compile_seconds: float
+
+
+def import_bcc() -> Any:
+    """bcc's BPF class; SetupError says what to install."""
+    try:
+        import bcc
+    except ImportError as error:
+        raise SetupError(f"bcc cannot be imported ({error}): run make setup, or install python3-bpfcc") from error
+    if not hasattr(bcc, "BPF"):
+        raise SetupError(
+            "the module bcc is another project's, of the same name on PyPI: uninstall it and install python3-bpfcc"
+        )
+    if headers.use() is None:
+        raise SetupError("no kernel headers to compile with: run make setup, or install linux-headers-$(uname -r)")
+    return bcc.BPF
+
+
+def compile_program(build: Build) -> Program:
+    """Compile and load. The maps are made and pinned on first use. CompileError holds the compiler's or verifier's words."""
+    bpf_class = import_bcc()
+    began = time.perf_counter()
+    with _one_at_a_time, _stderr_kept() as words:
+        try:
+            compiled = bpf_class(text=join_source("sluice.c").encode(), cflags=build.flags())
+        except Exception as error:  # bcc raises a bare Exception
+            raise CompileError(f"the XDP program does not compile: {_first_error(words())}", words()) from error
+    code = compiled.dump_func(b"sluice")
+    flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
+    try:
+        fd = libbpf.prog_load(build.name, code, flags=flags)
+    except OSError as error:
+        log = error.strerror or ""
+        last = next((line for line in reversed(log.splitlines()) if line and "processed" not in line), "")
+        raise CompileError(f"the kernel refuses the XDP program: {last}", log) from error
+    finally:
+        compiled.cleanup()
+    return Program(fd, build, libbpf.prog_info(fd), time.time(), time.perf_counter() - began)
+
+
+def _first_error(text: str) -> str:
+    return next((line for line in text.splitlines() if "error" in line), "see the log")
+
+
+@contextlib.contextmanager
+def _stderr_kept() -> Iterator[Any]:
+    """bcc's compiler writes to file descriptor 2, whatever Python's sys.stderr is."""
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+
+        def words() -> str:
+            ctypes.CDLL(None).fflush(None)
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield words
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            with contextlib.suppress(OSError):
+                # Other threads may have logged meanwhile.
+                os.write(2, words().encode())

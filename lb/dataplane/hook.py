@@ -1,0 +1,141 @@
+"""One interface's XDP hook: a pinned link that holds the program, so that it outlives the daemon and nobody swaps it.
+
+PIN_ROOT/IF/link is the link, PIN_ROOT/IF/program always the program that is attached.
+"""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from lb.dataplane import libbpf
+from lb.dataplane.neighbours import Link
+from lb.errors import DataPlaneError, ForeignProgramError, InterfaceError
+from lb.settings import XdpMode
+
+
+def pin_directory(interface: str, pin_root: Path) -> Path:
+    """Where an interface's pins live. bpffs keeps dots to itself, so those of VLAN interfaces become underscores."""
+    return pin_root / interface.replace(".", "_")
+
+
+_FLAGS = {
+    XdpMode.NATIVE: (libbpf.XDP_FLAGS_DRV_MODE,),
+    XdpMode.GENERIC: (libbpf.XDP_FLAGS_SKB_MODE,),
+    XdpMode.AUTO: (libbpf.XDP_FLAGS_DRV_MODE, libbpf.XDP_FLAGS_SKB_MODE),
+}
+
+
+class Hook:
+    """The hook of one interface."""
+
+    def __init__(self, interface: str, pin_root: Path) -> None:
+        self.interface = interface
+        self.directory = pin_directory(interface, pin_root)
+        self._link_fd = -1
+
+    def adopt(self, link: Link) -> int | None:
+        """Take over a link that an earlier run pinned; the id of its program, None if there is none alive."""
+        try:
+            fd = libbpf.obj_get(self.directory / "link")
+        except OSError:
+            return None
+        info = libbpf.link_info(fd)
+        if info.ifindex != link.index:  # the interface it was for is gone
+            os.close(fd)
+            (self.directory / "link").unlink()
+            return None
+        self._link_fd = fd
+        return info.program_id
+
+    def put(self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool) -> None:
+        """Attach the program, or swap it for the one that is there, and pin it.
+
+        ForeignProgramError: somebody else's program is attached. InterfaceError: the interface is gone.
+        """
+        if self._link_fd >= 0:
+            try:
+                libbpf.link_update(self._link_fd, program_fd)
+            except OSError as error:
+                raise InterfaceError(f"the program on {self.interface} cannot be swapped: {error.strerror}") from error
+        else:
+            self._attach(program_fd, link, mode, replace_foreign=replace_foreign)
+        fresh = self.directory / "program-new"
+        fresh.unlink(missing_ok=True)
+        libbpf.obj_pin(program_fd, fresh)
+        fresh.rename(self.directory / "program")
+
+    def _attach(self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool) -> None:
+        if link.xdp_program_id:
+            if not replace_foreign:
+                raise ForeignProgramError(
+                    f"{self.interface} already has an XDP program, {describe_program(link.xdp_program_id)}: detach it "
+                    f"(ip link set dev {self.interface} xdp off), or start with --replace-foreign-program"
+                )
+            detach_foreign(link)
+        error: OSError | None = None
+        for flags in _FLAGS[mode]:
+            try:
+                self._link_fd = libbpf.link_create(program_fd, link.index, flags)
+                break
+            except OSError as failure:
+                error = failure
+        else:
+            if error and error.errno == errno.ENODEV:
+                raise InterfaceError(f"interface {self.interface} is not there any more") from error
+            hint = "try --xdp-mode auto" if mode is XdpMode.NATIVE else "look at the kernel's log"
+            raise DataPlaneError(f"{self.interface} does not take the XDP program ({error}): {hint}") from error
+        libbpf.obj_pin(self._link_fd, self.directory / "link")
+
+    def lost(self) -> None:
+        """The interface went away, and the link with it."""
+        if self._link_fd >= 0:
+            os.close(self._link_fd)
+            self._link_fd = -1
+        (self.directory / "link").unlink(missing_ok=True)
+
+    def is_alive(self, link: Link | None) -> bool:
+        """Whether the link still holds a program on that interface."""
+        return link is not None and self._link_fd >= 0 and libbpf.link_info(self._link_fd).ifindex == link.index
+
+
+def describe_program(program_id: int) -> str:
+    """A program as the person who has to find it wants it named."""
+    with contextlib.suppress(OSError):
+        fd = libbpf.prog_by_id(program_id)
+        try:
+            return f'"{libbpf.prog_info(fd).name}" (id {program_id})'
+        finally:
+            os.close(fd)
+    return f"id {program_id}"
+
+
+def detach_foreign(link: Link) -> None:
+    """Take off a program that was attached by netlink; DataPlaneError if a link of somebody else holds it."""
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as ip:
+            ip.link("set", index=link.index, xdp_fd=-1)
+    except NetlinkError as error:
+        raise DataPlaneError(
+            f"the XDP program on {link.name} is held by another process's link: end that process first"
+        ) from error
+
+
+def remove_pins(interface: str, pin_root: Path) -> bool:
+    """Detach, and remove every pin of an interface; whether there were any."""
+    directory = pin_directory(interface, pin_root)
+    if not directory.is_dir():
+        return False
+    for path in (directory / "link", directory / "program", directory / "program-new"):
+        path.unlink(missing_ok=True)
+    for folder in sorted(directory.iterdir()):
+        for pin in folder.iterdir():
+            pin.unlink()
+        folder.rmdir()
+    directory.rmdir()
+    with contextlib.suppress(OSError):
+        pin_root.rmdir()  # stays while other interfaces have pins
+    return True

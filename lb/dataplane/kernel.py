@@ -1,0 +1,260 @@
+"""The data plane in the kernel: one set of pinned maps, one program an interface, compiled for what is in use."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from lb.dataplane import libbpf
+from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program
+from lb.dataplane.hook import Hook, pin_directory
+from lb.dataplane.kernel_tables import open_tables
+from lb.dataplane.layout import Verdict, layout
+from lb.dataplane.neighbours import Link, Neighbours
+from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.tables import Tables, size_flags
+from lb.errors import DataPlaneError, InterfaceError, SetupError, SluiceError
+from lb.settings import ServeSettings, TableSizes
+
+log = logging.getLogger("sluice.dataplane")
+
+STANDBY = frozenset({"HAVE_DENY4", "HAVE_DENY6", "HAVE_ALLOW"})
+"""What may be needed within milliseconds: a program that has it is kept ready beside the one in force."""
+_FRAGS_MTU = 3000
+"""From this MTU on, frames may not lie in one page: the program is built for several buffers."""
+_CLOCK_MONOTONIC_COARSE = 6
+
+
+class KernelDataPlane:
+    """A DataPlane. Opening it makes or adopts the maps; the program comes with the first `require`."""
+
+    def __init__(self, settings: ServeSettings, flow_key: bytes) -> None:
+        self.sizes: TableSizes = settings.sizes
+        self._settings = settings
+        self._key = (int.from_bytes(flow_key[:8], "little") | 1 << 63, int.from_bytes(flow_key[8:16], "little") | 1 << 63)
+        self._neighbours = Neighbours()
+        self._lock = threading.RLock()
+        self._hooks = {name: Hook(name, settings.pin_root) for name in settings.interfaces}
+        self._programs: dict[tuple[str, str], Program] = {}
+        self._wish = ProgramWish(frozenset())
+        self._in_force: dict[str, Program] = {}
+        self._problem: str | None = None
+        links = self._neighbours.links()
+        for name in settings.interfaces:
+            if name not in links:
+                there = ", ".join(sorted(n for n in links if n != "lo"))
+                raise InterfaceError(f"there is no interface {name}: there are {there}")
+        ensure_bpffs(settings.pin_root.parent)
+        self._pins = self._make_pins()
+        self.tables: Tables = self._open_tables(links)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The list of xdp/verdicts.h."""
+        return layout().verdicts
+
+    def _make_pins(self) -> Path:
+        """The directory of the maps: under the first interface, named by the layout of memory and its sizes."""
+        sizes = "-".join(f"{value:x}" for value in size_flags(self.sizes).values())
+        for name in self._settings.interfaces:
+            pin_directory(name, self._settings.pin_root).mkdir(mode=0o700, parents=True, exist_ok=True)
+        first = pin_directory(self._settings.interfaces[0], self._settings.pin_root)
+        pins = first / f"maps-{layout().digest}-{sizes}"
+        pins.mkdir(mode=0o700, exist_ok=True)
+        return pins
+
+    def _open_tables(self, links: Mapping[str, Link]) -> Tables:
+        try:
+            return open_tables(self._pins, self.sizes)
+        except OSError:
+            # Not all there yet: compiling makes and pins those that are missing.
+            build = self._build(links[self._settings.interfaces[0]], ProgramWish(frozenset()))
+            program = compile_program(build)
+            self._programs[build.name, self._settings.interfaces[0]] = program
+            return open_tables(self._pins, self.sizes)
+
+    def _build(self, link: Link, wish: ProgramWish) -> Build:
+        constants = {
+            **size_flags(self.sizes),
+            **dict(wish.constants),
+            "OUR_IFINDEX": link.index,
+            "OUR_MAC_FIRST4": int.from_bytes(link.mac[:4], "little"),
+            "OUR_MAC_LAST2": int.from_bytes(link.mac[4:], "little"),
+            "FLOW_KEY0": self._key[0],
+            "FLOW_KEY1": self._key[1],
+        }
+        frags = {"HAVE_FRAGS"} if link.mtu > _FRAGS_MTU else set()
+        return Build(wish.features | frags, constants, self._pins)
+
+    def _program(self, link: Link, wish: ProgramWish) -> Program:
+        """Loaded and ready: the one kept, the one an earlier run left attached, or a new one."""
+        build = self._build(link, wish)
+        program = self._programs.get((build.name, link.name))
+        if program is None:
+            program = self._left_attached(build, link) or compile_program(build)
+            self._programs[build.name, link.name] = program
+        return program
+
+    def _left_attached(self, build: Build, link: Link) -> Program | None:
+        with contextlib.suppress(OSError):
+            fd = libbpf.obj_get(pin_directory(link.name, self._settings.pin_root) / "program")
+            info = libbpf.prog_info(fd)
+            if info.name == build.name:
+                return Program(fd, build, info, time.time(), 0.0)
+            os.close(fd)
+        return None
+
+    def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
+        """See DataPlane. An interface that is away gets its program when it comes back."""
+        with self._lock:
+            enough = wish.features <= self._wish.features and wish.constants == self._wish.constants
+            if not (enough and self._in_force and (not exactly or wish == self._wish)):
+                # More than was asked for, where that stands ready, is in force at once.
+                ready = ProgramWish(wish.features | STANDBY, wish.constants)
+                links = self._neighbours.links()
+                if not exactly and all(
+                    (self._build(links[name], ready).name, name) in self._programs for name in self._hooks if name in links
+                ):
+                    wish = ready
+                self._wish = wish
+                self._attach(links)
+                self._keep_ready(links)
+
+    def _attach(self, links: Mapping[str, Link]) -> None:
+        for name, hook in self._hooks.items():
+            link = links.get(name)
+            if link is None:
+                self._in_force.pop(name, None)
+                hook.lost()
+                continue
+            program = self._program(link, self._wish)
+            if not hook.is_alive(link):
+                hook.lost() if name in self._in_force else None
+                hook.adopt(link)
+            if self._in_force.get(name) is not program or not hook.is_alive(link):
+                hook.put(program.fd, link, self._settings.xdp_mode, replace_foreign=self._settings.replace_foreign)
+                log.info("program %s attached to %s", program.info.name, name)
+            self._in_force[name] = program
+        self._forget_old()
+        if not self._in_force:
+            raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
+
+    def _forget_old(self) -> None:
+        """Unload programs that are neither in force nor kept ready."""
+        keep = {id(program) for program in self._in_force.values()}
+        for key, program in list(self._programs.items()):
+            if id(program) not in keep and not program.build.features >= STANDBY:
+                os.close(program.fd)
+                del self._programs[key]
+
+    def _keep_ready(self, links: Mapping[str, Link]) -> None:
+        """Compile, in the background, what an operator may need at once."""
+        wish = ProgramWish(self._wish.features | STANDBY, self._wish.constants)
+
+        def prepare() -> None:
+            for name in self._hooks:
+                link = links.get(name)
+                with contextlib.suppress(SluiceError):
+                    if link is not None:
+                        build = self._build(link, wish)
+                        if (build.name, name) not in self._programs:
+                            self._programs[build.name, name] = compile_program(build)
+
+        if not wish.features <= self._wish.features:
+            threading.Thread(target=prepare, name="standby", daemon=True).start()
+
+    def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
+        """See DataPlane."""
+        return self._neighbours.next_hops(addresses)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """See DataPlane. Interfaces are looked after here first: one that came back is attached again."""
+
+        def look() -> None:
+            try:
+                self._look_after_interfaces()
+            except SluiceError as error:
+                self._problem = str(error)
+                log.error("%s", error)
+            changed()
+
+        self._neighbours.watch(look)
+
+    def _look_after_interfaces(self) -> None:
+        with self._lock:
+            links = self._neighbours.links()
+            for name, hook in self._hooks.items():
+                link, program = links.get(name), self._in_force.get(name)
+                there = program is not None and hook.is_alive(link)
+                fits = link is not None and program is not None and self._program_fits(program, link)
+                if (link is None and program is None) or (there and fits):
+                    continue
+                self._attach(links)
+                self._problem = None
+                return
+
+    def _program_fits(self, program: Program, link: Link) -> bool:
+        return program.build.name == self._build(link, self._wish).name
+
+    def interfaces(self) -> list[InterfaceState]:
+        """See DataPlane."""
+        links = self._neighbours.links()
+        states = []
+        for name, hook in self._hooks.items():
+            link = links.get(name)
+            if link is None:
+                states.append(InterfaceState(name, None, None, None, False, "none", None))
+                continue
+            attached = name in self._in_force and hook.is_alive(link)
+            states.append(
+                InterfaceState(
+                    name, link.index, link.mac.hex(":"), link.mtu, attached, link.xdp_mode, link.xdp_program_id
+                )
+            )
+        return states
+
+    def program(self) -> ProgramState | None:
+        """See DataPlane; of the first interface that has one."""
+        with self._lock:
+            program = next(iter(self._in_force.values()), None)
+        if program is None:
+            return None
+        return ProgramState(
+            program.build.features,
+            program.info.instructions,
+            program.info.jited_bytes,
+            program.compiled_at,
+            program.compile_seconds,
+        )
+
+    def clock_seconds(self) -> int:
+        """The coarse monotonic clock, as coarse_seconds() of xdp/hash.h reckons it."""
+        return (time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE) >> 20) * 4503600 >> 32
+
+    def close(self) -> None:
+        """See DataPlane."""
+        self._neighbours.close()
+
+
+def ensure_bpffs(path: Path) -> None:
+    """Mount bpffs if it is not. SetupError if that is refused; DataPlaneError if something else is mounted there."""
+    if _is_bpffs(path):
+        return
+    mount = ctypes.CDLL(None, use_errno=True).mount
+    if mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700") != 0:
+        error = os.strerror(ctypes.get_errno())
+        raise SetupError(f"bpffs is not mounted at {path} ({error}): run, as root, mount -t bpf bpf {path}")
+    if not _is_bpffs(path):
+        raise DataPlaneError(f"{path} is not a bpf file system: unmount what is there")
+
+
+def _is_bpffs(path: Path) -> bool:
+    with open("/proc/self/mounts") as mounts:
+        return any(line.split()[1:3] == [str(path), "bpf"] for line in mounts)
+
+
+__all__ = ["NAME_PREFIX", "KernelDataPlane", "ensure_bpffs"]

@@ -1,0 +1,93 @@
+"""What the control plane asks of a data plane; the kernel's (kernel.py) and the twin (twin.py) both answer it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from lb.dataplane.layout import Verdict
+from lb.dataplane.tables import Tables
+from lb.settings import TableSizes
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramWish:
+    """What the program must be able to do. features: names of config.h; constants: its values, as integers."""
+
+    features: frozenset[str]
+    constants: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """The way to an address. mac: the next hop's, None while it is not known; mtu: of the IP packet, 0 unknown.
+
+    gateway: it is a router's MAC, not the address's own.
+    """
+
+    interface: str
+    ifindex: int
+    source_mac: bytes
+    mac: bytes | None
+    mtu: int
+    gateway: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceState:
+    """One interface as it is. xdp_mode: native, generic or none."""
+
+    name: str
+    index: int | None
+    mac: str | None
+    mtu: int | None
+    attached: bool
+    xdp_mode: str
+    program_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramState:
+    """The program in force. instructions: after the verifier; times in seconds."""
+
+    features: frozenset[str]
+    instructions: int
+    jited_bytes: int
+    compiled_at: float
+    compile_seconds: float
+
+
+class DataPlane(Protocol):
+    """The packet path, as memory and a program."""
+
+    @property
+    def tables(self) -> Tables:
+        """Its memory."""
+
+    @property
+    def sizes(self) -> TableSizes:
+        """The capacity of each table."""
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict list."""
+
+    def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
+        """Return when the program in force can do what is wished, and (exactly) no more. CompileError: the old one stays."""
+
+    def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
+        """The way to each packed address; one without a route is left out. Starts resolving what is unknown."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call back, from another thread, when next hops or interfaces may have changed."""
+
+    def interfaces(self) -> list[InterfaceState]:
+        """The interfaces served."""
+
+    def program(self) -> ProgramState | None:
+        """The program in force, None if none is attached."""
+
+    def clock_seconds(self) -> int:
+        """Now, by the clock of the flow table and the hit counters."""
+
+    def close(self) -> None:
+        """Let go. What is attached and pinned stays."""

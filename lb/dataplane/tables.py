@@ -1,0 +1,190 @@
+"""The data plane's memory as Python sees it: numpy arrays over map memory, and small tables read and written in bulk.
+
+Keys and values are numpy arrays with the dtypes of xdp/types.h. The kernel's (kernel.py) and the twin's (twin.py)
+tables are the same to whoever uses them.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lb.dataplane.layout import layout
+from lb.settings import TableSizes
+
+Array = npt.NDArray[Any]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+
+
+class Table(Protocol):
+    """A hash or trie: entries by key, in no order."""
+
+    capacity: int
+
+    def read(self) -> tuple[Array, Array]:
+        """All keys, and their values at the same positions."""
+
+    def write(self, keys: Array, values: Array) -> None:
+        """Put these entries in; CapacityError if they do not fit."""
+
+    def delete(self, keys: Array) -> None:
+        """Take these keys out; those that are not there are passed over."""
+
+
+class Counters(Protocol):
+    """A per-CPU array of tallies."""
+
+    def read(self) -> Array:
+        """The sum over all CPUs of every entry; a last_s member is the latest."""
+
+    def read_some(self, indexes: list[int]) -> Array:
+        """The same for some entries."""
+
+    def clear(self, indexes: list[int]) -> None:
+        """Set entries to zero on every CPU."""
+
+    def add(self, index: int, packets: int, octets: int) -> None:
+        """Add to one entry (on one CPU); meant for entries that packets do not reach just then."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Memory that the packet path reads while it is written. Shapes: S services, B places, R rings, F buckets."""
+
+    service_rings: Array  # (S,) struct service_ring
+    rings: U16  # (R, 66048): a ring's slots, of which the first 65537 are used
+    backends: Array  # (B,) struct backend
+    flows: Array  # (F, 4) struct flow
+    deny4_cells: U16  # (2**24,)
+    deny4_runs: U32  # (65536,)
+    deny4_lines: U32  # (hosts, 16)
+    deny4_dense: U16  # (dense, 256)
+    deny_owners: U64  # (32768,)
+    allow_owners: U64  # (4096,)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All of the data plane's memory."""
+
+    arrays: Arrays
+    services4: Table
+    services6: Table
+    deny6: Table
+    allow4: Table
+    allow6: Table
+    verdict_counters: Counters
+    backend_counters: Counters
+    service_counters: Counters
+    deny_counters: Counters
+    allow_counters: Counters
+    flow_counters: Counters
+
+
+ARRAY_NAMES = tuple(f.name for f in fields(Arrays))
+TABLE_STRUCTS = {
+    "services4": ("service4_key", "service"),
+    "services6": ("service6_key", "service"),
+    "deny6": ("prefix6_key", "__u32"),
+    "allow4": ("prefix4_key", "__u32"),
+    "allow6": ("prefix6_key", "__u32"),
+}
+COUNTER_STRUCTS = {
+    "verdict_counters": "tally",
+    "backend_counters": "tally",
+    "service_counters": "tally",
+    "deny_counters": "rule_tally",
+    "allow_counters": "rule_tally",
+    "flow_counters": "flow_tally",
+}
+
+
+def dtype_of(struct: str) -> np.dtype[Any]:
+    """The dtype of a struct of types.h, or of a bare u32."""
+    return np.dtype("<u4") if struct == "__u32" else layout().structs[struct]
+
+
+def capacities(sizes: TableSizes) -> dict[str, int]:
+    """How many entries (C values) each map has."""
+    constant = layout().constants
+    return {
+        "services4": sizes.service_ports,
+        "services6": sizes.service_ports,
+        "service_rings": sizes.services,
+        "rings": sizes.rings * constant["RING_CELLS"],
+        "backends": sizes.backends,
+        "flows": sizes.flow_slots // constant["FLOW_WAYS"],
+        "deny4_cells": (1 << 24) >> constant["CELLS_SHIFT"],
+        "deny4_runs": 256,
+        "deny4_lines": sizes.deny_hosts,
+        "deny4_dense": sizes.deny_dense,
+        "deny6": sizes.deny_ipv6,
+        "allow4": sizes.allow,
+        "allow6": sizes.allow,
+        "verdict_counters": constant["VERDICTS_MAX"],
+        "backend_counters": sizes.backends,
+        "service_counters": sizes.services,
+        "deny_counters": constant["RULE_NUMBERS"],
+        "allow_counters": constant["ALLOW_NUMBERS"],
+        "flow_counters": 1,
+        "deny_owners": constant["RULE_NUMBERS"],
+        "allow_owners": constant["ALLOW_NUMBERS"],
+    }
+
+
+def size_flags(sizes: TableSizes) -> dict[str, int]:
+    """The capacities as config.h wants them."""
+    return {
+        "MAX_SERVICES": sizes.services,
+        "MAX_SERVICE_PORTS": sizes.service_ports,
+        "MAX_BACKENDS": sizes.backends,
+        "MAX_RINGS": sizes.rings,
+        "FLOW_BUCKETS": sizes.flow_slots // layout().constants["FLOW_WAYS"],
+        "MAX_DENY_HOSTS": sizes.deny_hosts,
+        "MAX_DENY_DENSE": sizes.deny_dense,
+        "MAX_DENY6": sizes.deny_ipv6,
+        "MAX_ALLOW": sizes.allow,
+    }
+
+
+def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
+    """Views of raw memory, one buffer a map name, in the shapes that Arrays states."""
+    structs, constant = layout().structs, layout().constants
+    width = constant["RING_CELLS"] << constant["CELLS_SHIFT"]
+
+    def view(name: str, dtype: Any) -> Array:
+        data = np.frombuffer(buffers[name], np.uint8)
+        return data[: array_bytes(name, sizes)].view(dtype)  # mapped memory ends with a page
+
+    return Arrays(
+        service_rings=view("service_rings", structs["service_ring"]),
+        rings=view("rings", np.uint16).reshape(-1, width),
+        backends=view("backends", structs["backend"]),
+        flows=view("flows", structs["flow"]).reshape(-1, constant["FLOW_WAYS"]),
+        deny4_cells=view("deny4_cells", np.uint16),
+        deny4_runs=view("deny4_runs", np.uint32),
+        deny4_lines=view("deny4_lines", np.uint32).reshape(-1, 16),
+        deny4_dense=view("deny4_dense", np.uint16).reshape(-1, 256),
+        deny_owners=view("deny_owners", np.uint64),
+        allow_owners=view("allow_owners", np.uint64),
+    )
+
+
+def array_bytes(name: str, sizes: TableSizes) -> int:
+    """The size of an array map's memory in bytes."""
+    struct = {
+        "service_rings": "service_ring",
+        "rings": "cells",
+        "backends": "backend",
+        "flows": "flow_bucket",
+        "deny4_cells": "cells",
+        "deny4_runs": "deny_runs",
+        "deny4_lines": "deny_line",
+        "deny4_dense": "deny_dense",
+        "deny_owners": "rule_owner",
+        "allow_owners": "rule_owner",
+    }[name]
+    return capacities(sizes)[name] * dtype_of(struct).itemsize

@@ -1,0 +1,153 @@
+"""The data plane in plain memory: the same tables without a kernel, for tests and dry runs."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from lb.dataplane.layout import Verdict, layout
+from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.tables import (
+    ARRAY_NAMES,
+    COUNTER_STRUCTS,
+    TABLE_STRUCTS,
+    Array,
+    Tables,
+    array_bytes,
+    arrays_over,
+    capacities,
+    dtype_of,
+)
+from lb.errors import CapacityError
+from lb.settings import TableSizes
+
+SMALL = TableSizes(
+    flow_slots=4096,
+    services=256,
+    service_ports=1024,
+    backends=4096,
+    rings=32,
+    deny_hosts=4096,
+    deny_dense=16,
+    deny_ipv6=4096,
+    allow=1024,
+)
+"""Sizes for tests."""
+
+
+class TwinTable:
+    """A table as a dict."""
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self.name, self.capacity = name, capacity
+        key, value = TABLE_STRUCTS[name]
+        self._key, self._value = dtype_of(key), dtype_of(value)
+        self._entries: dict[bytes, bytes] = {}
+
+    def read(self) -> tuple[Array, Array]:
+        """All entries."""
+        keys = np.frombuffer(b"".join(self._entries), self._key)
+        return keys, np.frombuffer(b"".join(self._entries.values()), self._value)
+
+    def write(self, keys: Array, values: Array) -> None:
+        """Put entries in."""
+        new = {key.tobytes(): value.tobytes() for key, value in zip(keys, values, strict=True)}
+        if len(self._entries.keys() | new.keys()) > self.capacity:
+            raise CapacityError(f"table {self.name} is full: it holds {self.capacity} entries")
+        self._entries.update(new)
+
+    def delete(self, keys: Array) -> None:
+        """Take keys out."""
+        for key in keys:
+            self._entries.pop(key.tobytes(), None)
+
+
+class TwinCounters:
+    """Counters as one array: tests write it as packets would."""
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self.values = np.zeros(capacity, dtype_of(COUNTER_STRUCTS[name]))
+
+    def read(self) -> Array:
+        """All entries."""
+        return self.values.copy()
+
+    def read_some(self, indexes: list[int]) -> Array:
+        """Some entries."""
+        return self.values[indexes]
+
+    def clear(self, indexes: list[int]) -> None:
+        """Set entries to zero."""
+        self.values[indexes] = 0
+
+    def add(self, index: int, packets: int, octets: int) -> None:
+        """Add to one entry."""
+        self.values[index]["packets"] += packets
+        self.values[index]["bytes"] += octets
+
+
+class TwinDataPlane:
+    """A DataPlane whose packets never come. Every address is on one link, its MAC made from its last four bytes."""
+
+    def __init__(self, sizes: TableSizes = SMALL) -> None:
+        self.sizes = sizes
+        entries = capacities(sizes)
+        self.tables = Tables(
+            arrays=arrays_over({name: bytearray(array_bytes(name, sizes)) for name in ARRAY_NAMES}, sizes),
+            **{name: TwinTable(name, entries[name]) for name in TABLE_STRUCTS},
+            **{name: TwinCounters(name, entries[name]) for name in COUNTER_STRUCTS},  # type: ignore[arg-type]
+        )
+        self.unresolved: set[bytes] = set()
+        self.unreachable: set[bytes] = set()
+        self.wishes: list[ProgramWish] = []
+        self._changed: list[Callable[[], None]] = []
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The list of xdp/verdicts.h."""
+        return layout().verdicts
+
+    def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
+        """Remember the wish."""
+        if not self.wishes or exactly or not wish.features <= self.wishes[-1].features:
+            self.wishes.append(wish)
+
+    def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
+        """A made-up way to each address."""
+        return {
+            address: NextHop(
+                interface="twin0",
+                ifindex=1,
+                source_mac=b"\x02\x00\x00\x00\x00\x01",
+                mac=None if address in self.unresolved else b"\x02\x10" + address[-4:],
+                mtu=1500,
+                gateway=False,
+            )
+            for address in addresses
+            if address not in self.unreachable
+        }
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Remember whom to call."""
+        self._changed.append(changed)
+
+    def touch(self) -> None:
+        """Say that next hops may have changed."""
+        for changed in self._changed:
+            changed()
+
+    def interfaces(self) -> list[InterfaceState]:
+        """One interface that is always there."""
+        return [InterfaceState("twin0", 1, "02:00:00:00:00:01", 1500, True, "native", 1)]
+
+    def program(self) -> ProgramState | None:
+        """What was last wished for."""
+        return ProgramState(self.wishes[-1].features, 0, 0, 0.0, 0.0) if self.wishes else None
+
+    def clock_seconds(self) -> int:
+        """The machine's monotonic clock."""
+        return int(time.monotonic())
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+

@@ -1,0 +1,22 @@
+"""What the operator wants: immutable values, all validation, no I/O."""
+
+from lb.model.config import Config, Settings
+from lb.model.entries import Action, Entry, PrefixList
+from lb.model.prefix import Prefix
+from lb.model.service import AdminState, Affinity, Backend, Mode, Port, Protocol, Service
+
+__all__ = [
+    "Action",
+    "AdminState",
+    "Affinity",
+    "Backend",
+    "Config",
+    "Entry",
+    "Mode",
+    "Port",
+    "Prefix",
+    "PrefixList",
+    "Protocol",
+    "Service",
+    "Settings",
+]

@@ -1,0 +1,167 @@
+"""The whole of what the operator wants, as one immutable value."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from lb.errors import ConflictError, NotFoundError
+from lb.model.entries import PrefixList
+from lb.model.prefix import Prefix
+from lb.model.service import Protocol, Service
+
+
+def _room(family: int, longest: int) -> Callable[[object], IPv4Network | IPv6Network]:
+    def network(value: object) -> IPv4Network | IPv6Network:
+        prefix = Prefix.parse(str(value) if isinstance(value, IPv4Network | IPv6Network) else value)
+        if prefix.family != family:
+            raise ValueError(f"{prefix} is not an IPv{family} network")
+        if prefix.length > longest:
+            raise ValueError(f"{prefix} is too small to spread flows over: /{longest} or shorter")
+        return ip_network(str(prefix))
+
+    return network
+
+
+SourceIPv4 = Annotated[
+    IPv4Network,
+    BeforeValidator(_room(4, 24), json_schema_input_type=str),
+    PlainSerializer(str, return_type=str),
+]
+SourceIPv6 = Annotated[
+    IPv6Network,
+    BeforeValidator(_room(6, 96), json_schema_input_type=str),
+    PlainSerializer(str, return_type=str),
+]
+
+
+class Settings(BaseModel):
+    """What holds for every service. Settings of the process (interface, sockets) are in lb/settings.py."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encap_source_ipv4: SourceIPv4 = Field(
+        IPv4Network("172.16.0.0/16"),
+        description="outer IPv4 sources: the low bits vary by flow, for the backend's RSS",
+    )
+    encap_source_ipv6: SourceIPv6 = Field(
+        IPv6Network("100::/64"), description="outer IPv6 sources: the low 32 bits vary by flow"
+    )
+    udp_idle_seconds: int = Field(
+        30, ge=1, le=86400, strict=True, description="a UDP flow unseen for so long is a new one"
+    )
+    tcp_idle_seconds: int = Field(
+        3600, ge=10, le=604800, strict=True, description="a TCP flow unseen for so long is forgotten"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """Two services that cannot both be: where in the later of them, and why."""
+
+    service: Service
+    path: tuple[int | str, ...]
+    detail: str
+
+
+def clashes(services: Iterable[Service]) -> Iterator[Clash]:
+    """Services that take the same packets, and backends that are a VIP."""
+    services = list(services)
+    yield from _overlaps(services)
+    yield from _loops(services, services)
+
+
+def _overlaps(services: Iterable[Service]) -> Iterator[Clash]:
+    """A port and a range of ports must not overlap; "any" stands behind all of them (exact port first)."""
+    alike: dict[tuple[IPv4Address | IPv6Address, Protocol, bool], list[tuple[int, Service]]] = {}
+    for index, service in enumerate(services):
+        alike.setdefault((service.vip, service.protocol, service.port.is_any), []).append((index, service))
+    for group in alike.values():
+        group.sort(key=lambda item: item[1].port.low)
+        widest = group[0]
+        for item in group[1:]:
+            if item[1].port.low <= widest[1].port.high:
+                (_, first), (_, later) = sorted((widest, item), key=lambda pair: pair[0])
+                yield Clash(
+                    later,
+                    ("port",),
+                    f'service "{later.name}" and service "{first.name}" both take {later.protocol} '
+                    f"{later.vip} port {later.port}: change the VIP, the port or the protocol of one",
+                )
+            if item[1].port.high > widest[1].port.high:
+                widest = item
+
+
+def _loops(services: Iterable[Service], every: Iterable[Service]) -> Iterator[Clash]:
+    """Backends of these services that are the VIP of any."""
+    owners = {service.vip: service for service in every}
+    for service in services:
+        for index, backend in enumerate(service.backends):
+            owner = owners.get(backend.address)
+            if owner is not None:
+                yield Clash(
+                    service,
+                    ("backends", index, "address"),
+                    f'backend {backend.address} of service "{service.name}" is the VIP of service '
+                    f'"{owner.name}": packets would loop; use the backend\'s own address',
+                )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Desired state. services by name, in the order they were added.
+
+    Configs are equal when they hold the same, whatever the order of their services.
+    """
+
+    services: Mapping[str, Service] = field(default_factory=dict)
+    blocklist: PrefixList = field(default_factory=PrefixList)
+    allowlist: PrefixList = field(default_factory=PrefixList)
+    settings: Settings = field(default_factory=Settings)
+
+    def service(self, name: str) -> Service:
+        """The service of that name; NotFoundError names it."""
+        try:
+            return self.services[name]
+        except KeyError:
+            raise NotFoundError(
+                f'there is no service "{name}": "sluice service list" shows those there are'
+            ) from None
+
+    def with_service(self, service: Service) -> "Config":
+        """With a service added, or put in the place of the one of its name; ConflictError as in checked."""
+        before = self.services.get(service.name)
+        config = replace(self, services={**self.services, service.name: service})
+        if before is None or any(
+            getattr(before, f) != getattr(service, f) for f in ("vip", "port", "protocol")
+        ):
+            return config.checked()
+        # Only its backends can clash: a change of one among 20,000 need not look at the others.
+        return _unless(_loops([service], config.services.values()), config)
+
+    def without_service(self, name: str) -> "Config":
+        """Without the service of that name; NotFoundError if there is none."""
+        self.service(name)
+        return replace(self, services={n: s for n, s in self.services.items() if n != name})
+
+    def with_services(self, services: list[Service]) -> "Config":
+        """With exactly these services; ConflictError if a name or a VIP is taken twice."""
+        by_name: dict[str, Service] = {}
+        for service in services:
+            if service.name in by_name:
+                raise ConflictError(f'two services are called "{service.name}": give each a name of its own')
+            by_name[service.name] = service
+        return replace(self, services=by_name).checked()
+
+    def checked(self) -> "Config":
+        """Itself, if no two services take the same packets; else ConflictError names both."""
+        return _unless(clashes(self.services.values()), self)
+
+
+def _unless(found: Iterator[Clash], config: Config) -> Config:
+    clash = next(found, None)
+    if clash is not None:
+        raise ConflictError(clash.detail)
+    return config

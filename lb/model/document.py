@@ -1,0 +1,149 @@
+"""The configuration document: the whole desired state as people write it, keep it and get it back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from lb.errors import FieldError, InvalidError
+from lb.model.config import Config, Settings, clashes
+from lb.model.delta import settled
+from lb.model.entries import OPERATOR, PrefixList
+from lb.model.entry_input import FAULTS_SHOWN, AllowlistInput, BlocklistInput, read_entries
+from lb.model.entry_view import entry_documents
+from lb.model.fields import field_errors, pointer
+from lb.model.service import Service
+from lb.model.source import read
+
+T = TypeVar("T")
+
+LISTS: Mapping[str, type[AllowlistInput]] = {"allowlist": AllowlistInput, "blocklist": BlocklistInput}
+LATER = ("rules", "feeds")
+"""Keys that are part of the document, but hold nothing in this version."""
+KEYS = ("services", *LISTS, *LATER, "settings")
+_SERVICES = TypeAdapter(list[Service])
+_SETTINGS = TypeAdapter(Settings)
+
+
+def parse(text: bytes, *, now: float, have: Config) -> Config:
+    """The desired state that a YAML or JSON document asks for; see from_mapping.
+
+    MalformedError says where it is neither. InvalidError names each fault by pointer and line.
+    """
+    source = read(text)
+    try:
+        return from_mapping(source.document, now=now, have=have)
+    except InvalidError as error:
+        raise InvalidError([replace(e, line=source.line(e.pointer)) for e in error.errors]) from None
+
+
+def from_mapping(document: object, *, now: float, have: Config) -> Config:
+    """The desired state that a document asks for, now being seconds since the epoch.
+
+    A key that is left out, or null, means an empty section: the document is the whole. Its entries are the
+    operator's; what feeds hold stays as it is in have. An entry that asks for the same as before keeps its
+    creation time and deadline; one whose expires_at has passed is left out. InvalidError names each fault.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidError.one("", f"the document is a mapping with the keys {', '.join(KEYS)}")
+    found: list[FieldError] = []
+    for key in document:
+        if key not in KEYS:
+            found.append(
+                FieldError(pointer(key), f'"{key}" is not known here: the keys are {", ".join(KEYS)}')
+            )
+        elif key in LATER and document[key] not in (None, []):
+            found.append(FieldError(pointer(key), f"this version has no {key} yet: leave the key out"))
+    services = _checked(found, _SERVICES, "/services", _section(document, "services", []))
+    if services is not None:
+        found += _between(services)
+    settings = _checked(found, _SETTINGS, "/settings", _section(document, "settings", {}))
+    lists = {name: _entries(found, name, _section(document, name, []), now, have) for name in LISTS}
+    if found or services is None or settings is None:
+        raise InvalidError(found[:FAULTS_SHOWN])
+    return replace(have, services={s.name: _known(s, have) for s in services}, settings=settings, **lists)
+
+
+def to_document(config: Config, *, now: float) -> dict[str, Any]:
+    """The canonical document of a desired state: of the entries the operator's that have not expired.
+
+    from_mapping makes the same desired state of it. An entry shows what is not the default; its TTL stands
+    for the deadline.
+    """
+    lists = {name: entry_documents(getattr(config, name).layer(OPERATOR), now) for name in LISTS}
+    return {
+        "services": [service.model_dump(mode="json") for service in config.services.values()],
+        **lists,
+        **{key: [] for key in LATER},
+        "settings": config.settings.model_dump(mode="json"),
+    }
+
+
+def to_yaml(document: Mapping[str, Any]) -> str:
+    """The document as YAML, an entry of a list on one line."""
+    parts = []
+    for key, value in document.items():
+        if key in LISTS and value:  # PyYAML would take seconds for a long list; JSON is YAML
+            parts.append(
+                f"{key}:\n" + "".join(f"- {json.dumps(entry, ensure_ascii=False)}\n" for entry in value)
+            )
+        else:
+            parts.append(
+                yaml.dump({key: value}, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True)
+            )
+    return "".join(parts)
+
+
+def _section(document: Mapping[Any, Any], key: str, empty: object) -> object:
+    value = document.get(key)
+    return empty if value is None else value
+
+
+def _checked(found: list[FieldError], kind: TypeAdapter[T], at: str, value: object) -> T | None:
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        found += field_errors(error, at)
+        return None
+
+
+def _between(services: list[Service]) -> list[FieldError]:
+    """What is wrong with services that are each right by themselves."""
+    places: dict[str, int] = {}
+    found = []
+    for place, service in enumerate(services):
+        if service.name in places:
+            found.append(
+                FieldError(f"/services/{place}/name", f'two services are called "{service.name}": rename one')
+            )
+        places.setdefault(service.name, place)
+    if found:
+        return found
+    return [
+        FieldError(pointer("services", places[clash.service.name], *clash.path), clash.detail)
+        for clash in clashes(services)
+    ]
+
+
+def _entries(found: list[FieldError], name: str, items: object, now: float, have: Config) -> PrefixList:
+    present: PrefixList = getattr(have, name)
+    if not isinstance(items, list):
+        found.append(FieldError(pointer(name), "it should be a list of entries"))
+        return present
+    try:
+        wanted = read_entries(LISTS[name], items, now=now, at=pointer(name), drop_expired=True)
+    except InvalidError as error:
+        found += error.errors
+        return present
+    before = present.layer(OPERATOR)
+    after = settled(before.without_expired(now), wanted)
+    return present if after is before else present.with_layer(OPERATOR, after)
+
+
+def _known(service: Service, have: Config) -> Service:
+    """The very object that have holds, where it is equal: what is the same is then seen at a glance."""
+    before = have.services.get(service.name)
+    return before if before is not None and before == service else service

@@ -1,0 +1,75 @@
+"""What the models share: text on one line, faults inside a value, and pydantic's errors in our own words."""
+
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from lb.errors import FieldError
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_WORDS = {
+    "extra_forbidden": "this key is not known here: correct it or leave it out",
+    "missing": "this key is needed",
+}
+
+
+def _one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("it holds a control character or a line break: write plain text on one line")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
+"""Text that is safe to print: no control characters."""
+
+
+def faults(found: Iterable[tuple[tuple[int | str, ...], str]]) -> None:
+    """Raises what a validator found wrong inside its value: pairs of a path and a sentence, or none."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("fault", "{says}", {"says": says}), loc=path, input=None)
+        for path, says in found
+    ]
+    if details:
+        raise ValidationError.from_exception_data("value", details)
+
+
+def token(step: object) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return str(step).replace("~", "~0").replace("/", "~1")
+
+
+def pointer(*steps: object) -> str:
+    """A JSON pointer (RFC 6901) of these steps; "" for none."""
+    return "".join(f"/{token(step)}" for step in steps)
+
+
+def field_errors(error: ValidationError, at: str = "") -> list[FieldError]:
+    """The faults pydantic found, each with a JSON pointer that begins with at."""
+    return [
+        FieldError(at + pointer(*(s for s in detail["loc"] if s != "[key]")), _sentence(detail))
+        for detail in error.errors(include_url=False, include_context=False)
+    ]
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    words = _WORDS.get(detail["type"])
+    if words is not None:
+        return words
+    text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if text.startswith("Input should "):
+        return "it should " + text.removeprefix("Input should ") + _given(detail)
+    return (
+        text[:1].lower() + text[1:]
+        if text.startswith(("String ", "List ", "Dictionary ", "Tuple "))
+        else text
+    )
+
+
+def _given(detail: ErrorDetails) -> str:
+    value = detail["input"]
+    if value is None or isinstance(value, bool | int | float):
+        return f", not {'null' if value is None else str(value).lower()}"
+    return f', not "{value}"' if isinstance(value, str) and len(value) <= 40 and value.isprintable() else ""

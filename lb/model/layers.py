@@ -1,0 +1,220 @@
+"""A layer: the prefixes of one owner, and what each says beside its prefix."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from lb.model.columns import FAMILIES, KEY_TYPE, Column, Keys, sorted_unique
+from lb.model.prefix import Prefix
+
+
+class Action(StrEnum):
+    """What a blocklist entry does to a packet from its prefix."""
+
+    DROP = "drop"
+    COUNT = "count"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What an entry says beside its prefix; times are seconds since the epoch."""
+
+    action: Action = Action.DROP
+    reason: str = ""
+    created_at: float = 0.0
+    ttl_seconds: int | None = None
+    expires_at: float | None = None
+
+    def is_active(self, now: float) -> bool:
+        """Whether the entry still holds at that time."""
+        return self.expires_at is None or self.expires_at > now
+
+    @property
+    def wish(self) -> tuple[Action, str, int | None, float | None]:
+        """What is asked for: the creation time left out, and of a TTL its length, not its end."""
+        return (
+            self.action,
+            self.reason,
+            self.ttl_seconds,
+            self.expires_at if self.ttl_seconds is None else None,
+        )
+
+    def same_wish(self, other: "Attributes") -> bool:
+        """Whether both ask for the same: creation time apart, and a TTL counts by its length, not its end."""
+        return self.wish == other.wish
+
+
+def _columns() -> dict[int, Column]:
+    return {family: Column.empty(family) for family in FAMILIES}
+
+
+def _from_zero(columns: Mapping[int, Column], attributes: tuple[Attributes, ...]) -> "Layer":
+    """Used attributes only, each once, numbered in the order in which the keys first use them."""
+    ids = np.concatenate([columns[f].ids for f in FAMILIES])
+    first = np.full(len(attributes), len(ids), np.int64)
+    first[ids[::-1]] = np.arange(len(ids) - 1, -1, -1)  # of several writes to one place the last one stays
+    order = np.argsort(first, kind="stable")[: int((first < len(ids)).sum())]
+    numbers: dict[Attributes, int] = {}
+    new_ids = np.zeros(len(attributes), np.uint32)
+    for old in order.tolist():
+        new_ids[old] = numbers.setdefault(attributes[old], len(numbers))
+    return Layer({f: Column(c.keys, new_ids[c.ids]) for f, c in columns.items()}, tuple(numbers))
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What one owner holds: a column a family, and the attributes their ids point into.
+
+    Layers are equal when the same prefixes say the same, however their attributes are numbered.
+    """
+
+    columns: Mapping[int, Column] = field(default_factory=_columns)
+    attributes: tuple[Attributes, ...] = ()
+
+    __hash__ = None  # type: ignore[assignment]  # it would have to look at every prefix
+
+    def __len__(self) -> int:
+        """How many prefixes."""
+        return sum(len(column) for column in self.columns.values())
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Layer):
+            return NotImplemented
+        mine, theirs = self.columns, other.columns
+        if any(
+            mine[f].keys is not theirs[f].keys and not np.array_equal(mine[f].keys, theirs[f].keys)
+            for f in FAMILIES
+        ):
+            return False
+        return self._says_the_same(other) or self.canonical._says_the_same(other.canonical)
+
+    def _says_the_same(self, other: "Layer") -> bool:
+        return self.attributes == other.attributes and all(
+            np.array_equal(self.columns[f].ids, other.columns[f].ids) for f in FAMILIES
+        )
+
+    @classmethod
+    def of(cls, entries: Iterable[tuple[Prefix, Attributes]]) -> "Layer":
+        """From single entries; of one prefix given twice the last counts."""
+        numbers: dict[Attributes, int] = {}
+        keys: dict[int, list[int | bytes]] = {f: [] for f in FAMILIES}
+        ids: dict[int, list[int]] = {f: [] for f in FAMILIES}
+        for prefix, attributes in entries:
+            keys[prefix.family].append(prefix.key)
+            ids[prefix.family].append(numbers.setdefault(attributes, len(numbers)))
+        columns = {
+            f: Column.of(np.array(keys[f], KEY_TYPE[f]), np.array(ids[f], np.uint32)) for f in FAMILIES
+        }
+        return cls(columns, tuple(numbers))
+
+    @cached_property
+    def canonical(self) -> "Layer":
+        """The same content with used attributes only, each once, numbered by first use."""
+        return _from_zero(self.columns, self.attributes)
+
+    @cached_property
+    def deadlines(self) -> npt.NDArray[np.float64]:
+        """When each of the attributes ends, in seconds since the epoch; infinity if never."""
+        ends = [np.inf if a.expires_at is None else a.expires_at for a in self.attributes]
+        return np.array(ends, np.float64)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Names the content: equal layers have equal digests."""
+        said = [
+            (a.action is Action.COUNT, a.reason, a.created_at, a.ttl_seconds, a.expires_at)
+            for a in self.canonical.attributes
+        ]
+        state = blake2b(repr(said).encode(), digest_size=16)
+        for family in FAMILIES:
+            column = self.canonical.columns[family]
+            state.update(len(column).to_bytes(8, "little"))
+            state.update(column.keys.tobytes())
+            state.update(column.ids.tobytes())
+        return state.digest()
+
+    def get(self, prefix: Prefix) -> Attributes | None:
+        """The attributes of that very prefix, or None."""
+        column = self.columns[prefix.family]
+        at = column.find(prefix.key)
+        return None if at is None else self.attributes[column.ids[at]]
+
+    def with_entries(self, entries: Iterable[tuple[Prefix, Attributes]]) -> "Layer":
+        """With single entries added or replaced; of one prefix given twice the last counts."""
+        return self.united(Layer.of(entries))
+
+    def with_keys(self, keys: Mapping[int, Keys], attributes: Attributes) -> "Layer":
+        """With many keys that share their attributes (an import); keys need be neither sorted nor unique."""
+        columns = _columns()
+        for family, some in keys.items():
+            unique = sorted_unique(some)
+            columns[family] = Column(unique, np.zeros(len(unique), np.uint32))
+        return self.united(Layer(columns, (attributes,)))
+
+    def united(self, other: "Layer") -> "Layer":
+        """With the entries of another layer added or put in the place of one's own."""
+        offset = len(self.attributes)
+        columns = {}
+        for family, mine in self.columns.items():
+            column = other.columns[family]
+            columns[family] = (
+                mine.merged(column.keys, (column.ids + offset).astype(np.uint32)) if len(column) else mine
+            )
+        return Layer(columns, self.attributes + other.attributes).compacted()
+
+    def without(self, prefixes: Iterable[Prefix]) -> "Layer":
+        """Without these prefixes; those that are not there are passed over."""
+        gone: dict[int, list[int | bytes]] = {f: [] for f in FAMILIES}
+        for prefix in prefixes:
+            gone[prefix.family].append(prefix.key)
+        return self.without_keys({f: np.array(keys, KEY_TYPE[f]) for f, keys in gone.items()})
+
+    def without_keys(self, gone: Mapping[int, Keys]) -> "Layer":
+        """Without these keys; those that are not there are passed over."""
+        columns = {
+            f: c.without(gone[f]) if f in gone and len(gone[f]) else c for f, c in self.columns.items()
+        }
+        if all(columns[f] is self.columns[f] for f in FAMILIES):
+            return self
+        return Layer(columns, self.attributes).compacted()
+
+    def compacted(self) -> "Layer":
+        """With attributes that nothing uses left out, once they are the larger part."""
+        if len(self.attributes) <= 2 * len(self) + 8:
+            return self
+        return self.canonical
+
+    def active(self, family: int, now: float) -> Column:
+        """The keys of one family that have not expired."""
+        column = self.columns[family]
+        alive = self.deadlines > now
+        return column if alive.all() else column.where(alive[column.ids])
+
+    def without_expired(self, now: float) -> "Layer":
+        """Without the entries whose time is over; itself if there are none."""
+        columns = {f: self.active(f, now) for f in FAMILIES}
+        if all(columns[f] is self.columns[f] for f in FAMILIES):
+            return self
+        return Layer(columns, self.attributes).compacted()
+
+    def next_expiry(self, now: float) -> float | None:
+        """The earliest deadline after now, or None."""
+        to_come = (self.deadlines > now) & (self.deadlines < np.inf)
+        if not to_come.any():
+            return None
+        used = np.zeros(len(to_come), bool)
+        for column in self.columns.values():
+            used[column.ids] = True
+        ends = self.deadlines[to_come & used]
+        return float(ends.min()) if len(ends) else None
+
+    def count(self, now: float) -> int:
+        """How many prefixes have not expired."""
+        return sum(len(self.active(f, now)) for f in FAMILIES)

@@ -1,0 +1,211 @@
+"""What is seen: the tables and counters of the data plane, said in the operator's words."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lb import __version__
+from lb.dataplane.layout import layout
+from lb.dataplane.protocol import DataPlane, NextHop
+from lb.dataplane.tables import Array
+from lb.dataplane.tables import Counters as CounterTable
+from lb.model import AdminState, Backend, Mode, Prefix, Settings
+from lb.reconcile.lists import ListPlan, rules_of
+from lb.reconcile.observed import (
+    BackendStatus,
+    Counters,
+    FlowTableStats,
+    Hits,
+    InterfaceStatus,
+    ProgramStatus,
+    ServiceStatus,
+    Status,
+    TableStatus,
+    Tally,
+)
+from lb.reconcile.services import ServicePlan, ServicePlans
+
+_C = layout().constants
+
+
+def _tally(row: Array) -> Tally:
+    return Tally(int(row["packets"]), int(row["bytes"]))
+
+
+def _sum(rows: Array) -> Tally:
+    return Tally(int(rows["packets"].sum()), int(rows["bytes"].sum()))
+
+
+def live_flows(dataplane: DataPlane, settings: Settings | None = None) -> dict[tuple[int, int], int]:
+    """Flows that are not idle, by (service number, place)."""
+    limits = settings or Settings()
+    flows = dataplane.tables.arrays.flows.ravel()
+    used = flows[flows["tag_backend"] != 0]
+    state = used["state"]
+    age = dataplane.clock_seconds() - (state >> np.uint64(32)).astype(np.int64)
+    udp = (state & np.uint64(_C["FLOW_UDP"])) != 0
+    alive = age <= np.where(udp, limits.udp_idle_seconds, limits.tcp_idle_seconds)
+    service = state >> np.uint64(16) & np.uint64(0xFFFF)
+    pairs = (service << np.uint64(16) | used["tag_backend"] & np.uint64(0xFFFF))[alive]
+    keys, counts = np.unique(pairs, return_counts=True)
+    return {(key >> 16, key & 0xFFFF): count for key, count in zip(keys.tolist(), counts.tolist(), strict=True)}
+
+
+def services(
+    dataplane: DataPlane, plans: Mapping[str, ServicePlan], hops: Mapping[bytes, NextHop]
+) -> list[ServiceStatus]:
+    """Each service with its backends."""
+    flows = live_flows(dataplane)
+    tallies = dataplane.tables.backend_counters.read()
+    own = dataplane.tables.service_counters.read()
+    found = []
+    for plan in plans.values():
+        service = plan.service
+        block = tallies[plan.start : plan.start + (1 << plan.room)]
+        shares = {place: weight for _, weight, place in plan.ring_key or ()}
+        total = sum(shares.values())
+        backends = []
+        for backend in service.backends:
+            place = plan.place(backend.address.packed)
+            hop = hops.get(backend.address.packed)
+            if place is None:
+                continue
+            tally = _tally(block[place])
+            backends.append(
+                BackendStatus(
+                    address=str(backend.address),
+                    weight=backend.weight,
+                    admin_state=str(backend.admin_state),
+                    effective_state=_effective_state(backend, service.mode, hop),
+                    health="unknown",
+                    flows=flows.get((plan.number, place), 0),
+                    packets=tally.packets,
+                    bytes=tally.bytes,
+                    ring_share=shares.get(place, 0) / total if total else 0.0,
+                    next_hop_mac=hop.mac.hex(":") if hop and hop.mac else None,
+                    interface=hop.interface if hop else None,
+                )
+            )
+        whole, rest = _sum(block), _tally(own[plan.number])
+        found.append(
+            ServiceStatus(
+                name=service.name,
+                vip=str(service.vip),
+                port=service.port.to_json(),
+                protocol=str(service.protocol),
+                mode=str(service.mode),
+                flows=sum(count for (number, _), count in flows.items() if number == plan.number),
+                packets=whole.packets + rest.packets,
+                bytes=whole.bytes + rest.bytes,
+                backends=backends,
+            )
+        )
+    return found
+
+
+def _effective_state(backend: Backend, mode: Mode, hop: NextHop | None) -> str:
+    if backend.admin_state is not AdminState.ENABLED:
+        return str(backend.admin_state)
+    if hop is None or hop.mac is None or (mode is Mode.L2 and hop.gateway):
+        return "unresolved"
+    return "active"
+
+
+def status(
+    dataplane: DataPlane,
+    plans: ServicePlans,
+    hops: Mapping[bytes, NextHop],
+    lists: Mapping[str, tuple[int, int]],
+    *,
+    revision: int,
+    reasons: list[str],
+    started_at: float,
+) -> Status:
+    """The document of GET /v1/status."""
+    program = dataplane.program()
+    sizes, flows = dataplane.sizes, dataplane.tables.arrays.flows
+    tables = {
+        "flows": (int(np.count_nonzero(flows["tag_backend"])), sizes.flow_slots),
+        "services": (len(plans.by_name), sizes.services),
+        "backends": (plans.places.used(), sizes.backends),
+        "rings": (len(plans.rings), sizes.rings - 1),
+        **lists,
+    }
+    return Status(
+        version=__version__,
+        revision=revision,
+        ready=not reasons,
+        reasons=reasons,
+        started_at=started_at,
+        interfaces=[
+            InterfaceStatus(s.name, s.index, s.mac, s.mtu, s.attached, s.xdp_mode, s.program_id)
+            for s in dataplane.interfaces()
+        ],
+        program=ProgramStatus(
+            sorted(program.features),
+            program.instructions,
+            program.jited_bytes,
+            program.compiled_at,
+            program.compile_seconds,
+        )
+        if program
+        else None,
+        services=services(dataplane, plans.by_name, hops),
+        tables=[TableStatus(name, used, room) for name, (used, room) in tables.items()],
+    )
+
+
+def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Counters:
+    """The document of GET /v1/stats."""
+    tables = dataplane.tables
+    verdicts = tables.verdict_counters.read()
+    places, own = tables.backend_counters.read(), tables.service_counters.read()
+    rules = tables.deny_counters.read()
+    flow = tables.flow_counters.read()[0]
+    by_service: dict[str, Tally] = {}
+    by_backend: dict[tuple[str, str], Tally] = {}
+    for name, plan in plans.by_name.items():
+        block, rest = places[plan.start : plan.start + (1 << plan.room)], _tally(own[plan.number])
+        whole = _sum(block)
+        by_service[name] = Tally(whole.packets + rest.packets, whole.bytes + rest.bytes)
+        for backend in plan.service.backends:
+            place = plan.place(backend.address.packed)
+            if place is not None:
+                by_backend[name, str(backend.address)] = _tally(block[place])
+    owners: dict[str, Tally] = {}
+    for number in deny.numbers.values():
+        owner, row = deny.shared.get(number, "operator"), rules[number]
+        old = owners.get(owner, Tally())
+        owners[owner] = Tally(old.packets + int(row["packets"]), old.bytes + int(row["bytes"]))
+    forwarded = sum(int(verdicts[v.number]["packets"]) for v in dataplane.verdicts if v.action in ("tx", "redirect"))
+    return Counters(
+        verdicts={v.name: _tally(verdicts[v.number]) for v in dataplane.verdicts},
+        services=by_service,
+        backends=by_backend,
+        owners=owners,
+        flow_table=FlowTableStats(
+            hits=max(0, forwarded - int(flow["misses"])),
+            misses=int(flow["misses"]),
+            evictions=int(flow["evictions"]),
+            untracked=int(flow["untracked"]),
+        ),
+    )
+
+
+def hits(
+    plan: ListPlan, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float
+) -> list[Hits]:
+    """What each entry has decided; the data plane's clock is turned into the epoch's."""
+    rules = [rules_of(plan, prefix.family, [prefix.key])[0] for prefix in prefixes]
+    rows = table.read_some(rules) if rules else []
+    return [
+        Hits(
+            int(row["packets"]),
+            int(row["bytes"]),
+            now - clock_s + int(row["last_s"]) if row["packets"] else None,
+            rule in plan.shared,
+        )
+        if rule
+        else Hits()
+        for rule, row in zip(rules, rows, strict=True)
+    ]

@@ -1,0 +1,44 @@
+"""What a store of desired state does, whatever it keeps it in."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lb.model import Config
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionInfo:
+    """One line of the history. created_at is in seconds since the epoch; actor says who, summary what."""
+
+    revision: int
+    created_at: float
+    actor: str
+    summary: str
+
+
+class Store(Protocol):
+    """Holds revisions of the desired state. Every method raises StoreError when the store cannot be used."""
+
+    def load(self) -> tuple[int, Config]:
+        """The newest revision and what it says; 0 and an empty Config if there is none."""
+
+    def commit(self, config: Config, *, before: Config, actor: str, summary: str, now: float) -> int:
+        """Keep a new revision, and return its number: larger than every one before, those discarded too.
+
+        before: what the newest revision says. Either all of it is kept, through a loss of power, or nothing.
+        """
+
+    def discard(self, revision: int) -> None:
+        """Take back the newest revision, for it could not be applied; ValueError if it is not the newest."""
+
+    def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
+        """Up to limit lines of the history, the newest first; those before one revision if it is given."""
+
+    def config_at(self, revision: int) -> Config:
+        """What a revision says; NotFoundError if it is unknown, or so old that it is no longer kept."""
+
+    def secret(self, name: str, size: int) -> bytes:
+        """Random bytes, drawn at the first call for that name and the same ever after."""
+
+    def close(self) -> None:
+        """Let go of the store; it cannot be used afterwards. A second call does nothing."""

@@ -1,0 +1,53 @@
+"""Services, their order, and the settings as rows: a revision holds those that it changes."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+from lb.model import Config, Service, Settings
+
+_SERVICE = "service/"
+_ORDER = "services"
+_SETTINGS = "settings"
+
+
+def write_parts(db: sqlite3.Connection, revision: int, before: Config, after: Config) -> None:
+    """Rows for what differs."""
+    db.executemany(
+        "INSERT INTO parts (name, revision, body) VALUES (?, ?, ?)",
+        [(name, revision, body) for name, body in _changes(before, after)],
+    )
+
+
+def _changes(before: Config, after: Config) -> Iterator[tuple[str, str | None]]:
+    for name, service in after.services.items():
+        old = before.services.get(name)
+        if old is not service and old != service:
+            yield _SERVICE + name, service.model_dump_json()
+    for name in before.services.keys() - after.services.keys():
+        yield _SERVICE + name, None
+    if list(before.services) != list(after.services):
+        yield _ORDER, json.dumps(list(after.services))
+    if before.settings != after.settings:
+        yield _SETTINGS, after.settings.model_dump_json()
+
+
+def read_parts(db: sqlite3.Connection, revision: int) -> tuple[dict[str, Service], Settings]:
+    """Services in their order, and settings, as a revision has them; ValueError or KeyError: damaged."""
+    rows = db.execute(  # SQLite takes body from the row that has the greatest revision
+        "SELECT name, body, max(revision) FROM parts WHERE revision <= ? GROUP BY name", (revision,)
+    )
+    bodies = {name: body for name, body, _ in rows if body is not None}
+    settings = Settings.model_validate_json(bodies.get(_SETTINGS, "{}"))
+    order = json.loads(bodies.get(_ORDER, "[]"))
+    return {name: Service.model_validate_json(bodies[_SERVICE + name]) for name in order}, settings
+
+
+def forget_parts(db: sqlite3.Connection, oldest_kept: int) -> None:
+    """Delete the rows that no revision from that one on reads."""
+    db.execute(
+        "DELETE FROM parts WHERE revision < :oldest AND EXISTS (SELECT 1 FROM parts AS later WHERE "
+        "later.name = parts.name AND later.revision > parts.revision AND later.revision <= :oldest)",
+        {"oldest": oldest_kept},
+    )
+    db.execute("DELETE FROM parts WHERE revision <= ? AND body IS NULL", (oldest_kept,))

@@ -1,0 +1,170 @@
+"""Keeps the desired state and its history in one SQLite file."""
+
+import secrets
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Final
+
+from lb.errors import NotFoundError, StoreError
+from lb.model import Config, PrefixList
+from lb.store.base import RevisionInfo
+from lb.store.file import connect, translated
+from lb.store.layers import LISTS, forget_layers, read_layers, write_layers
+from lb.store.parts import forget_parts, read_parts, write_parts
+
+KEEP: Final = 1000
+"""Revisions kept, at least: the oldest go a few dozen at a time."""
+HISTORY_BYTES: Final = 256 << 20
+"""Beyond this size the file gives up the older half of its revisions."""
+
+_INTEGER_MAX = (1 << 63) - 1
+
+
+class SqliteStore:
+    """A Store in a file, or ":memory:".
+
+    Of services and settings a revision holds those it changes. A layer of prefixes is stored as what changed,
+    and whole again once the changes outweigh it; so blocking one prefix beside a million writes a few hundred
+    bytes, and no history has to be replayed for long. Safe to call from several threads.
+    """
+
+    def __init__(self, path: Path | str, *, keep: int = KEEP, history_bytes: int = HISTORY_BYTES) -> None:
+        self._path, self._keep, self._history_bytes = str(path), keep, history_bytes
+        self._lock = RLock()
+        self._connection: sqlite3.Connection | None = connect(path)
+
+    def load(self) -> tuple[int, Config]:
+        """The newest revision and what it says; 0 and an empty Config if there is none."""
+        with self._reading() as db:
+            newest = self._newest(db)
+            return newest, self._config(db, newest)
+
+    def commit(self, config: Config, *, before: Config, actor: str, summary: str, now: float) -> int:
+        """Keep a new revision and return its number; before is what the newest one says."""
+        with self._writing() as db:
+            cursor = db.execute(
+                "INSERT INTO revisions (created_at, actor, summary) VALUES (?, ?, ?)", (now, actor, summary)
+            )
+            revision = int(cursor.lastrowid or 0)
+            write_parts(db, revision, before, config)
+            write_layers(db, revision, before, config)
+            self._prune(db)
+        return revision
+
+    def discard(self, revision: int) -> None:
+        """Take back the newest revision; ValueError if it is not the newest."""
+        with self._writing() as db:
+            if revision != self._newest(db):
+                raise ValueError(f"revision {revision} is not the newest")
+            for table in ("revisions", "parts", "layers"):
+                db.execute(f"DELETE FROM {table} WHERE revision = ?", (revision,))
+
+    def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
+        """Up to limit lines of the history, the newest first; those before one revision if it is given."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT revision, created_at, actor, summary FROM revisions "
+                "WHERE revision < ? ORDER BY revision DESC LIMIT ?",
+                (_INTEGER_MAX if before is None else min(before, _INTEGER_MAX), min(limit, _INTEGER_MAX)),
+            )
+            return [RevisionInfo(*row) for row in rows]
+
+    def config_at(self, revision: int) -> Config:
+        """What a revision says; NotFoundError if it is unknown or no longer kept."""
+        with self._reading() as db:
+            known = "SELECT 1 FROM revisions WHERE revision = ?"
+            if not 0 < revision <= _INTEGER_MAX or not db.execute(known, (revision,)).fetchone():
+                raise NotFoundError(
+                    f"there is no revision {revision}, or it is no longer kept: "
+                    '"sluice revisions" shows those there are'
+                )
+            return self._config(db, revision)
+
+    def secret(self, name: str, size: int) -> bytes:
+        """Random bytes, drawn at the first call for that name and the same ever after."""
+        with self._writing() as db:
+            drawn = secrets.token_bytes(size)
+            db.execute("INSERT OR IGNORE INTO secrets (name, value) VALUES (?, ?)", (name, drawn))
+            (kept,) = db.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
+        if len(kept) != size:
+            raise ValueError(f'the secret "{name}" has {len(kept)} bytes, not {size}')
+        return bytes(kept)
+
+    def close(self) -> None:
+        """Let go of the file. A second call does nothing."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection for one caller at a time; what sqlite3 raises becomes StoreError."""
+        with self._lock:
+            if self._connection is None:
+                raise StoreError(f"{self._path} was closed: open it again")
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise translated(error, self._path) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is kept, or nothing."""
+        with self._reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:  # something went wrong, and SQLite has not rolled back by itself
+                    db.execute("ROLLBACK")
+
+    @staticmethod
+    def _newest(db: sqlite3.Connection) -> int:
+        (newest,) = db.execute("SELECT coalesce(max(revision), 0) FROM revisions").fetchone()
+        return int(newest)
+
+    def _prune(self, db: sqlite3.Connection) -> None:
+        """Give up the oldest revisions, once there are too many or they take too much room."""
+        (count,) = db.execute("SELECT count(*) FROM revisions").fetchone()
+        if count > self._keep + self._keep // 16:
+            self._forget(db, count - self._keep)
+            count = self._keep
+        while count > 1 and _bytes_used(db) > self._history_bytes:
+            self._forget(db, count // 2)
+            count -= count // 2
+
+    @staticmethod
+    def _forget(db: sqlite3.Connection, count: int) -> None:
+        (oldest_kept,) = db.execute(
+            "SELECT revision FROM revisions ORDER BY revision LIMIT 1 OFFSET ?", (count,)
+        ).fetchone()
+        db.execute("DELETE FROM revisions WHERE revision < ?", (oldest_kept,))
+        forget_parts(db, oldest_kept)
+        forget_layers(db, oldest_kept)
+
+    def _config(self, db: sqlite3.Connection, revision: int) -> Config:
+        try:
+            services, settings = read_parts(db, revision)
+            layers = read_layers(db, revision)
+        except (ValueError, KeyError, TypeError, zlib.error) as error:
+            raise StoreError(
+                f"revision {revision} in {self._path} is damaged, or from another version ({error}): "
+                "move the file away, and apply a saved configuration"
+            ) from error
+        lists = {name: PrefixList() for name in LISTS}
+        for (name, owner), layer in layers.items():
+            lists[name] = lists[name].with_layer(owner, layer)
+        return Config(services=services, settings=settings, **lists)
+
+
+def _bytes_used(db: sqlite3.Connection) -> int:
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)

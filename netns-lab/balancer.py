@@ -1,0 +1,70 @@
+"""The daemon: how it is started, when it forwards, and how to talk to it over its socket."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import processes
+from rerun import CHECKOUT
+from topology import Names
+
+from lb.errors import SetupError, SluiceError
+
+SLUICE = CHECKOUT / ".venv" / "bin" / "sluice"
+READY_SECONDS = 60.0
+"""Compiling takes a few seconds; on a busy machine more."""
+POLL_SECONDS = 0.05
+
+
+def command(names: Names, socket: Path, state_dir: Path) -> list[str]:
+    """The command line of the daemon on the balancer's interface. SetupError if it is not installed."""
+    if not SLUICE.exists():
+        raise SetupError("there is no sluice command in .venv yet: run `make setup` in the checkout")
+    places = ["--socket", str(socket), "--state-dir", str(state_dir)]
+    return [str(SLUICE), "serve", "--interface", names.balancer_interface, *places]
+
+
+def client(socket: Path, **more: Any) -> httpx.Client:
+    """An HTTP client for the daemon's REST interface; paths begin at the root, as in "/v1/services"."""
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://sluice", **more)
+
+
+def wait_until_ready(daemon: processes.Process, socket: Path, log: Path) -> None:
+    """Return when /readyz says yes. SetupError with the log's end if the daemon ends or takes too long."""
+    deadline = time.monotonic() + READY_SECONDS
+    reasons = "it has not opened its socket"
+    with client(socket, timeout=READY_SECONDS) as http:
+        while daemon.is_running() and time.monotonic() < deadline:
+            try:
+                answer = http.get("/readyz")
+            except httpx.TransportError:
+                pass
+            else:
+                if answer.is_success:
+                    return
+                reasons = answer.text
+            time.sleep(POLL_SECONDS)
+    fault = (
+        f"is not ready after {READY_SECONDS:.0f} s ({reasons})"
+        if daemon.is_running()
+        else "ended while it started"
+    )
+    raise SetupError(f"the daemon {fault}; its log ends:\n{tail(log)}")
+
+
+def apply(socket: Path, document: Mapping[str, Any]) -> None:
+    """Make a document the desired state. SluiceError with the daemon's words if it refuses."""
+    with client(socket, timeout=READY_SECONDS) as http:
+        answer = http.put("/v1/config", json=dict(document))
+    if not answer.is_success:
+        raise SluiceError(f"the daemon refuses the configuration ({answer.status_code}): {answer.text}")
+
+
+def tail(log: Path, lines: int = 20) -> str:
+    """The last lines of a log."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return "(no log)"

@@ -1,0 +1,106 @@
+"""A lab from `up` to `down`: in which order it is made, and how it is taken away whatever became of it."""
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import backends
+import balancer
+import build
+import place
+import processes
+from place import Lab, Started
+from signals import undisturbed
+from topology import Role
+
+from lb.errors import NotFoundError, SetupError
+
+TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "ethtool": "ethtool", "nginx": "nginx"}
+"""Commands that the lab starts, and the Debian package of each."""
+
+
+def up(name: str, config: str = "default", *, daemon: bool = True, document: bool = True) -> Lab:
+    """Make a lab, in place of any of that name, and return when it answers.
+
+    daemon: start `sluice serve`; document: give it the configuration's services. If this fails or is
+    interrupted, nothing is left. SluiceError; ValueError for the name.
+    """
+    lab = Lab(name, config)
+    configuration = lab.configuration
+    _check_machine()
+    with place.held(lab):
+        try:
+            _clear(lab)
+            lab.data.mkdir(parents=True)
+            place.record(lab, [])
+            build.build(lab.names, configuration)
+            if daemon:
+                start_daemon(lab)
+            for host, what, words, log in backends.commands(configuration, lab.data):
+                _start(lab, what, (host.role, host.number), words, log)
+            backends.wait_until_ready(lab.names, configuration)
+            if daemon:
+                wait_for_daemon(lab)
+            if daemon and document:
+                balancer.apply(lab.socket, configuration.document)
+        except BaseException:
+            with undisturbed():
+                _clear(lab)
+                place.leave(lab)
+            raise
+    return lab
+
+
+def down(name: str) -> None:
+    """Remove a lab and whatever a killed run of it left, if anything. ValueError for the name."""
+    lab = Lab(name)
+    with place.held(lab), undisturbed():
+        _clear(lab)
+        place.leave(lab)
+
+
+def start_daemon(lab: Lab) -> processes.Process:
+    """Start the daemon, for the first time or again; does not wait for it. SetupError if it is not installed."""
+    words = balancer.command(lab.names, lab.socket, lab.state_dir)
+    return _start(lab, "daemon", (Role.BALANCER, 1), words, lab.daemon_log)
+
+
+def _start(
+    lab: Lab, what: str, where: tuple[Role, int], words: Sequence[str], log: Path
+) -> processes.Process:
+    """Start a process and put it on record, in place of one that did the same job there."""
+    with undisturbed():
+        process = processes.start(lab.namespace(*where), words, log)
+        others = [
+            entry for entry in place.started(lab) if (entry.what, entry.role, entry.number) != (what, *where)
+        ]
+        place.record(lab, [*others, Started(what, *where, process)])
+    return process
+
+
+def find_daemon(lab: Lab) -> processes.Process | None:
+    """The daemon that was started last; it may have ended."""
+    return next((entry.process for entry in place.started(lab) if entry.what == "daemon"), None)
+
+
+def wait_for_daemon(lab: Lab) -> None:
+    """Return when the daemon that was started last forwards. SetupError with its log's end if it does not."""
+    daemon = find_daemon(lab)
+    if daemon is None:
+        raise SetupError(f'lab "{lab.name}" was started without a daemon: take it `up` again')
+    balancer.wait_until_ready(daemon, lab.socket, lab.daemon_log)
+
+
+def _clear(lab: Lab) -> None:
+    """End and remove all that bears the lab's name."""
+    with contextlib.suppress(NotFoundError):
+        processes.end([entry.process for entry in place.started(lab)])
+    build.unbuild(lab.names)
+    place.empty(lab)
+
+
+def _check_machine() -> None:
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    if missing:
+        raise SetupError(f"the lab needs more of the system: run `apt-get install {' '.join(missing)}`")

@@ -1,0 +1,125 @@
+"""Start processes inside namespaces, and end them: by pid and start time, or by the namespace they are in.
+
+Signals go through a pidfd that is opened before the check, so a number that was reused is never hit.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import inside
+
+PATIENCE_SECONDS = 5.0
+"""How long a process may take to end before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process: started, in clock ticks since boot, tells two of the same pid apart."""
+
+    pid: int
+    started: int
+
+    def is_running(self) -> bool:
+        """Whether it is still there, and no zombie."""
+        return _start_time(self.pid) == self.started
+
+
+def start(namespace: str, words: Sequence[str], log: Path) -> Process:
+    """Start a command inside a namespace; it outlives us. Its output is appended to log. OSError."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            inside.command(namespace, words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C in our terminal is not meant for it
+        )
+    started = _start_time(child.pid)
+    return Process(child.pid, started if started is not None else -1)
+
+
+def end(processes: Iterable[Process]) -> None:
+    """End these: SIGTERM first, SIGKILL to what is left after PATIENCE_SECONDS."""
+    with contextlib.ExitStack() as stack:
+        handles = []
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                handle = os.pidfd_open(process.pid)
+                stack.callback(os.close, handle)
+                if process.is_running():
+                    handles.append(handle)
+        _end_all(handles)
+
+
+def end_inside(namespaces: Iterable[str]) -> None:
+    """End every process that is inside one of these namespaces, ourselves excepted."""
+    wanted = set()
+    for namespace in namespaces:
+        with contextlib.suppress(FileNotFoundError):
+            status = (inside.NAMESPACES / namespace).stat()
+            wanted.add((status.st_dev, status.st_ino))
+    with contextlib.ExitStack() as stack:
+        handles = []
+        for pid in _pids():
+            with contextlib.suppress(ProcessLookupError):
+                handle = os.pidfd_open(pid)
+                stack.callback(os.close, handle)
+                if pid != os.getpid() and _namespace_of(pid) in wanted:
+                    handles.append(handle)
+        _end_all(handles)
+
+
+def _end_all(handles: Sequence[int]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for handle in handles:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+        handles = _still_there(handles)
+
+
+def _still_there(handles: Sequence[int]) -> list[int]:
+    """Wait until all have ended, or patience has; those that have not."""
+    left = set(handles)
+    poll = select.poll()
+    for handle in left:
+        poll.register(handle, select.POLLIN)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while left and (rest := deadline - time.monotonic()) > 0:
+        for handle, _ in poll.poll(rest * 1000):
+            left.discard(handle)
+            poll.unregister(handle)
+    for handle in set(handles) - left:
+        # If it was our own child, nobody else will ask for its exit status.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
+    return list(left)
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def _start_time(pid: int) -> int | None:
+    """Clock ticks from boot to the start of a process; None if there is none, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command's name, in brackets, may hold anything; behind it come the state and, 19 further, the time.
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _namespace_of(pid: int) -> tuple[int, int] | None:
+    try:
+        status = Path(f"/proc/{pid}/ns/net").stat()
+    except OSError:  # it ended, or is a zombie
+        return None
+    return status.st_dev, status.st_ino

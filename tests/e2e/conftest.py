@@ -1,0 +1,88 @@
+"""One lab with the real daemon for all end-to-end tests, and clients that send real packets."""
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
+
+import balancer
+import lifecycle
+from place import Lab
+from topology import Role
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LAB_NAME = "e2e"
+AddService = Callable[..., dict[str, Any]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()) and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.root)
+
+
+@pytest.fixture(scope="session")
+def as_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("namespaces and BPF need root")
+
+
+@pytest.fixture(scope="session")
+def lab(as_root: None) -> Iterator[Lab]:
+    try:
+        yield lifecycle.up(LAB_NAME, document=False)
+    finally:
+        lifecycle.down(LAB_NAME)
+
+
+@pytest.fixture
+def http(lab: Lab) -> Iterator[httpx.Client]:
+    """A client of the REST interface; desired state is empty before the test, and after it."""
+    with balancer.client(lab.socket, timeout=30.0) as client:
+        client.put("/v1/config", json={}).raise_for_status()
+        yield client
+        client.put("/v1/config", json={}).raise_for_status()
+
+
+_numbers = itertools.count(20)
+
+
+@pytest.fixture
+def vips() -> dict[int, str]:
+    """A VIP of each family that no other test has used, so that no remembered flow is in the way."""
+    number = next(_numbers)
+    return {4: f"10.200.1.{number}", 6: f"fc00:1::{number:x}"}
+
+
+@pytest.fixture
+def add_service(lab: Lab, http: httpx.Client) -> AddService:
+    """Adds a service over REST, with the lab's backends of a family, weighted; returns what was sent."""
+
+    def add(name: str, vip: str, protocol: str, port: int, *, family: int = 4, **more: Any) -> dict[str, Any]:
+        weights = more.pop("weights", (1, 1, 1))
+        hosts = lab.configuration.of_role(Role.BACKEND)
+        service = {
+            "name": name,
+            "vip": vip,
+            "protocol": protocol,
+            "port": port,
+            "mode": "ipip",
+            **more,
+            "backends": [
+                {"address": host.address(family), "weight": weight}
+                for host, weight in zip(hosts, weights, strict=True)
+            ],
+        }
+        answer = http.post("/v1/services", json=service)
+        assert answer.status_code == 201, answer.text
+        return service
+
+    return add

@@ -1,0 +1,65 @@
+"""The lab's description of itself: names, addresses, and documents that the model accepts."""
+
+import pytest
+from topology import CONFIGURATIONS, LONGEST_INTERFACE_NAME, VIPS, Names, Role, namespaces
+
+from lb.model import Config, Service
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_documents_are_valid_desired_state(name: str) -> None:
+    """The services of every configuration pass the model's validation, and no two take the same packets."""
+    services = [Service.model_validate(service) for service in CONFIGURATIONS[name].document["services"]]
+
+    assert len(Config().with_services(services).services) == len(services) > 0
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_hosts_have_addresses_of_their_own(name: str) -> None:
+    """No two hosts share a MAC or an address, and none has a VIP."""
+    hosts = CONFIGURATIONS[name].hosts
+    addresses = [address.ip for host in hosts for address in host.addresses]
+
+    assert len({host.mac for host in hosts}) == len(hosts)
+    assert len(set(addresses)) == len(addresses)
+    assert not [address for address in addresses for vips in VIPS if address in vips]
+
+
+def test_lab_owns_its_namespaces_and_no_others() -> None:
+    """A lab knows every namespace of its own, and none of a lab whose name begins like its own."""
+    configuration = CONFIGURATIONS["default"]
+    mine, similar = Names("a"), Names("a-client1")
+
+    assert all(mine.is_namespace(namespace) for *_, namespace in namespaces(mine, configuration))
+    assert not any(mine.is_namespace(namespace) for *_, namespace in namespaces(similar, configuration))
+
+
+@pytest.mark.parametrize("name", ["a", "twelve-chars", "one-more-than-fits", "x" * 32])
+def test_balancer_interface_fits_the_kernel(name: str) -> None:
+    """Whatever a lab is called, its balancer's interface has a name that is short enough and says whose it is."""
+    interface = Names(name).balancer_interface
+
+    assert len(interface) <= LONGEST_INTERFACE_NAME
+    assert interface.startswith("sl-")
+
+
+def test_long_names_give_interfaces_of_their_own() -> None:
+    """Two labs whose names differ only at the end do not share an interface's name, nor their pins."""
+    assert (
+        Names("a-rather-long-name-1").balancer_interface != Names("a-rather-long-name-2").balancer_interface
+    )
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "a b", "../etc", "x" * 33])
+def test_impossible_names_are_refused(name: str) -> None:
+    """A name that could not be part of a path or a namespace's name is refused with what is allowed."""
+    with pytest.raises(ValueError, match="small letters"):
+        Names(name)
+
+
+def test_conformance_has_backends_of_both_families() -> None:
+    """Each backend has an address of each family, and the configuration's services use both."""
+    configuration = CONFIGURATIONS["conformance"]
+    used = {b["address"] for service in configuration.document["services"] for b in service["backends"]}
+
+    assert used == {str(a.ip) for host in configuration.of_role(Role.BACKEND) for a in host.addresses}

@@ -1,0 +1,129 @@
+"""sluice status, stats and version."""
+
+import click
+import pytest
+from cli_shell import Shell
+
+from lb import __version__
+from lb.cli.status import stats_lines, status_lines
+
+STATUS = {
+    "version": "0.1.0",
+    "revision": 12,
+    "ready": False,
+    "reasons": ["eth1: the interface is gone"],
+    "started_at": 1_000_000.0,
+    "interfaces": [
+        {
+            "name": "eth0",
+            "index": 2,
+            "mac": "02:00:00:00:00:01",
+            "mtu": 1500,
+            "attached": True,
+            "xdp_mode": "native",
+            "program_id": 42,
+        },
+        {
+            "name": "eth1",
+            "index": None,
+            "mac": None,
+            "mtu": None,
+            "attached": False,
+            "xdp_mode": "none",
+            "program_id": None,
+        },
+    ],
+    "program": {
+        "features": ["ipip", "deny4"],
+        "instructions": 2345,
+        "jited_bytes": 14_200,
+        "compiled_at": 1_000_001.0,
+        "compile_seconds": 0.84,
+    },
+    "services": [],
+    "tables": [{"name": "flows", "entries": 262_144, "capacity": 1_048_576}],
+}
+STATS = {
+    "verdicts": {
+        "PASS_X": {"packets": 0, "bytes": 0},
+        "DROP_Y": {"packets": 12_345, "bytes": 1_500_000},
+        "TX_Z": {"packets": 20_000, "bytes": 64},
+    },
+    "services": {},
+    "backends": {"web": {"10.0.0.1": {"packets": 5, "bytes": 300}}},
+    "owners": {},
+    "flow_table": {"hits": 1_200_000, "misses": 3},
+}
+
+
+def plain(lines: object) -> list[str]:
+    """Lines without their colours."""
+    return [click.unstyle(line) for line in lines]  # type: ignore[attr-defined]
+
+
+def test_status_sums_up_all_there_is_to_know() -> None:
+    """State and reasons come first, then interfaces, program and how full the tables are."""
+    text = plain(status_lines(STATUS, 1_007_500.0))
+
+    assert text[:2] == [
+        "Sluice 0.1.0: not ready, revision 12, up 2h 5m",
+        "  ! eth1: the interface is gone",
+    ]
+    assert [line.split() for line in text[4:6]] == [
+        ["eth0", "yes", "native", "02:00:00:00:00:01", "1500", "42"],
+        ["eth1", "no", "none", "-", "-", "-"],
+    ]
+    assert "program: 2.3 k instructions, 14.2 kB" in text[7]
+    assert text[7].endswith("in 0.8 s; features: ipip, deny4")
+    assert text[-1].split() == ["flows", "262.1", "k", "1.0", "M", "25.0", "%"]
+
+
+def test_status_without_a_program_says_so() -> None:
+    """Nothing loaded is not an empty line."""
+    assert "program: none is loaded" in plain(status_lines({**STATUS, "program": None}, 1_000_000.0))
+
+
+def test_stats_leave_out_zeros_and_begin_with_the_largest() -> None:
+    """A table for each kind that has packets, then the flow table."""
+    text = plain(stats_lines(STATS))
+
+    assert [line.split()[0] for line in text if line.startswith(("PASS", "DROP", "TX"))] == ["TX_Z", "DROP_Y"]
+    assert any(line.split() == ["web", "10.0.0.1", "5", "300", "B"] for line in text)
+    assert not any(line.startswith("SERVICE") for line in text)
+    assert text[-1] == "flow table: 1.2 M hits, 3 misses"
+
+
+def test_status_of_the_daemon(web: Shell) -> None:
+    """The real document is summed up with its services, and printed as it is with -o json."""
+    text = web.ok("status")
+
+    assert f"Sluice {__version__}: ready, revision 1" in text
+    assert "2/2 active" in text
+    document = web.json("status")
+    assert document == web.rest("/status")
+
+
+def test_stats_of_the_daemon(web: Shell) -> None:
+    """The real document has a table and is printed as it is with -o json."""
+    assert "flow table: 0 hits" in web.ok("stats")
+    assert web.json("stats") == web.rest("/stats")
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_version_has_every_form(shell: Shell, output: str) -> None:
+    """The version of the package, as text and as a document."""
+    assert shell.ok("version") == f"sluice {__version__}\n"
+    assert __version__ in shell.ok("version", "-o", output)
+
+
+def test_the_output_form_can_come_from_the_environment(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLUICE_OUTPUT counts where no -o is given; -o beats it."""
+    monkeypatch.setenv("SLUICE_OUTPUT", "yaml")
+
+    assert shell.ok("version") == f"version: {__version__}\n"
+    assert shell.ok("version", "-o", "table") == f"sluice {__version__}\n"
+
+
+def test_a_pipe_gets_no_colour(web: Shell) -> None:
+    """Where standard output is no terminal there is no escape sequence."""
+    assert "\x1b" not in web.ok("status")

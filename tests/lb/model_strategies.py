@@ -1,0 +1,106 @@
+"""Hypothesis strategies for values of the model, and the settings their tests run with."""
+
+from ipaddress import IPv4Network, IPv6Network
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from lb.model import Action, Config, Prefix, PrefixList, Service, Settings
+from lb.model.entries import FEED_PREFIX, OPERATOR
+from lb.model.layers import Attributes, Layer
+
+QUICK = settings(max_examples=60, deadline=None)
+NOW = 1_800_000_000.0
+
+
+def _prefix(family: int, number: int, length: int) -> Prefix:
+    bits = 32 if family == 4 else 128
+    length = min(length, bits)
+    return Prefix(family, number >> (bits - length) << (bits - length), length)
+
+
+# Few networks, so that lists overlap; the ends of the address space among them.
+few_ipv4 = st.builds(
+    _prefix, st.just(4), st.sampled_from([0, 1, 0x0A000001, 0x0A000002, 0x0A010000, 0xFFFFFFFF]), st.integers(0, 32)
+)
+few_ipv6 = st.builds(
+    _prefix,
+    st.just(6),
+    st.sampled_from([0, 1, 0x20010DB8 << 96, 0x20010DB8 << 96 | 256, (1 << 128) - 1]),
+    st.integers(0, 128),
+)
+few_prefixes = few_ipv4 | few_ipv6
+any_prefixes = st.builds(_prefix, st.just(4), st.integers(0, (1 << 32) - 1), st.integers(0, 32)) | st.builds(
+    _prefix, st.just(6), st.integers(0, (1 << 128) - 1), st.integers(0, 128)
+).filter(lambda p: p.length <= 96 or p.network >> 32 != 0xFFFF)
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Cn")), max_size=20).filter(
+    lambda text: "\ufeff" not in text
+)
+moments = st.integers(0, 10**6).map(lambda n: NOW + n / 1000)
+
+
+@st.composite
+def attributes(draw: st.DrawFn) -> Attributes:
+    """What an entry says: made before NOW, ending before, at or after it, or never."""
+    created_at = NOW - draw(st.integers(0, 5000))
+    ttl_seconds = draw(st.none() | st.integers(1, 10000))
+    expires_at = draw(st.none() | moments) if ttl_seconds is None else created_at + ttl_seconds
+    return Attributes(draw(st.sampled_from(Action)), draw(st.sampled_from(["", "scan", "é"])), created_at, ttl_seconds, expires_at)
+
+
+entries = st.lists(st.tuples(few_prefixes, attributes()), max_size=12)
+layers = entries.map(Layer.of)
+owners = st.sampled_from([OPERATOR, FEED_PREFIX + "drop", FEED_PREFIX + "edrop"])
+
+
+@st.composite
+def prefix_lists(draw: st.DrawFn) -> PrefixList:
+    """A list with up to three layers."""
+    found = PrefixList()
+    for owner in draw(st.lists(owners, max_size=3)):
+        found = found.with_layer(owner, draw(layers))
+    return found
+
+
+@st.composite
+def services(draw: st.DrawFn, place: int) -> Service:
+    """A service that clashes with no other of another place."""
+    hosts = draw(st.lists(st.integers(1, 250), max_size=4, unique=True))
+    return Service.model_validate(
+        {
+            "name": f"s{place}",
+            "vip": f"198.51.100.{place + 1}",
+            "port": draw(st.sampled_from([80, "8000-8010", "any"])),
+            "protocol": draw(st.sampled_from(["tcp", "udp"])),
+            "mode": draw(st.sampled_from(["l2", "ipip"])),
+            "affinity": draw(st.sampled_from(["flow", "source"])),
+            "labels": draw(st.dictionaries(st.sampled_from(["tier", "a/b"]), words, max_size=2)),
+            "backends": [
+                {
+                    "address": f"10.0.0.{host}",
+                    "weight": draw(st.integers(0, 65535)),
+                    "admin_state": draw(st.sampled_from(["enabled", "draining", "disabled"])),
+                }
+                for host in hosts
+            ],
+        }
+    )
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """A whole desired state."""
+    chosen = [draw(services(place)) for place in draw(st.lists(st.integers(0, 4), max_size=3, unique=True))]
+    wanted = Settings(
+        encap_source_ipv4=draw(st.sampled_from([IPv4Network("172.16.0.0/16"), IPv4Network("10.9.0.0/24")])),
+        encap_source_ipv6=IPv6Network("100::/64"),
+        udp_idle_seconds=draw(st.integers(1, 86400)),
+        tcp_idle_seconds=3600,
+    )
+    return Config(
+        services={service.name: service for service in chosen},
+        blocklist=draw(prefix_lists()),
+        allowlist=draw(prefix_lists()),
+        settings=wanted,
+    )

@@ -1,0 +1,198 @@
+"""Services: what is accepted, what is refused, and where the fault is said to be."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lb.model import AdminState, Backend, Port, Service
+from lb.model.fields import field_errors
+
+WEB = {"name": "web", "vip": "192.0.2.10", "port": 80, "protocol": "tcp"}
+
+
+def faults(**changes: Any) -> list[tuple[str, str]]:
+    """Where a service with these changes is wrong, and what is said of it."""
+    with pytest.raises(ValidationError) as caught:
+        Service.model_validate(WEB | changes)
+    return [(e.pointer, e.detail) for e in field_errors(caught.value)]
+
+
+def test_defaults() -> None:
+    """Four keys are enough; the document names every field in its order."""
+    assert Service.model_validate(WEB).model_dump(mode="json") == {
+        "name": "web",
+        "vip": "192.0.2.10",
+        "port": 80,
+        "protocol": "tcp",
+        "mode": "ipip",
+        "affinity": "flow",
+        "labels": {},
+        "backends": [],
+    }
+
+
+def test_document_and_back() -> None:
+    """What a service dumps is read as an equal service."""
+    service = Service.model_validate(
+        WEB
+        | {
+            "vip": "2001:DB8::1",
+            "port": "8000-8010",
+            "labels": {"team/owner": "é x"},
+            "backends": [{"address": "10.0.0.1"}, {"address": "2001:db8::2", "admin_state": "draining"}],
+        }
+    )
+    assert Service.model_validate(service.model_dump(mode="json")) == service
+    assert Service.model_validate_json(service.model_dump_json()) == service
+
+
+@pytest.mark.parametrize(
+    ("given", "low", "high", "shown"),
+    [
+        (80, 80, 80, 80),
+        ("80", 80, 80, 80),
+        (" 443 ", 443, 443, 443),
+        (65535, 65535, 65535, 65535),
+        ("8000-8010", 8000, 8010, "8000-8010"),
+        ("80-80", 80, 80, 80),
+        ("1-65535", 1, 65535, "1-65535"),
+        ("any", 0, 65535, "any"),
+    ],
+)
+def test_ports(given: object, low: int, high: int, shown: object) -> None:
+    """A port is a number, a range or any."""
+    port = Port.parse(given)
+
+    assert (port.low, port.high, port.to_json(), port.is_any) == (low, high, shown, given == "any")
+    assert Port.parse(port.to_json()) == port
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (0, "port 0 is out of range: 1 to 65535"),
+        (65536, "port 65536 is out of range: 1 to 65535"),
+        (-1, "port -1 is out of range: 1 to 65535"),
+        ("80-70000", "port 70000 is out of range: 1 to 65535"),
+        ("90-80", "the range 90-80 is backwards: write 80-90"),
+        ("http", '"http" is no port: write a number, a range such as "8000-8010", or "any"'),
+        ("８０", '"８０" is no port: write a number, a range such as "8000-8010", or "any"'),
+        ("80,81", '"80,81" is no port: write a number, a range such as "8000-8010", or "any"'),
+        (True, 'a port is a number, a range such as "8000-8010", or "any"'),
+        (80.0, 'a port is a number, a range such as "8000-8010", or "any"'),
+        (None, 'a port is a number, a range such as "8000-8010", or "any"'),
+    ],
+)
+def test_ports_that_are_refused(given: object, says: str) -> None:
+    """What is no port is refused in words that help."""
+    assert faults(port=given) == [("/port", says)]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("192.0.2.0/24", '"192.0.2.0/24" is no IPv4 or IPv6 address; leave the prefix length out'),
+        ("web.example", '"web.example" is no IPv4 or IPv6 address'),
+        ("192.0.2.010", '"192.0.2.010" is no IPv4 or IPv6 address'),
+        ("fe80::1%eth0", "fe80::1%eth0 has a zone; write the address without %eth0"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1 is an IPv4-mapped address; write 192.0.2.1"),
+        ("224.0.0.1", "224.0.0.1 is not an address that packets can be sent to: use a unicast address"),
+        ("127.0.0.1", "127.0.0.1 is not an address that packets can be sent to: use a unicast address"),
+        ("::", ":: is not an address that packets can be sent to: use a unicast address"),
+        ("0.1.2.3", "0.1.2.3 is in a reserved range: use a unicast address"),
+        ("255.255.255.255", "255.255.255.255 is in a reserved range: use a unicast address"),
+        (3221225994, "an address is a string such as 192.0.2.1 or 2001:db8::1"),
+    ],
+)
+def test_addresses_that_are_refused(given: object, says: str) -> None:
+    """What is no unicast address is refused in words that help."""
+    assert faults(vip=given) == [("/vip", says)]
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "a\n", "é", "a" * 64, None, 7])
+def test_names_that_are_refused(name: object) -> None:
+    """A name is plain, so that it fits a path, a label and a terminal."""
+    assert [pointer for pointer, _ in faults(name=name)] == ["/name"]
+
+
+def test_longest_name() -> None:
+    """A name has up to 63 characters."""
+    assert Service.model_validate(WEB | {"name": "a" * 63}).name == "a" * 63
+
+
+def test_labels_that_are_refused() -> None:
+    """Keys are plain, values are one line of text, and there are 32 at most."""
+    assert faults(labels={"a b": "x"})[0][0] == "/labels/a b"
+    assert faults(labels={"a": "x\ny"}) == [
+        ("/labels/a", "it holds a control character or a line break: write plain text on one line")
+    ]
+    assert faults(labels={"a": "x" * 257})[0][0] == "/labels/a"
+    assert faults(labels={"a": 1}) == [("/labels/a", "it should be a valid string, not 1")]
+    assert faults(labels={str(n): "" for n in range(33)})[0][0] == "/labels"
+
+
+def test_unknown_and_missing_keys() -> None:
+    """Each is named by its pointer, all of them at once."""
+    with pytest.raises(ValidationError) as caught:
+        Service.model_validate({"name": "web", "vip": "192.0.2.1", "prot": 1, "a/b~c": 1})
+
+    assert {(e.pointer, e.detail) for e in field_errors(caught.value, "/services/0")} == {
+        ("/services/0/port", "this key is needed"),
+        ("/services/0/protocol", "this key is needed"),
+        ("/services/0/prot", "this key is not known here: correct it or leave it out"),
+        ("/services/0/a~1b~0c", "this key is not known here: correct it or leave it out"),
+    }
+
+
+def test_words_of_choices() -> None:
+    """A wrong choice is told the right ones."""
+    assert faults(protocol="sctp") == [("/protocol", "it should be 'tcp' or 'udp', not \"sctp\"")]
+    assert faults(backends=[{"address": "10.0.0.1", "weight": -1}]) == [
+        ("/backends/0/weight", "it should be greater than or equal to 0, not -1")
+    ]
+    assert faults(backends=[{"address": "10.0.0.1", "weight": True}]) == [
+        ("/backends/0/weight", "it should be a valid integer, not true")
+    ]
+
+
+def test_backends_among_each_other() -> None:
+    """Every backend that is wrong is named by its place."""
+    given = ["10.0.0.1", "192.0.2.10", "10.0.0.1", "2001:db8::1"]
+
+    assert faults(mode="l2", backends=[{"address": a} for a in given]) == [
+        (
+            "/backends/1/address",
+            "backend 192.0.2.10 is the VIP itself: packets would loop; use its own address",
+        ),
+        ("/backends/2/address", "backend 10.0.0.1 is listed twice: give each address once"),
+        (
+            "/backends/3/address",
+            "backend 2001:db8::1 is IPv6 and the VIP IPv4: l2 forwards the packet unchanged, "
+            "so use mode ipip or a backend of the same family",
+        ),
+    ]
+
+
+def test_families_may_differ_by_ipip() -> None:
+    """IPIP carries IPv4 in IPv6 and the other way round."""
+    service = Service.model_validate(WEB | {"backends": [{"address": "2001:db8::1"}]})
+    assert str(service.backends[0].address) == "2001:db8::1"
+
+
+@pytest.mark.parametrize(
+    ("state", "weight"), [(AdminState.ENABLED, 7), (AdminState.DRAINING, 0), (AdminState.DISABLED, 0)]
+)
+def test_ring_weight(state: AdminState, weight: int) -> None:
+    """Only an enabled backend has a share of new flows."""
+    backend = Backend.model_validate({"address": "10.0.0.1", "weight": 7, "admin_state": state})
+    assert backend.ring_weight == weight
+
+
+def test_backend_by_address() -> None:
+    """A backend is found by its address."""
+    service = Service.model_validate(WEB | {"backends": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}]})
+    second = service.backends[1]
+
+    assert service.backend(second.address) == second
+    assert service.backend(service.vip) is None
