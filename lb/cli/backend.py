@@ -1,7 +1,8 @@
 """sluice backend: list, add, weigh, drain, enable, disable and remove the backends of a service."""
 
-import time
 from collections.abc import Iterable
+from time import monotonic
+from time import sleep as pause
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ address_argument = click.argument("address", type=Named())
 
 @click.group(cls=Group, example="sluice backend list web")
 def backend() -> None:
-    """Backends: the servers behind a service."""
+    """The servers behind a service."""
 
 
 def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
@@ -52,7 +53,10 @@ def _path(service: str, address: str, verb: str = "") -> str:
 @service_argument
 @pass_session
 def list_backends(session: Session, service: str) -> None:
-    """The backends of a service, with what is seen of them; share is the part of new flows."""
+    """The backends of a service.
+
+    With what is seen of them; share is the part of new flows.
+    """
     from lb.cli.client import quoted
 
     path = f"/services/{quoted(service)}"
@@ -71,7 +75,10 @@ def list_backends(session: Session, service: str) -> None:
 )
 @pass_session
 def add(session: Session, service: str, address: str, weight: int | None) -> None:
-    """Add a backend; one that is there already is a conflict (4)."""
+    """Add a backend.
+
+    One that is there already is a conflict (exit code 4).
+    """
     from lb.cli.client import RefusedError
 
     body: dict[str, str | int] = {"address": address}
@@ -101,7 +108,10 @@ def add(session: Session, service: str, address: str, weight: int | None) -> Non
 )
 @pass_session
 def set_weight(session: Session, service: str, address: str, weight: int) -> None:
-    """Change a backend's weight; flows it has stay where they are."""
+    """Change a backend's weight.
+
+    Flows it has stay where they are.
+    """
     made = session.client.call("PATCH", _path(service, address), body={"weight": weight}).document
     emit(session, made, lambda: [f"backend {made['address']} of {service} has weight {made['weight']}"])
 
@@ -119,7 +129,10 @@ def set_weight(session: Session, service: str, address: str, weight: int) -> Non
 )
 @pass_session
 def drain(session: Session, service: str, address: str, wait: bool, timeout: int) -> None:
-    """Send a backend no new flows; those it has stay with it."""
+    """Send a backend no new flows.
+
+    Those it has stay with it.
+    """
     operation = session.client.call("POST", _path(service, address, "/drain")).document
     if wait:
         operation = _drained(session, operation, timeout)
@@ -137,16 +150,16 @@ def _drained(session: Session, operation: dict[str, Any], timeout: int) -> dict[
     from lb.cli.client import quoted
 
     path = f"/operations/{quoted(operation['id'])}"
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     while operation["state"] != "done":
-        left = deadline - time.monotonic()
+        left = deadline - monotonic()
         if left <= 0:
             service, address = operation["service"], operation["address"]
             raise click.ClickException(
                 f"backend {address} of {service} still has {operation['flows']} flows after {timeout} s; "
                 f'wait longer with --timeout, or end them with "sluice backend disable {service} {address}"'
             )
-        time.sleep(min(POLL_SECONDS, left))
+        pause(min(POLL_SECONDS, left))
         operation = session.client.call("GET", path).document
     return operation
 
@@ -166,7 +179,10 @@ def enable(session: Session, service: str, address: str) -> None:
 @address_argument
 @pass_session
 def disable(session: Session, service: str, address: str) -> None:
-    """Send a backend nothing at all; its flows move to others at once."""
+    """Send a backend nothing at all.
+
+    Its flows move to others at once.
+    """
     made = session.client.call("POST", _path(service, address, "/disable")).document
     emit(session, made, lambda: [f"backend {address} of {service} is disabled"])
 
@@ -176,6 +192,9 @@ def disable(session: Session, service: str, address: str) -> None:
 @address_argument
 @pass_session
 def remove(session: Session, service: str, address: str) -> None:
-    """Take a backend out of a service; its flows move to others at once."""
+    """Take a backend out of a service.
+
+    Its flows move to others at once.
+    """
     answer = session.client.call("DELETE", _path(service, address))
     emit(session, answer.document, lambda: [f"backend {address} removed from {service}"])

@@ -32,7 +32,10 @@ count_option = click.option(
 def block(
     session: Session, *, prefixes: tuple[str, ...], ttl: str | None, reason: str | None, count_only: bool
 ) -> None:
-    """Drop packets from these prefixes: all of them or, if one is wrong, none."""
+    """Drop packets from prefixes.
+
+    All of them are blocked or, if one is wrong, none. An entry that is there is replaced.
+    """
     document = add_entries(session, "blocklist", prefixes, wish(ttl, reason, count_only))
 
     def lines() -> Iterable[str]:
@@ -47,7 +50,10 @@ def block(
 @prefixes_argument
 @pass_session
 def unblock(session: Session, prefixes: tuple[str, ...]) -> None:
-    """Take these very prefixes off the blocklist; one that is not on it is not found (3)."""
+    """Take prefixes off the blocklist.
+
+    These very prefixes: one that is not on it is not found (exit code 3), and the others are taken off.
+    """
     remove_entries(session, "blocklist", prefixes)
 
 

@@ -41,7 +41,10 @@ def _put(session: Session, file: BinaryIO, dry_run: bool) -> dict[str, Any]:
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @pass_session
 def apply(session: Session, file: BinaryIO, dry_run: bool) -> None:
-    """Make a document the whole of what is wanted: what it leaves out is removed, but not feeds' entries."""
+    """Make a document the desired state.
+
+    The whole of it: what the document leaves out is removed, but for entries of feeds.
+    """
     found = _put(session, file, dry_run)
 
     def lines() -> Iterator[str]:
@@ -55,7 +58,10 @@ def apply(session: Session, file: BinaryIO, dry_run: bool) -> None:
 @file_option
 @pass_session
 def diff(session: Session, file: BinaryIO) -> None:
-    """What apply would change. Exit codes: 0 nothing, 1 something, more than 1 error."""
+    """What apply would change.
+
+    Exit codes: 0 nothing, 1 something, more than 1 error.
+    """
     from lb.cli.client import RefusedError
 
     try:
@@ -107,7 +113,10 @@ def summary(found: Mapping[str, Any], *, would: bool) -> str:
 @click.command(cls=Command, example="sluice export > edge.yaml\nsluice export -o json | jq .services")
 @pass_session
 def export(session: Session) -> None:
-    """Print the whole of what is wanted as a document that apply takes; YAML unless told -o json."""
+    """Print the desired state.
+
+    A document that apply takes; YAML unless told -o json. Entries of feeds are not in it.
+    """
     if session.output == "json":
         emit(session, session.client.call("GET", "/config").document, list)
     else:

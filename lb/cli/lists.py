@@ -28,12 +28,18 @@ feed_option = click.option("--feed", type=Named(), metavar="NAME", help="Those o
     example="sluice blocklist list\nsluice blocklist import drop.txt --feed drop",
 )
 def blocklist() -> None:
-    """The blocklist: prefixes whose packets are dropped, or only counted."""
+    """Prefixes whose packets are dropped.
+
+    Or only counted, where an entry says so.
+    """
 
 
 @click.group(cls=Group, example="sluice allowlist add 198.51.100.7 --reason monitoring")
 def allowlist() -> None:
-    """The allowlist: prefixes whose packets are never dropped by the blocklist."""
+    """Prefixes that are never dropped.
+
+    An entry here beats every entry of the blocklist.
+    """
 
 
 def _row(entry: dict[str, Any]) -> Row:
@@ -54,7 +60,10 @@ _HEADER = ("prefix", "action", "packets", "owner", "expires", "reason")
 @blocklist.command(name="list", example="sluice blocklist list\nsluice blocklist list -o json")
 @pass_session
 def list_blocked(session: Session) -> None:
-    """All entries, in order of address; "(feed)" marks packets counted for a whole feed."""
+    """All entries, in order of address.
+
+    "(feed)" marks packets that are counted for a whole feed.
+    """
     print_collection(session, "/blocklist", _HEADER, _row)
 
 
@@ -69,7 +78,10 @@ def list_allowed(session: Session) -> None:
 @click.argument("prefix", type=Named())
 @pass_session
 def show(session: Session, prefix: str) -> None:
-    """One entry: why it is there, whose it is, until when, and what it has dropped."""
+    """One entry in detail.
+
+    Why it is there, whose it is, until when, and what it has dropped.
+    """
     from lb.cli.client import quoted
 
     entry = session.client.call("GET", f"/blocklist/{quoted(prefix)}").document
@@ -121,8 +133,9 @@ def import_list(
     reason: str | None,
     count_only: bool,
 ) -> None:
-    """Block every prefix of a text file, one a line ("-" reads standard input); "#" and ";" begin comments.
+    """Block every prefix of a file.
 
+    Plain text, one prefix a line; "#" and ";" begin comments; "-" is standard input.
     All lines are taken or, if one is wrong, none.
     """
     query = {"feed": feed, **wish(ttl, reason, count_only)}
@@ -142,7 +155,10 @@ def import_list(
 @yes_option
 @pass_session
 def clear(session: Session, *, feed: str | None, everything: bool, yes: bool) -> None:
-    """Remove the entries that people and scripts made; those of feeds stay unless they are named."""
+    """Remove all entries made by hand.
+
+    Those of feeds stay unless they are named.
+    """
     if feed and everything:
         raise click.UsageError("--feed and --all exclude each other: give one of them")
     owner, whose = (
@@ -163,7 +179,10 @@ def clear(session: Session, *, feed: str | None, everything: bool, yes: bool) ->
 @reason_option
 @pass_session
 def add(session: Session, *, prefixes: tuple[str, ...], ttl: str | None, reason: str | None) -> None:
-    """Never drop packets from these prefixes: all of them are added or, if one is wrong, none."""
+    """Never drop packets from prefixes.
+
+    All of them are added or, if one is wrong, none.
+    """
     document = add_entries(session, "allowlist", prefixes, wish(ttl, reason))
     emit(session, document, lambda: [f"{e['prefix']} is allowed{until(e)}" for e in entries_of(document)])
 
@@ -172,5 +191,8 @@ def add(session: Session, *, prefixes: tuple[str, ...], ttl: str | None, reason:
 @prefixes_argument
 @pass_session
 def remove(session: Session, prefixes: tuple[str, ...]) -> None:
-    """Take these very prefixes off the allowlist; one that is not on it is not found (3)."""
+    """Take prefixes off the allowlist.
+
+    These very prefixes: one that is not on it is not found (exit code 3), and the others are taken off.
+    """
     remove_entries(session, "allowlist", prefixes)

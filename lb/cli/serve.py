@@ -115,7 +115,9 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
 )
 @_size_options
 def serve(**options: Any) -> None:
-    """Run the daemon in the foreground until SIGTERM, which leaves the data plane forwarding.
+    """Run the daemon in the foreground.
+
+    SIGTERM ends it, and leaves the data plane attached and forwarding.
 
     Every option is also read from SLUICE_*, such as SLUICE_XDP_MODE.
     """
@@ -131,7 +133,10 @@ def serve(**options: Any) -> None:
 @click.command(cls=Command, example="sluice detach --interface eth0")
 @click.option("--interface", required=True, type=Named(), metavar="IF", help="Interface to leave.")
 def detach(interface: str) -> None:
-    """Take the program off an interface and remove its pins; traffic is no longer balanced or dropped."""
+    """Take the program off an interface.
+
+    Its pins are removed; traffic there is no longer balanced or dropped.
+    """
     from lb import daemon
 
     daemon.detach(interface, PIN_ROOT)

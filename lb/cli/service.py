@@ -48,7 +48,10 @@ class Label(click.ParamType[tuple[str, str]]):
 
 @click.group(cls=Group, example="sluice service list")
 def service() -> None:
-    """Services: a VIP, port and protocol, and the backends that answer for it."""
+    """Services and where they are reached.
+
+    A service is a VIP, port and protocol, and the backends that answer for it.
+    """
 
 
 def service_table(services: Iterable[dict[str, Any]]) -> list[str]:
@@ -146,7 +149,10 @@ def add(
     backends: tuple[dict[str, str | int], ...],
     labels: tuple[tuple[str, str], ...],
 ) -> None:
-    """Add a service; a name or VIP that is taken is a conflict (4)."""
+    """Add a service.
+
+    A name, or a VIP with that port, that is taken is a conflict (exit code 4).
+    """
     document: dict[str, Any] = {"name": name, "vip": vip, "port": port, "protocol": protocol}
     # What was not said is left out: its default is the daemon's to choose.
     said = {"mode": mode, "affinity": affinity, "labels": dict(labels), "backends": list(backends)}
@@ -168,7 +174,10 @@ def add(
 @yes_option
 @pass_session
 def remove(session: Session, name: str, yes: bool) -> None:
-    """Remove a service; its packets then pass to the kernel."""
+    """Remove a service and its backends.
+
+    Its packets then pass to the kernel.
+    """
     from lb.cli.client import quoted
 
     confirm(f"Remove service {name} and all its backends?", yes)

@@ -162,6 +162,7 @@ def confirm(question: str, yes: bool) -> None:
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:
+        click.echo(err=True)  # the question has no line end yet
         raise click.UsageError("this needs an answer: run it on a terminal, or give --yes") from None
     if not agreed:
         raise click.ClickException("nothing was changed")

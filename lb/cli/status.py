@@ -13,7 +13,7 @@ from lb.cli.session import Command, Session, pass_session
 @click.command(cls=Command, example=("sluice status\nsluice status -o json"))
 @pass_session
 def status(session: Session) -> None:
-    """How the daemon and its data plane are: interfaces, program, services, tables."""
+    """How the daemon and its packet path are."""
     document = session.client.call("GET", "/status").document
     emit(session, document, lambda: status_lines(document, time.time()))
 
@@ -69,8 +69,9 @@ def _program(program: Mapping[str, Any] | None) -> str:
 @click.command(cls=Command, example=("sluice stats\nsluice stats -o json | jq .verdicts.DROP_BLOCKLIST"))
 @pass_session
 def stats(session: Session) -> None:
-    """Packets and bytes of each verdict, service, backend and blocklist owner.
+    """Count packets and bytes.
 
+    By verdict, service, backend and blocklist owner.
     The table leaves out what is zero; -o json has all.
     """
     document = session.client.call("GET", "/stats").document
@@ -111,7 +112,10 @@ def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, int]]]) -> lis
 @click.command(cls=Command, example="sluice version")
 @pass_session
 def version(session: Session) -> None:
-    """The version of this command; that of the daemon is in "sluice status"."""
+    """The version of this command.
+
+    That of the daemon is in "sluice status".
+    """
     from lb import __version__
 
     emit(session, {"version": __version__}, lambda: [f"sluice {__version__}"])

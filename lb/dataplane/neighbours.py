@@ -1,9 +1,12 @@
 """The way to a backend, from the kernel's route and neighbour tables by netlink, kept fresh by its events.
 
 Routes are read from the main table and matched here, longest prefix and then lowest metric first; policy routing is not
-followed. A neighbour that is not known is asked for by the kernel itself (NTF_USE), so that ARP and NDP stay its business.
+followed. A neighbour that is not known, or has gone stale, is asked for by the kernel itself (NTF_USE), so that ARP and NDP
+stay its business; XDP sends behind its back, and it would never ask again on its own.
 """
 
+import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -21,16 +24,10 @@ _NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay
 _NTF_USE = 0x01
 _NUD_NONE = 0x00
 _MAIN_TABLE = 254
-_EVENTS = {
-    "RTM_NEWNEIGH",
-    "RTM_DELNEIGH",
-    "RTM_NEWROUTE",
-    "RTM_DELROUTE",
-    "RTM_NEWLINK",
-    "RTM_DELLINK",
-    "RTM_NEWADDR",
-    "RTM_DELADDR",
-}
+_NUD_STALE = 0x04
+_NUD_FAILED = 0x20
+# RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, as the bits that bind() takes.
+_GROUPS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10
 _XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "several"}
 SETTLE_SECONDS = 0.05
 """Events come in bursts: the callback waits until they pause for so long."""
@@ -91,8 +88,8 @@ class Neighbours:
         self._ip = IPRoute()
         self._lock = threading.Lock()
         self._changed: list[Callable[[], None]] = []
-        self._events: Any = None
-        self._thread: threading.Thread | None = None
+        self._events: socket.socket | None = None
+        self._known: dict[tuple[int, bytes], bytes] = {}
 
     def links(self) -> dict[str, Link]:
         """All interfaces by name."""
@@ -115,11 +112,7 @@ class Neighbours:
 
     def _of_family(self, addresses: list[bytes], family: int, links: Mapping[int, Link]) -> dict[bytes, NextHop]:
         routes = self._routes(family)
-        macs = {
-            (m["ifindex"], _packed(m.get_attr("NDA_DST"))): bytes.fromhex(m.get_attr("NDA_LLADDR").replace(":", ""))
-            for m in self._ip.get_neighbours(family=family)
-            if m["state"] & _NUD_USABLE and m.get_attr("NDA_LLADDR") and m.get_attr("NDA_DST")
-        }
+        states = self._read_neighbours(family)
         found = {}
         for address in addresses:
             route = _lookup(routes, address)
@@ -127,11 +120,26 @@ class Neighbours:
             if route is None or link is None or len(link.mac) != 6 or not link.up:
                 continue
             target = route.gateway or address
-            mac = macs.get((link.index, target))
-            if mac is None:
+            mac = self._known.get((link.index, target))
+            if mac is None or states.get((link.index, target), _NUD_STALE) & _NUD_STALE:
                 self._ask(family, link.index, target)
             found[address] = NextHop(link.name, link.index, link.mac, mac, link.mtu, route.gateway is not None)
         return found
+
+    def _read_neighbours(self, family: int) -> dict[tuple[int, bytes], int]:
+        """States by interface and address. A MAC stays known while the kernel has forgotten it and asks again."""
+        states = {}
+        for message in self._ip.get_neighbours(family=family):
+            address, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
+            if address is None:
+                continue
+            key, state = (message["ifindex"], _packed(address)), message["state"]
+            states[key] = state
+            if state & _NUD_USABLE and mac:
+                self._known[key] = bytes.fromhex(mac.replace(":", ""))
+            elif state & _NUD_FAILED:
+                self._known.pop(key, None)
+        return states
 
     def _routes(self, family: int) -> dict[int, dict[int, _Route]]:
         """By prefix length and network: the route of lowest metric."""
@@ -169,26 +177,23 @@ class Neighbours:
             log.debug("could not ask for %s: %s", socket.inet_ntop(family, address), error)
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call back, from a thread of its own, after links, routes or neighbours have changed."""
+        """Call back, from a thread of its own, after links, addresses, routes or neighbours have changed."""
         self._changed.append(changed)
-        if self._thread is None:
-            self._events = IPRoute()
-            self._events.bind()
-            self._thread = threading.Thread(target=self._follow, name="netlink", daemon=True)
-            self._thread.start()
+        if self._events is None:
+            self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._events.bind((0, _GROUPS))
+            threading.Thread(target=self._follow, args=(self._events,), name="netlink", daemon=True).start()
 
-    def _follow(self) -> None:
+    def _follow(self, events: socket.socket) -> None:
+        """Whatever the message: that one came is all that counts, the state is read afresh."""
         timer: threading.Timer | None = None
-        while True:
+        while self._events is events:
             try:
-                messages = list(self._events.get())
-            except Exception as error:
-                # An overrun (ENOBUFS) loses events: what may have changed is everything. A closed socket ends the thread.
-                if self._events is None or isinstance(error, ValueError) or getattr(error, "errno", 0) == 9:
+                if not events.recv(65536):
                     return
-                messages = [{"event": "RTM_NEWLINK"}]
-            if not any(m.get("event") in _EVENTS for m in messages):
-                continue
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # an overrun loses messages; that something changed is still true
+                    return
             if timer is None or not timer.is_alive():
                 timer = threading.Timer(SETTLE_SECONDS, self._call)
                 timer.daemon = True
@@ -202,6 +207,8 @@ class Neighbours:
         """End the sockets."""
         events, self._events = self._events, None
         if events is not None:
+            with contextlib.suppress(OSError):
+                events.shutdown(socket.SHUT_RDWR)
             events.close()
         self._ip.close()
 

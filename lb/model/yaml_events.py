@@ -23,7 +23,7 @@ _WORDS: dict[str, bool | None] = {
 # Each of these PyYAML, when it writes, takes for the same or puts in quotes.
 _INTEGER = re.compile("[-+]?(?:0|[1-9][0-9]{0,99})")
 _FLOAT = re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+][0-9]+)?")
-_TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+_TAGS = {None, "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _END = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 
 

@@ -168,7 +168,7 @@ def test_unknown_host_and_lab_are_not_found(lab: Lab) -> None:
 
 
 def test_status_names_all_that_scripts_need(lab: Lab) -> None:
-    """`status -o json` has every namespace with role, MAC and addresses, and the daemon's socket and state."""
+    """`status -o json` has every namespace with role, MAC and addresses, and the daemon's places."""
     done = subprocess.run(
         [*LAB, "status", "--name", lab.name, "-o", "json"], check=True, capture_output=True, text=True
     )

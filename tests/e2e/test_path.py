@@ -46,7 +46,7 @@ def test_answers_do_not_pass_the_balancer(
 def test_capture_shows_what_is_on_the_cable(
     lab: Lab, vips: dict[int, str], add_service: Any, tmp_path: Path, mode: str
 ) -> None:
-    """`lab.py capture` sees packets as the balancer sent them: in an outer header (ipip), or with new MACs (l2)."""
+    """`lab.py capture` sees packets as the balancer sent them: with an outer header, or with new MACs."""
     add_service("web", vips[4], "tcp", 80, mode=mode, weights=(1, 0, 0))
     saved = tmp_path / "cable.pcap"
     match = "ip proto 4" if mode == "ipip" else f"dst host {vips[4]}"
@@ -77,7 +77,7 @@ def test_capture_shows_what_is_on_the_cable(
 
 
 def test_generator_reaches_the_program(lab: Lab, http: Any, vips: dict[int, str], add_service: Any) -> None:
-    """Every generated packet is counted by the verdict it was made for, and each source is a flow of its own."""
+    """Every generated packet is counted by the verdict it was made for; each source is a flow of its own."""
     packets = 1000
     service = add_service("dns", vips[4], "udp", 53)
     before = http.get("/v1/stats").json()["verdicts"]["TX_IPIP"]["packets"]

@@ -36,7 +36,7 @@ def test_lab_owns_its_namespaces_and_no_others() -> None:
 
 @pytest.mark.parametrize("name", ["a", "twelve-chars", "one-more-than-fits", "x" * 32])
 def test_balancer_interface_fits_the_kernel(name: str) -> None:
-    """Whatever a lab is called, its balancer's interface has a name that is short enough and says whose it is."""
+    """Whatever a lab is called, its balancer's interface has a short enough name that says whose it is."""
     interface = Names(name).balancer_interface
 
     assert len(interface) <= LONGEST_INTERFACE_NAME

@@ -3,6 +3,8 @@
 import pytest
 from cli_shell import Shell
 
+from lb.cli import backend
+
 
 def test_a_service_is_added_shown_and_removed(web: Shell) -> None:
     """What add sends is what the API then holds; removed, it is gone."""
@@ -167,11 +169,59 @@ def test_states_are_set(web: Shell) -> None:
         assert web.rest("/services/web/backends/10.0.0.11")["admin_state"] == state
 
 
-def test_drain_waits_until_no_flow_is_left(web: Shell) -> None:
-    """Without flows it returns at once, with the operation done."""
+def flows_on_every_backend(shell: Shell, number: int) -> None:
+    """Make each backend of each service hold so many flows, as packets would."""
+    slots = shell.dataplane.tables.arrays.flows.reshape(-1)
+    pairs = [(service, place) for service in range(4) for place in range(4)] * number
+    slots["tag_backend"][: len(pairs)] = [1 << 16 | place for _, place in pairs]
+    seen = shell.dataplane.clock_seconds() << 32
+    slots["state"][: len(pairs)] = [seen | service << 16 for service, _ in pairs]
+
+
+def test_drain_without_flows_is_done_at_once(web: Shell) -> None:
+    """The operation is done, and -o json prints it."""
     operation = web.json("backend", "drain", "web", "10.0.0.11", "--wait")
 
     assert (operation["state"], operation["flows"]) == ("done", 0)
+
+
+def test_drain_returns_at_once_unless_told_to_wait(web: Shell) -> None:
+    """It says how many flows are left."""
+    flows_on_every_backend(web, 3)
+
+    assert (
+        web.ok("backend", "drain", "web", "10.0.0.11")
+        == "backend 10.0.0.11 of web is draining: 3 flows left\n"
+    )
+
+
+def test_drain_waits_until_no_flow_is_left(web: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again until the last flow has ended, here between the first look and the second."""
+    flows_on_every_backend(web, 1)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        web.dataplane.tables.arrays.flows.reshape(-1)["tag_backend"][:] = 0
+
+    monkeypatch.setattr(backend, "pause", pause)
+
+    said = web.ok("backend", "drain", "web", "10.0.0.11", "--wait")
+
+    assert said == "backend 10.0.0.11 of web is draining: no flows are left\n"
+    assert len(pauses) == 1
+
+
+def test_drain_gives_up_when_its_time_is_over(web: Shell) -> None:
+    """Exit code 1, the flows that are left, and what can be done; the backend stays draining."""
+    flows_on_every_backend(web, 2)
+
+    result = web.run("backend", "drain", "web", "10.0.0.11", "--wait", "--timeout", "0")
+
+    assert result.exit_code == 1
+    assert "still has 2 flows after 0 s" in result.stderr
+    assert "sluice backend disable web 10.0.0.11" in result.stderr
+    assert web.rest("/services/web/backends/10.0.0.11")["admin_state"] == "draining"
 
 
 @pytest.mark.parametrize(
