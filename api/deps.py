@@ -68,6 +68,7 @@ JsonOrYamlDep = Annotated[Body, Depends(body_of(Media.JSON, Media.YAML))]
 _ADDRESS: TypeAdapter[IPv4Address | IPv6Address] = TypeAdapter(Address)
 
 NameDep = Annotated[str, Path(description="name of the service", examples=["web"])]
+OperationDep = Annotated[str, Path(description="as Location named it", examples=["drain~web~10.0.0.11"])]
 
 
 async def _address(
@@ -112,5 +113,6 @@ async def _after(
     return None if after is None else _prefix("query", "after", after)
 
 
+AcceptDep = Annotated[str, Header(description="the formats that the caller reads, by preference")]
 AfterDep = Annotated[Prefix | None, Depends(_after)]
 LimitDep = Annotated[int, Query(ge=1, le=10000, description="entries of a page, at most")]

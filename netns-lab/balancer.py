@@ -1,5 +1,6 @@
 """The daemon: how it is started, when it forwards, and how to talk to it over its socket."""
 
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,30 +19,27 @@ READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 
-def command(names: Names, socket: Path, state_dir: Path) -> list[str]:
+def command(names: Names, path: Path, state_dir: Path) -> list[str]:
     """The command line of the daemon on the balancer's interface. SetupError if it is not installed."""
     if not SLUICE.exists():
         raise SetupError("there is no sluice command in .venv yet: run `make setup` in the checkout")
-    places = ["--socket", str(socket), "--state-dir", str(state_dir)]
+    places = ["--socket", str(path), "--state-dir", str(state_dir)]
     return [str(SLUICE), "serve", "--interface", names.balancer_interface, *places]
 
 
-def client(socket: Path, **more: Any) -> httpx.Client:
+def client(path: Path, **more: Any) -> httpx.Client:
     """An HTTP client for the daemon's REST interface; paths begin at the root, as in "/v1/services"."""
-    return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://sluice", **more)
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://sluice", **more)
 
 
-def wait_until_ready(daemon: processes.Process, socket: Path, log: Path) -> None:
+def wait_until_ready(daemon: processes.Process, path: Path, log: Path) -> None:
     """Return when /readyz says yes. SetupError with the log's end if the daemon ends or takes too long."""
     deadline = time.monotonic() + READY_SECONDS
     reasons = "it has not opened its socket"
-    with client(socket, timeout=READY_SECONDS) as http:
+    with client(path, timeout=READY_SECONDS) as http:
         while daemon.is_running() and time.monotonic() < deadline:
-            try:
+            if _is_listening(path):
                 answer = http.get("/readyz")
-            except httpx.TransportError:
-                pass
-            else:
                 if answer.is_success:
                     return
                 reasons = answer.text
@@ -54,9 +52,15 @@ def wait_until_ready(daemon: processes.Process, socket: Path, log: Path) -> None
     raise SetupError(f"the daemon {fault}; its log ends:\n{tail(log)}")
 
 
-def apply(socket: Path, document: Mapping[str, Any]) -> None:
+def _is_listening(path: Path) -> bool:
+    """Asked of the socket itself: httpx leaves one open each time that it cannot connect."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def apply(path: Path, document: Mapping[str, Any]) -> None:
     """Make a document the desired state. SluiceError with the daemon's words if it refuses."""
-    with client(socket, timeout=READY_SECONDS) as http:
+    with client(path, timeout=READY_SECONDS) as http:
         answer = http.put("/v1/config", json=dict(document))
     if not answer.is_success:
         raise SluiceError(f"the daemon refuses the configuration ({answer.status_code}): {answer.text}")

@@ -20,6 +20,7 @@ if __name__ == "__main__":
     rerun.in_venv()
 
 import balancer
+import click
 import httpx
 import inside
 import lifecycle
@@ -31,7 +32,6 @@ from topology import Role
 
 from lb.errors import SluiceError
 
-NAME = "demo"
 VIP, VIP6, VIP_L2 = "10.200.1.1", "fc00:1::1", "10.200.1.2"
 WEIGHTS = (1, 2, 1)
 TCP_CONNECTIONS, UDP_FLOWS = 2000, 20000
@@ -80,8 +80,9 @@ class Demo:
         expect(answer.is_success, f"{method} {path} accepted (it was {answer.status_code}: {answer.text})")
         if method != "GET":
             revision = answer.headers.get("Sluice-Revision", "?")
+            what = f"{path} {body['name']}" if isinstance(body, dict) else path
             say(
-                f"{method} /v1{path}: {answer.status_code}, revision {revision}, in force after {took:.0f} ms"
+                f"{method} /v1{what}: {answer.status_code}, revision {revision}, in force after {took:.0f} ms"
             )
         return answer.json() if answer.content else None
 
@@ -112,6 +113,7 @@ class Demo:
             "POST", "/services", {"name": "web", "vip": VIP, "port": 80, "protocol": "tcp", "mode": "ipip"}
         )
         self.rest("PUT", "/services/web/backends", backends)
+        say("The first service of a kind takes longest: the XDP program is compiled anew with what it needs.")
         for name, vip, port, protocol in (
             ("web6", VIP6, 80, "tcp"),
             ("dns", VIP, 53, "udp"),
@@ -179,13 +181,13 @@ class Demo:
             expect(prober.wait_for(answered=False), f"packets of {blocked.address(4)} dropped")
             first = prober.since
         say(
-            f"First packet dropped {1000 * (first - begin):.0f} ms after the command began, which took "
-            f"{1000 * (returned - begin):.0f} ms itself."
+            f"First packet dropped {1000 * (first - begin):.0f} ms after the command began; "
+            f"the command took {1000 * (returned - begin):.0f} ms."
         )
-        self.tell_drops(before)
-        self.sluice("blocklist", "show", blocked.address(4))
         self.tell_reachability(blocked.number, False)
         self.tell_reachability(other.number, True)
+        self.tell_drops(before)
+        self.sluice("blocklist", "show", blocked.address(4))
         with Prober(self.namespace(Role.CLIENT, blocked.number), VIP, 53) as prober:
             self.sluice("unblock", blocked.address(4))
             expect(prober.wait_for(answered=True), "answers after the block")
@@ -213,7 +215,7 @@ class Demo:
         }
         grown = {name: now for name, now in self.drops().items() if now > before.get(name, 0)}
         for name, now in grown.items():
-            say(f"Verdict {name}: {before.get(name, 0)} packets before, {now} now. {sentences[name]}")
+            say(f"{name}: {before.get(name, 0)} packets before, {now} now. {sentences[name]}")
         expect(bool(grown), "a DROP_ verdict that counts the packets")
 
 
@@ -222,12 +224,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run() -> None:
+def run(name: str) -> None:
     """Build, show, and clean up. SluiceError if something was not as it should be."""
     begin = time.monotonic()
     try:
         with chapter("The lab: clients, a switch, a balancer and backends, each in a network namespace"):
-            lab = lifecycle.up(NAME, document=False)
+            lab = lifecycle.up(name, document=False)
             say(f"{len(lab.configuration.hosts)} hosts; `sluice serve` has {lab.names.balancer_interface}.")
         with balancer.client(lab.socket, timeout=30.0) as http:
             demo = Demo(lab, http)
@@ -240,21 +242,21 @@ def run() -> None:
             with chapter("One client is blocked, then unblocked"):
                 demo.block()
     finally:
-        with signals.undisturbed():
-            lifecycle.down(NAME)
+        lifecycle.down(name)
     print(f"\nAll of it was as it should be, and the lab is gone again: {time.monotonic() - begin:.0f} s.")
 
 
-def main() -> int:
-    """Run it; 0 if everything was seen."""
+@click.command()
+@click.option("--name", default="demo", show_default=True, help="What the demo's lab is called.")
+def main(name: str) -> None:
+    """Show Sluice at work; exits 0 if everything was seen."""
     signals.end_by_exit()
     try:
-        run()
-    except (SluiceError, OSError, subprocess.CalledProcessError, httpx.HTTPError) as error:
-        print(f"\ndemo.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+        run(name)
+    except (SluiceError, ValueError, OSError, subprocess.CalledProcessError, httpx.HTTPError) as error:
+        click.echo(f"\ndemo.py: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="demo.py")

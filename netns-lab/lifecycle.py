@@ -61,7 +61,7 @@ def down(name: str) -> None:
 
 
 def start_daemon(lab: Lab) -> processes.Process:
-    """Start the daemon, for the first time or again; does not wait for it. SetupError if it is not installed."""
+    """Start the daemon, for the first time or again; does not wait for it. SetupError if not installed."""
     words = balancer.command(lab.names, lab.socket, lab.state_dir)
     return _start(lab, "daemon", (Role.BALANCER, 1), words, lab.daemon_log)
 

@@ -7,7 +7,6 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,16 +32,16 @@ class Process:
 
 def start(namespace: str, words: Sequence[str], log: Path) -> Process:
     """Start a command inside a namespace; it outlives us. Its output is appended to log. OSError."""
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            inside.command(namespace, words),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C in our terminal is not meant for it
-        )
-    started = _start_time(child.pid)
-    return Process(child.pid, started if started is not None else -1)
+    nsenter = inside.command(namespace, words)
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    # A session of its own: Ctrl-C in our terminal is not meant for it.
+    pid = os.posix_spawnp(nsenter[0], nsenter, os.environ, file_actions=files, setsid=True)
+    started = _start_time(pid)
+    return Process(pid, started if started is not None else -1)
 
 
 def end(processes: Iterable[Process]) -> None:

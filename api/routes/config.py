@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from api.bodies import Media
-from api.deps import JsonOrYamlDep, LimitDep, ReadDep, ReconcilerDep, WriteDep
+from api.deps import AcceptDep, JsonOrYamlDep, LimitDep, ReadDep, ReconcilerDep, WriteDep
 from api.etags import etag_of
 from api.inputs import object_of
 from api.negotiate import prefers_yaml
@@ -58,7 +58,7 @@ def _etag(config: Config, now: float) -> str:
     response_model=ConfigDocument,
     responses=documented() | _YAML,
 )
-def get_config(read: ReadDep, reconciler: ReconcilerDep, accept: Annotated[str, Header()] = "") -> Response:
+def get_config(read: ReadDep, reconciler: ReconcilerDep, accept: AcceptDep = "") -> Response:
     """The document that PUT takes, JSON or (by Accept) YAML. What feeds hold is no part of it."""
     now = reconciler.now()
     etag = _etag(read.config, now)

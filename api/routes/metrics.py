@@ -1,10 +1,11 @@
 """/metrics: the Prometheus exposition; OpenMetrics where the scraper asks for it."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
+from api.deps import AcceptDep
 from api.openapi import OBSERVED, documented
 
 router = APIRouter(tags=[OBSERVED])
@@ -15,7 +16,7 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/metrics", summary="Metrics", response_class=Response, responses=documented() | _TEXT)
-def get_metrics(request: Request, accept: Annotated[str, Header()] = "") -> Response:
+def get_metrics(request: Request, accept: AcceptDep = "") -> Response:
     """For Prometheus: everything is read at the moment of the scrape."""
     encode, media_type = choose_encoder(accept)
     # A Content-Type header instead of media_type: Starlette would add a second charset.

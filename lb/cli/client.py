@@ -132,12 +132,11 @@ class Client:
             # The daemon may refuse a body (too large) before it has read it all: its answer is then waiting.
             if payload is None:
                 raise
-            response = connection.response_class(connection.sock, method=method)
-            response.begin()
-        else:
-            response = connection.getresponse()
-        with response:
-            return response.read(), response.status, response.headers.get_content_type()
+            with contextlib.closing(connection), connection.response_class(connection.sock) as response:
+                response.begin()
+                return _read(response)
+        with connection.getresponse() as response:
+            return _read(response)
 
     def _decoded(self, status: int, kind: str, raw: bytes) -> Any:
         document: Any = None
@@ -168,6 +167,10 @@ class Client:
             return f'{self._server} hung up unanswered; "sluice revisions" shows whether a change was made'
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return f"{self._server} cannot be reached ({said}); check --server and that the daemon runs"
+
+
+def _read(response: http.client.HTTPResponse) -> tuple[bytes, int, str]:
+    return response.read(), response.status, response.headers.get_content_type()
 
 
 def _length(stream: BinaryIO) -> dict[str, str]:

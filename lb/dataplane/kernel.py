@@ -90,13 +90,19 @@ class KernelDataPlane:
         frags = {"HAVE_FRAGS"} if link.mtu > _FRAGS_MTU else set()
         return Build(wish.features | frags, constants, self._pins)
 
-    def _program(self, link: Link, wish: ProgramWish) -> Program:
-        """Loaded and ready: the one kept, the one an earlier run left attached, or a new one."""
+    def _at_hand(self, link: Link, wish: ProgramWish) -> Program | None:
+        """A program that needs no compiling: one kept, or the one an earlier run left attached."""
         build = self._build(link, wish)
-        program = self._programs.get((build.name, link.name))
-        if program is None:
-            program = self._left_attached(build, link) or compile_program(build)
+        program = self._programs.get((build.name, link.name)) or self._left_attached(build, link)
+        if program is not None:
             self._programs[build.name, link.name] = program
+        return program
+
+    def _program(self, link: Link, wish: ProgramWish) -> Program:
+        program = self._at_hand(link, wish)
+        if program is None:
+            program = compile_program(self._build(link, wish))
+            self._programs[program.build.name, link.name] = program
         return program
 
     def _left_attached(self, build: Build, link: Link) -> Program | None:
@@ -113,13 +119,14 @@ class KernelDataPlane:
         with self._lock:
             enough = wish.features <= self._wish.features and wish.constants == self._wish.constants
             if not (enough and self._in_force and (not exactly or wish == self._wish)):
-                # More than was asked for, where that stands ready, is in force at once.
+                # More than was asked for, where that is at hand, is in force at once.
                 ready = ProgramWish(wish.features | STANDBY, wish.constants)
                 links = self._neighbours.links()
-                if not exactly and all(
-                    (self._build(links[name], ready).name, name) in self._programs for name in self._hooks if name in links
-                ):
-                    wish = ready
+                ours = [links[name] for name in self._hooks if name in links]
+                for candidate in (wish,) if exactly else (wish, ready):
+                    if all(self._at_hand(link, candidate) for link in ours):
+                        wish = candidate
+                        break
                 self._wish = wish
                 self._attach(links)
                 self._keep_ready(links)

@@ -14,11 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
 
 import balancer
 import lifecycle
-from place import Lab
+from place import RUN_ROOT, Lab
 from topology import Role
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-LAB_NAME = "e2e"
+PREFIX = "e2e-"
+LAB_NAME = f"{PREFIX}{os.getpid()}"
+"""Two runs of the tests at once do not meet."""
 AddService = Callable[..., dict[str, Any]]
 
 
@@ -35,8 +37,16 @@ def as_root() -> None:
         pytest.skip("namespaces and BPF need root")
 
 
+def left_by_killed_runs() -> list[str]:
+    """The labs of runs whose process is gone."""
+    names = [path.name for path in RUN_ROOT.glob(f"{PREFIX}*")]
+    return [name for name in names if not Path("/proc", name.split("-")[1]).exists()]
+
+
 @pytest.fixture(scope="session")
 def lab(as_root: None) -> Iterator[Lab]:
+    for name in left_by_killed_runs():
+        lifecycle.down(name)
     try:
         yield lifecycle.up(LAB_NAME, document=False)
     finally:

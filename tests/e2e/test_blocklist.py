@@ -1,9 +1,10 @@
 """Blocking, allowing and unblocking, with packets made by scapy and sent from a client."""
 
+import contextlib
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import balancer
@@ -80,11 +81,18 @@ Ask = Callable[[int, int], Asker]
 
 
 @pytest.fixture
-def asker(lab: Lab, http: httpx.Client, vips: dict[int, str], add_service: Any) -> Ask:
+def asker(lab: Lab, http: httpx.Client, vips: dict[int, str], add_service: Any) -> Iterator[Ask]:
     """Client `number`, which asks the VIP of a family."""
     for family in (4, 6):
         add_service(f"dns{family}", vips[family], "udp", PORT, family=family)
-    return lambda number, family: Asker(lab, http, number, vips[family])
+    with contextlib.ExitStack() as stack:
+
+        def make(number: int, family: int) -> Asker:
+            asker = Asker(lab, http, number, vips[family])
+            stack.enter_context(asker.socket)
+            return asker
+
+        yield make
 
 
 def sluice(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:

@@ -14,14 +14,14 @@ import lifecycle
 import place
 import processes
 import pytest
-from conftest import CHECKOUT
+from conftest import CHECKOUT, LAB_NAME
 from place import Lab
 from topology import Role
 
 from lb.errors import NotFoundError
 
 LAB = [sys.executable, str(CHECKOUT / "netns-lab" / "lab.py")]
-NAME = "e2e-ends"
+NAME = f"{LAB_NAME}-ends"
 PATIENCE_SECONDS = 60.0
 
 
@@ -189,3 +189,19 @@ def test_status_names_all_that_scripts_need(lab: Lab) -> None:
         assert interface["mac"] == host.mac
         assert {str(address) for address in host.addresses} <= set(interface["addresses"])
     assert os.path.commonpath([status["socket"], str(lab.run)]) == str(lab.run)
+
+
+@pytest.mark.slow
+def test_interrupted_demo_leaves_nothing(name: str) -> None:
+    """The demo that is told to stop in the middle of its traffic takes its lab away, and does not claim success."""
+    words = [sys.executable, "-u", str(CHECKOUT / "netns-lab" / "demo.py"), "--name", name]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        assert any("TCP connections" in line for line in demo.stdout)
+
+        demo.send_signal(signal.SIGINT)
+
+        rest = demo.stdout.read()
+        assert demo.wait(timeout=PATIENCE_SECONDS) == 128 + signal.SIGINT
+    assert "as it should be" not in rest
+    assert left_of(name) == []

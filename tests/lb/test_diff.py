@@ -32,7 +32,11 @@ def test_services_and_backends() -> None:
     )
     want = config(
         services=[
-            {**WEB, "port": "any", "backends": [{"address": "10.0.0.2", "weight": 3}, {"address": "10.0.0.3"}]},
+            {
+                **WEB,
+                "port": "any",
+                "backends": [{"address": "10.0.0.2", "weight": 3}, {"address": "10.0.0.3"}],
+            },
             {**WEB, "name": "new", "port": 82},
         ]
     )
@@ -40,9 +44,21 @@ def test_services_and_backends() -> None:
 
     assert changes(have, want) == [
         ("change", "service", "web", {"port": 80}, {"port": "any"}),
-        ("remove", "backend", "web/10.0.0.1", {"address": "10.0.0.1", "weight": 1, "admin_state": "enabled"}, None),
+        (
+            "remove",
+            "backend",
+            "web/10.0.0.1",
+            {"address": "10.0.0.1", "weight": 1, "admin_state": "enabled"},
+            None,
+        ),
         ("change", "backend", "web/10.0.0.2", {"weight": 1}, {"weight": 3}),
-        ("add", "backend", "web/10.0.0.3", None, {"address": "10.0.0.3", "weight": 1, "admin_state": "enabled"}),
+        (
+            "add",
+            "backend",
+            "web/10.0.0.3",
+            None,
+            {"address": "10.0.0.3", "weight": 1, "admin_state": "enabled"},
+        ),
         ("remove", "service", "old", old, None),
         ("add", "service", "new", None, new),
     ]

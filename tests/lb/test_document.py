@@ -40,7 +40,7 @@ settings:
 
 
 def without_expired(config: Config) -> Config:
-    """Only what a document can hold: the operator's entries that have not expired, and the feeds' as they are."""
+    """What a document leaves: the operator's entries that have not expired, and the feeds' as they are."""
     lists = {}
     for name in ("blocklist", "allowlist"):
         found = getattr(config, name)
@@ -99,9 +99,9 @@ def test_putting_back_what_was_got_changes_nothing(config: Config) -> None:
     document = to_document(config, now=NOW)
     expected = without_expired(config)
 
-    assert from_mapping(document, now=NOW + 0.25, have=config) == expected
-    assert parse(json.dumps(document).encode(), now=NOW + 0.25, have=config) == expected
-    assert parse(to_yaml(document).encode(), now=NOW + 0.25, have=config) == expected
+    assert from_mapping(document, now=NOW, have=config) == expected
+    assert parse(json.dumps(document).encode(), now=NOW, have=config) == expected
+    assert parse(to_yaml(document).encode(), now=NOW, have=config) == expected
 
 
 @QUICK
@@ -119,8 +119,8 @@ def test_a_document_is_the_whole(config: Config, other: Config) -> None:
 
 def test_entries_that_stay_keep_their_age() -> None:
     """An entry asked for again is not made anew; one that is changed is."""
-    one = b'{"blocklist": [{"prefix": "10.0.0.1", "ttl_seconds": 60}, {"prefix": "10.0.0.2", "ttl_seconds": 60}]}'
-    two = b'{"blocklist": [{"prefix": "10.0.0.1", "ttl_seconds": "1m"}, {"prefix": "10.0.0.2", "ttl_seconds": 61}]}'
+    one = b"blocklist: [{prefix: 10.0.0.1, ttl_seconds: 60}, {prefix: 10.0.0.2, ttl_seconds: 60}]"
+    two = b"blocklist: [{prefix: 10.0.0.1, ttl_seconds: 1m}, {prefix: 10.0.0.2, ttl_seconds: 61}]"
     have = parse(one, now=NOW, have=Config())
     later = parse(two, now=NOW + 30, have=have).blocklist.layer(OPERATOR)
 
@@ -130,7 +130,11 @@ def test_entries_that_stay_keep_their_age() -> None:
 
 def test_an_entry_that_has_expired_is_made_anew() -> None:
     """What is asked for by TTL again, after its time, holds again; a deadline that has passed is left out."""
-    text = b"blocklist: [{prefix: 10.0.0.1, ttl_seconds: 60}, {prefix: 10.0.0.2, expires_at: 2027-01-15T08:01:00Z}]"
+    text = b"""\
+blocklist:
+- {prefix: 10.0.0.1, ttl_seconds: 60}
+- {prefix: 10.0.0.2, expires_at: 2027-01-15T08:01:00Z}
+"""
     have = parse(text, now=NOW, have=Config())
     later = parse(text, now=NOW + 100, have=have).blocklist.layer(OPERATOR)
 
@@ -149,7 +153,9 @@ def test_what_is_the_same_is_the_same_object() -> None:
     assert again.allowlist is have.allowlist
 
 
-@pytest.mark.parametrize("text", [b"{}", b"services:\nblocklist: []\n", b'{"rules": null, "feeds": []}', b"services: []"])
+@pytest.mark.parametrize(
+    "text", [b"{}", b"services:\nblocklist: []\n", b'{"rules": null, "feeds": []}', b"services: []"]
+)
 def test_sections_left_out_are_empty(text: bytes) -> None:
     """A section that is missing or null is empty: the document is the whole."""
     have = parse(EXAMPLE, now=NOW, have=Config())
@@ -159,11 +165,15 @@ def test_sections_left_out_are_empty(text: bytes) -> None:
 
 def test_unknown_keys_are_named_with_their_line() -> None:
     """At every level, in YAML and in JSON."""
-    assert faults(b"services:\n  - {name: a, vip: 192.0.2.1, port: 1, protocol: tcp,\n     prt: 2}\nblock: []\n") == [
+    assert faults(
+        b"services:\n  - {name: a, vip: 192.0.2.1, port: 1, protocol: tcp,\n     prt: 2}\nblock: []\n"
+    ) == [
         ("/block", f'"block" is not known here: the keys are {", ".join(KEYS)}', 4),
         ("/services/0/prt", "this key is not known here: correct it or leave it out", 3),
     ]
-    text = json.dumps({"settings": {"mtu": 5}, "blocklist": ["10.0.0.1", {"prefix": "::1", "ttl": 3}]}, indent=1)
+    text = json.dumps(
+        {"settings": {"mtu": 5}, "blocklist": ["10.0.0.1", {"prefix": "::1", "ttl": 3}]}, indent=1
+    )
     lines = text.splitlines()
     assert [(p, lines[(line or 0) - 1].strip()) for p, _, line in faults(text.encode())] == [
         ("/settings/mtu", '"mtu": 5'),

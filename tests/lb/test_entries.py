@@ -139,7 +139,7 @@ def test_nothing_may_hash_a_layer() -> None:
 def test_comparison(old: Layer, new: Layer, by: Callable[[Attributes], object]) -> None:
     """What is added, altered and gone is what two dicts would tell."""
     before, after = said(old), said(new)
-    delta = compare(old, new, by=by)  # type: ignore[arg-type]
+    delta = compare(old, new, by=by)
 
     def found(keys: object) -> set[Prefix]:
         return {Prefix.from_key(k) for some in keys.values() for k in some.tolist()}  # type: ignore[attr-defined]
@@ -153,7 +153,7 @@ def test_comparison(old: Layer, new: Layer, by: Callable[[Attributes], object]) 
 @QUICK
 @given(layers, entries, st.lists(few_prefixes, max_size=3))
 def test_comparison_of_a_layer_with_one_made_from_it(old: Layer, more: Entries, less: list[Prefix]) -> None:
-    """Put onto the old layer, the difference makes the new one, which goes on with the old one's attributes."""
+    """Put onto the old layer, the difference makes the new one, though both share their attributes."""
     new = old.with_entries(more).without(less)
     delta = compare(old, new)
     put = {f: np.sort(np.concatenate([delta.added[f], delta.altered[f]])) for f in FAMILIES}
@@ -254,9 +254,7 @@ def test_covering(found: PrefixList, prefix: Prefix) -> None:
 @given(prefix_lists())
 def test_next_expiry(found: PrefixList) -> None:
     """The earliest deadline to come is known; what is over by then is left out."""
-    deadlines = [
-        a.expires_at for some in held(found).values() for _, a in some if a.expires_at is not None
-    ]
+    deadlines = [a.expires_at for some in held(found).values() for _, a in some if a.expires_at is not None]
     assert found.next_expiry(NOW) == min(deadlines, default=None)
 
     left = found.without_expired(NOW)
@@ -269,7 +267,9 @@ def test_next_expiry(found: PrefixList) -> None:
 @given(prefix_lists(), prefix_lists())
 def test_digests_name_the_content(one: PrefixList, two: PrefixList) -> None:
     """Lists are equal, and have equal digests, exactly if each owner holds the same."""
-    same = {o: said(layer) for o, layer in one.layers.items()} == {o: said(layer) for o, layer in two.layers.items()}
+    same = {o: said(layer) for o, layer in one.layers.items()} == {
+        o: said(layer) for o, layer in two.layers.items()
+    }
 
     assert (one == two) == same
     assert (one.digest() == two.digest()) == same
@@ -283,11 +283,11 @@ def test_owners_keep_apart() -> None:
         .with_layer(FEED, Layer.of([(prefix, Attributes(reason="feed"))]))
         .with_layer(OPERATOR, Layer.of([(prefix, Attributes(reason="mine"))]))
     )
-    assert [OPERATOR, FEED] == list(found.layers)
+    assert list(found.layers) == [OPERATOR, FEED]
     assert found.get(prefix, NOW).attributes.reason == "mine"  # type: ignore[union-attr]
 
     without = found.with_layer(OPERATOR, found.layer(OPERATOR).without([prefix]))
-    assert [FEED] == list(without.layers)
+    assert list(without.layers) == [FEED]
     assert without.get(prefix, NOW).attributes.reason == "feed"  # type: ignore[union-attr]
 
 

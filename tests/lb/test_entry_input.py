@@ -87,7 +87,8 @@ def test_times_are_kept_to_the_millisecond() -> None:
             [
                 (
                     "/expires_at",
-                    "9999-12-31T23:59:59Z is over 10 years ahead: leave expires_at out for an entry that stays",
+                    "9999-12-31T23:59:59Z is over 10 years ahead: "
+                    "leave expires_at out for an entry that stays",
                 )
             ],
         ),
@@ -107,7 +108,9 @@ def test_durations(given: object, seconds: int) -> None:
     assert parse_duration(given) == seconds
 
 
-@pytest.mark.parametrize("given", [0, -1, "0s", SECONDS_MAX + 1, "522w", 10**30, "9" * 5000, "1y", "1.5h", "", "h", "１h"])
+@pytest.mark.parametrize(
+    "given", [0, -1, "0s", SECONDS_MAX + 1, "522w", 10**30, "9" * 5000, "1y", "1.5h", "", "h", "１h"]
+)
 def test_durations_that_are_refused(given: object) -> None:
     """A duration is one second to ten years, in units that are known."""
     with pytest.raises(ValueError, match=r"1 second to 10 years|is no duration"):
@@ -176,7 +179,9 @@ said = st.fixed_dictionaries(
         "action": st.sampled_from(["drop", "count", "deny", None, ["drop"]]),
         "reason": st.sampled_from(["", "scan", "a\nb", 5]),
         "ttl_seconds": st.sampled_from([3600, "1h", 1, True, 1.0, None, 0]),
-        "expires_at": st.sampled_from([None, format_moment(NOW + 5), format_moment(NOW - 5), format_moment(NOW + 5.5)]),
+        "expires_at": st.sampled_from(
+            [None, format_moment(NOW + 5), format_moment(NOW - 5), format_moment(NOW + 5.5)]
+        ),
         "extra": st.just(1),
     },
 )
@@ -248,7 +253,9 @@ def test_faults_of_many() -> None:
 
 def test_how_entries_are_shown() -> None:
     """An entry shows every key, times in RFC 3339, and all its owners."""
-    entry = Entry(P("10.0.0.1"), Attributes(Action.COUNT, "scan", NOW, 60, NOW + 60), (OPERATOR, FEED_PREFIX + "x"))
+    entry = Entry(
+        P("10.0.0.1"), Attributes(Action.COUNT, "scan", NOW, 60, NOW + 60), (OPERATOR, FEED_PREFIX + "x")
+    )
     shown = {
         "prefix": "10.0.0.1/32",
         "reason": "scan",

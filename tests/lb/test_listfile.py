@@ -15,12 +15,71 @@ from lb.model.listfile import FAULTS_SHOWN, parse_each, parse_list
 
 FORMS = [
     *("1.2.3.4", "0.0.0.0/0", "255.255.255.255/32", "10.0.0.0/8", "192.0.2.0/024", "1.2.3.4/32", "9.9.9.9/0"),
-    *("01.2.3.4", "1.2.3.256", "1.2.3", "1.2.3.4.5", "1..3.4", ".1.2.3.4", "1.2.3.4/", "1.2.3.4/33", "1.2.3.4/ 8"),
-    *("1.2.3.4/99999999999", "1.2.3.4//24", "10.0.0.0/8/9", "1000.2.3.4", "1.2.3.0/0000", "1.2.3.4/-1", "+1.2.3.4"),
-    *("2001:db8::/32", "2001:db8::1/32", "::", "::ffff:1.2.3.4", "fe80::1%eth0", "::1.2.3.4", ":", "1.2.3.4:80"),
-    *("", " ", "\t", "\r", "\v", "\x85", "#", ";", "# 1.2.3.4", "x", "é", "١.2.3.4", "1.2.3.4 5.6.7.8", "-", "/"),
+    *(
+        "01.2.3.4",
+        "1.2.3.256",
+        "1.2.3",
+        "1.2.3.4.5",
+        "1..3.4",
+        ".1.2.3.4",
+        "1.2.3.4/",
+        "1.2.3.4/33",
+        "1.2.3.4/ 8",
+    ),
+    *(
+        "1.2.3.4/99999999999",
+        "1.2.3.4//24",
+        "10.0.0.0/8/9",
+        "1000.2.3.4",
+        "1.2.3.0/0000",
+        "1.2.3.4/-1",
+        "+1.2.3.4",
+    ),
+    *(
+        "2001:db8::/32",
+        "2001:db8::1/32",
+        "::",
+        "::ffff:1.2.3.4",
+        "fe80::1%eth0",
+        "::1.2.3.4",
+        ":",
+        "1.2.3.4:80",
+    ),
+    *(
+        "",
+        " ",
+        "\t",
+        "\r",
+        "\v",
+        "\x85",
+        "#",
+        ";",
+        "# 1.2.3.4",
+        "x",
+        "é",
+        "١.2.3.4",
+        "1.2.3.4 5.6.7.8",
+        "-",
+        "/",
+    ),
 ]
-TAILS = ["", " ", "\t", "  ", "\r", " \r", "#", ";x", " # é", " ; 9.9.9.9", "\t#", "\r#", " \x0b", " x", "\xa0"]
+TAILS = [
+    "",
+    " ",
+    "\t",
+    "  ",
+    "\r",
+    " \r",
+    "#",
+    ";x",
+    " # é",
+    " ; 9.9.9.9",
+    "\t#",
+    "\r#",
+    " \x0b",
+    " x",
+    "\xa0",
+]
 lines = st.builds(
     "".join,
     st.tuples(
@@ -47,7 +106,9 @@ def one_by_one(texts: list[str]) -> tuple[dict[int, list[int | bytes]], list[tup
         except ValueError as error:
             faults.append((number, str(error)))
         else:
-            keys[prefix.family].append(np.array(prefix.key, "S17").item() if prefix.family == 6 else prefix.key)
+            keys[prefix.family].append(
+                np.array(prefix.key, "S17").item() if prefix.family == 6 else prefix.key
+            )
     return keys, faults
 
 
@@ -67,7 +128,9 @@ def test_equal_to_line_by_line(texts: list[str], block: int, closed: bool) -> No
             assert [(e.line, e.detail) for e in caught.value.errors] == faults[:FAULTS_SHOWN]
         else:
             found = parse_list(data)
-            assert {f: sorted(some.tolist()) for f, some in found.items()} == {f: sorted(s) for f, s in keys.items()}
+            assert {f: sorted(some.tolist()) for f, some in found.items()} == {
+                f: sorted(s) for f, s in keys.items()
+            }
 
 
 @QUICK

@@ -88,7 +88,7 @@ def test_keys_sort_as_prefixes(prefixes: list[Prefix], family: int) -> None:
 @QUICK
 @given(few_prefixes, few_prefixes)
 def test_contains_is_subnet_of(one: Prefix, two: Prefix) -> None:
-    """A prefix contains another where ipaddress calls that one a subnet, and never one of the other family."""
+    """A prefix contains another where ipaddress calls that one a subnet; never one of the other family."""
     outer, inner = ip_network(str(one)), ip_network(str(two))
     expected = outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 

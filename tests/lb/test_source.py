@@ -12,17 +12,23 @@ from model_strategies import QUICK
 from lb.errors import InvalidError, MalformedError
 from lb.model.source import read
 
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\ufeff\ufffe\uffff", exclude_categories=("Cc", "Cs")))
+texts = st.text(
+    st.characters(codec="utf-8", exclude_characters="\ufeff\ufffe\uffff", exclude_categories=("Cc", "Cs"))
+)
 scalars = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | texts
-    | st.sampled_from(["on", "0800", "1:20", "1e3", "0x1f", "2030-01-31", "~", "<<", "", "1_0", "+1", "=", "- a", ".5"])
+    | st.sampled_from(
+        ["on", "0800", "1:20", "1e3", "0x1f", "2030-01-31", "~", "<<", "", "1_0", "+1", "=", "- a", ".5"]
+    )
 )
 values = st.recursive(
-    scalars, lambda inside: st.lists(inside, max_size=3) | st.dictionaries(texts, inside, max_size=3), max_leaves=8
+    scalars,
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(texts, inside, max_size=3),
+    max_leaves=8,
 )
 
 
@@ -134,7 +140,7 @@ def test_a_key_twice_where_no_line_can_be_told() -> None:
 
 
 def test_lines() -> None:
-    """A part is found by its pointer: a key at its line, an item where it starts, what is missing at what is around."""
+    """A key is found at its line, an item where it starts, what is missing at what is around it."""
     text = b"# head\nservices:\n- name: a\n  port: 80\n- &b\n  name: b\nlabels: {x/y: 1}\nmore: *b\n"
     source = read(text)
 

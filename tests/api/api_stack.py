@@ -1,0 +1,77 @@
+"""The real application over the real reconciler, a store in memory and the twin of the data plane."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from lb.dataplane.twin import TwinDataPlane
+from lb.reconcile.loop import Reconciler
+from lb.store import SqliteStore
+
+CLIENT_ADDRESS = "198.51.100.77"
+WEB = {
+    "name": "web",
+    "vip": "192.0.2.10",
+    "port": 80,
+    "protocol": "tcp",
+    "mode": "ipip",
+    "affinity": "flow",
+    "labels": {"team": "edge"},
+    "backends": [
+        {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled"},
+        {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled"},
+    ],
+}
+
+
+class Clock:
+    """Time that stands still unless it is set, in seconds since the epoch: at first 2030-03-17T17:46:40Z."""
+
+    def __init__(self) -> None:
+        self.now = 1_900_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Stack:
+    """All layers of one daemon, but for its server."""
+
+    clock: Clock
+    plane: TwinDataPlane
+    store: SqliteStore
+    reconciler: Reconciler
+    client: TestClient
+
+
+@contextmanager
+def running_stack() -> Iterator[Stack]:
+    """A started daemon with nothing configured, and a client that calls from CLIENT_ADDRESS."""
+    clock, plane, store = Clock(), TwinDataPlane(), SqliteStore(":memory:")
+    reconciler = Reconciler(store, plane, clock=clock)
+    reconciler.start()
+    app = create_app(reconciler)
+    yield Stack(
+        clock,
+        plane,
+        store,
+        reconciler,
+        TestClient(app, raise_server_exceptions=False, client=(CLIENT_ADDRESS, 40000)),
+    )
+    reconciler.stop()
+    store.close()
+
+
+def fill(client: TestClient) -> TestClient:
+    """One of everything: a service with two backends, entries of the operator and of a feed."""
+    client.post("/v1/services", json=WEB).raise_for_status()
+    client.post("/v1/blocklist", json={"prefix": "203.0.113.0/24"}).raise_for_status()
+    client.post(
+        "/v1/blocklist?feed=spam", content="192.0.2.9", headers={"Content-Type": "text/plain"}
+    ).raise_for_status()
+    client.post("/v1/allowlist", json={"prefix": "198.51.100.1"}).raise_for_status()
+    return client

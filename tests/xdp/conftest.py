@@ -1,0 +1,89 @@
+"""Real maps and programs for the packet path's tests; needs root and bcc, and skips with what is missing."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import rig as bench
+
+from lb.dataplane.build import import_bcc
+from lb.dataplane.kernel import ensure_bpffs
+from lb.dataplane.twin import SMALL
+from lb.errors import SluiceError
+
+HERE = Path(__file__).parent
+
+
+@cache
+def missing() -> str | None:
+    """What this machine lacks to load a program, in one sentence; None if nothing."""
+    if os.geteuid() != 0:
+        return "loading BPF programs needs root: run pytest as root"
+    try:
+        import_bcc()
+        ensure_bpffs(bench.BPFFS)
+    except SluiceError as error:
+        return str(error)
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs root, with the reason."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("root") and (reason := missing()):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def pin_root() -> Iterator[Path]:
+    """A directory in bpffs that is gone afterwards."""
+    with bench.pin_root() as root:
+        yield root
+
+
+@pytest.fixture(scope="session")
+def programs(pin_root: Path) -> bench.Programs:
+    """Small maps, and every program compiled over them so far."""
+    return bench.Programs(pin_root / "small", SMALL)
+
+
+@pytest.fixture(scope="session")
+def large_programs(pin_root: Path) -> bench.Programs:
+    """Maps with a flow table as large as that of a daemon."""
+    return bench.Programs(pin_root / "large", replace(SMALL, flow_slots=1 << 20))
+
+
+def _rig(plane: bench.RigDataPlane, programs: bench.Programs) -> Iterator[bench.Rig]:
+    programs.wipe()
+    made = bench.Rig(plane)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def rig(programs: bench.Programs) -> Iterator[bench.Rig]:
+    """A balancer with nothing configured; its program has every feature."""
+    yield from _rig(bench.RigDataPlane(programs), programs)
+
+
+@pytest.fixture
+def exact_rig(programs: bench.Programs) -> Iterator[bench.Rig]:
+    """A balancer whose program has only what is in use. Each new set of features takes seconds to compile."""
+    yield from _rig(bench.RigDataPlane(programs, exact=True), programs)
+
+
+@pytest.fixture
+def frags_rig(programs: bench.Programs) -> Iterator[bench.Rig]:
+    """A balancer for frames in several buffers."""
+    yield from _rig(bench.RigDataPlane(programs, frags=True), programs)
+
+
+@pytest.fixture
+def large_rig(large_programs: bench.Programs) -> Iterator[bench.Rig]:
+    """A balancer with a full-size flow table."""
+    yield from _rig(bench.RigDataPlane(large_programs), large_programs)
