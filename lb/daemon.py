@@ -38,7 +38,9 @@ class _PeerProtocol(H11Protocol):
         connection = transport.get_extra_info("socket")
         peer = None
         if connection is not None and connection.family == socket.AF_UNIX:
-            pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid, uid, gid = struct.unpack(
+                "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            )
             peer = {"pid": pid, "uid": uid, "gid": gid}
         app = self.app
 
@@ -76,7 +78,9 @@ def run(settings: ServeSettings) -> int:
     """
     _set_up_logging(settings.log_format)
     if os.geteuid() != 0 and not os.access(settings.pin_root.parent, os.W_OK):
-        raise SetupError("sluice serve needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a writable bpffs: run it as root")
+        raise SetupError(
+            "sluice serve needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a writable bpffs: run it as root"
+        )
     with _listening(settings) as sockets, contextlib.ExitStack() as stack:
         settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         store = SqliteStore(settings.state_dir / STATE_FILE)
@@ -100,7 +104,9 @@ def _apply_first(reconciler: Reconciler, path: Path) -> None:
     except OSError as error:
         raise InvalidError.one("", f"{path} cannot be read ({error.strerror}): see --config") from error
     reconciler.change(
-        lambda config: parse(text, now=reconciler.now(), have=config), actor="config", summary=f"first start, {path.name}"
+        lambda config: parse(text, now=reconciler.now(), have=config),
+        actor="config",
+        summary=f"first start, {path.name}",
     )
 
 
@@ -117,7 +123,7 @@ async def _serve(reconciler: Reconciler, sockets: list[socket.socket]) -> None:
     server = uvicorn.Server(config)
     # uvicorn's own handlers raise the signal again after shutdown; here it is the normal end.
     loop = asyncio.get_running_loop()
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
     log.info("ready: %s", ", ".join(str(s.getsockname()) for s in sockets))
@@ -159,7 +165,9 @@ def _tcp_socket(listen: str) -> socket.socket:
         raise SetupError(f"cannot listen on {listen} ({error}): write --listen ADDRESS:PORT") from error
     if not _is_loopback(listener):
         listener.close()
-        raise SetupError(f"--listen {listen} is not a loopback address: without TLS and tokens only loopback is served")
+        raise SetupError(
+            f"--listen {listen} is not a loopback address: without TLS and tokens only loopback is served"
+        )
     return listener
 
 
@@ -175,6 +183,6 @@ def detach(interface: str, pin_root: Path) -> None:
     except OSError as error:
         raise StoreError(f"the pins of {interface} cannot be removed ({error}): run it as root") from error
     if not found:
-        raise NotFoundError(f"nothing of sluice is attached to {interface}: there is no {pin_root / interface}")
-
-
+        raise NotFoundError(
+            f"nothing of sluice is attached to {interface}: there is no {pin_root / interface}"
+        )

@@ -23,15 +23,41 @@ class XdpMode(StrEnum):
 class TableSizes:
     """Capacity of each table; a change takes effect at the next start (the tables are then rebuilt beside)."""
 
-    flow_slots: int = field(default=1 << 20, metadata={"help": "flows remembered; a power of two; 16 bytes each"})
+    flow_slots: int = field(
+        default=1 << 20, metadata={"help": "flows remembered; a power of two; 16 bytes each"}
+    )
     services: int = field(default=4096, metadata={"help": "services"})
-    service_ports: int = field(default=65536, metadata={"help": "VIP, protocol and port combinations, a family"})
+    service_ports: int = field(
+        default=65536, metadata={"help": "VIP, protocol and port combinations, a family"}
+    )
     backends: int = field(default=65536, metadata={"help": "backend places; a service takes a power of two"})
-    rings: int = field(default=512, metadata={"help": "Maglev rings; 128 KiB each; equal backend sets share one"})
-    deny_hosts: int = field(default=3 << 19, metadata={"help": "IPv4 /24s that hold longer prefixes; 64 bytes each"})
-    deny_dense: int = field(default=4096, metadata={"help": "IPv4 /24s with over 15 longer prefixes; 512 bytes each"})
+    rings: int = field(
+        default=512, metadata={"help": "Maglev rings; 128 KiB each; equal backend sets share one"}
+    )
+    deny_hosts: int = field(
+        default=3 << 19, metadata={"help": "IPv4 /24s that hold longer prefixes; 64 bytes each"}
+    )
+    deny_dense: int = field(
+        default=4096, metadata={"help": "IPv4 /24s with over 15 longer prefixes; 512 bytes each"}
+    )
     deny_ipv6: int = field(default=1 << 20, metadata={"help": "IPv6 blocklist prefixes"})
     allow: int = field(default=1 << 16, metadata={"help": "allowlist prefixes, a family"})
+
+    def __post_init__(self) -> None:
+        """ValueError names the option that cannot be."""
+        if self.flow_slots < 4 or self.flow_slots & (self.flow_slots - 1):
+            below = 1 << max(2, self.flow_slots.bit_length() - 1)
+            raise ValueError(
+                f"--flow-slots {self.flow_slots} is no power of two: write {below} or {2 * below}"
+            )
+        for name, most in (
+            ("services", 1 << 16),
+            ("backends", 1 << 24),
+            ("deny_hosts", 1 << 24),
+            ("deny_dense", 1 << 24),
+        ):
+            if getattr(self, name) > most:
+                raise ValueError(f"--{name.replace('_', '-')} is at most {most}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A lab from `up` to `down`: in which order it is made, and how it is taken away whatever became of it."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +102,8 @@ def _clear(lab: Lab) -> None:
 
 
 def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise SetupError("namespaces and BPF need root: run this as root")
     missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
     if missing:
         raise SetupError(f"the lab needs more of the system: run `apt-get install {' '.join(missing)}`")

@@ -121,7 +121,10 @@ def serve(**options: Any) -> None:
 
     Every option is also read from SLUICE_*, such as SLUICE_XDP_MODE.
     """
-    sizes = TableSizes(**{size.name: options.pop(size.name) for size in fields(TableSizes)})
+    try:
+        sizes = TableSizes(**{size.name: options.pop(size.name) for size in fields(TableSizes)})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     xdp_mode = XdpMode(options.pop("xdp_mode"))
     settings = ServeSettings(**options, xdp_mode=xdp_mode, sizes=sizes)
 

@@ -1,5 +1,6 @@
 """What every command shares: where the daemon is, how to print, and the click classes and types."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -156,15 +157,10 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Go on only if the person agrees or said --yes."""
-    if yes:
+    """Ask whoever sits at a terminal; go on only if they agree or said --yes. A script is not asked."""
+    if yes or not sys.stdin.isatty():
         return
-    try:
-        agreed = click.confirm(question, err=True)
-    except click.Abort:
-        click.echo(err=True)  # the question has no line end yet
-        raise click.UsageError("this needs an answer: run it on a terminal, or give --yes") from None
-    if not agreed:
+    if not click.confirm(question, err=True):
         raise click.ClickException("nothing was changed")
 
 

@@ -36,8 +36,16 @@ class Build:
     def flags(self) -> list[str]:
         """Arguments for the compiler."""
         named = {name: int(name in self.features) for name in layout().features}
-        values = [f"-D{name}={value}ULL" if value >> 32 else f"-D{name}={value}U" for name, value in self.constants.items()]
-        return [f'-DPIN_DIR="{self.pins}"', *(f"-D{n}={v}" for n, v in named.items()), *values, "-Wno-macro-redefined"]
+        values = [
+            f"-D{name}={value}ULL" if value >> 32 else f"-D{name}={value}U"
+            for name, value in self.constants.items()
+        ]
+        return [
+            f'-DPIN_DIR="{self.pins}"',
+            *(f"-D{n}={v}" for n, v in named.items()),
+            *values,
+            "-Wno-macro-redefined",
+        ]
 
     def digest(self) -> str:
         """Names the program: the same digest, the same bytecode."""
@@ -62,29 +70,38 @@ class Program:
 
 
 def import_bcc() -> Any:
-    """bcc's BPF class; SetupError says what to install."""
+    """Bcc's BPF class; SetupError says what to install."""
     try:
         import bcc
     except ImportError as error:
-        raise SetupError(f"bcc cannot be imported ({error}): run make setup, or install python3-bpfcc") from error
+        raise SetupError(
+            f"bcc cannot be imported ({error}): run make setup, or install python3-bpfcc"
+        ) from error
     if not hasattr(bcc, "BPF"):
         raise SetupError(
             "the module bcc is another project's, of the same name on PyPI: uninstall it and install python3-bpfcc"
         )
     if headers.use() is None:
-        raise SetupError("no kernel headers to compile with: run make setup, or install linux-headers-$(uname -r)")
+        raise SetupError(
+            "no kernel headers to compile with: run make setup, or install linux-headers-$(uname -r)"
+        )
     return bcc.BPF
 
 
 def compile_program(build: Build) -> Program:
-    """Compile and load. The maps are made and pinned on first use. CompileError holds the compiler's or verifier's words."""
+    """Compile and load; the maps are made and pinned on first use.
+
+    CompileError holds the compiler's or the verifier's words.
+    """
     bpf_class = import_bcc()
     began = time.perf_counter()
     with _one_at_a_time, _stderr_kept() as words:
         try:
             compiled = bpf_class(text=join_source("sluice.c").encode(), cflags=build.flags())
         except Exception as error:  # bcc raises a bare Exception
-            raise CompileError(f"the XDP program does not compile: {_first_error(words())}", words()) from error
+            raise CompileError(
+                f"the XDP program does not compile: {_first_error(words())}", words()
+            ) from error
     code = compiled.dump_func(b"sluice")
     flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
     try:
@@ -104,7 +121,7 @@ def _first_error(text: str) -> str:
 
 @contextlib.contextmanager
 def _stderr_kept() -> Iterator[Any]:
-    """bcc's compiler writes to file descriptor 2, whatever Python's sys.stderr is."""
+    """Bcc's compiler writes to file descriptor 2, whatever Python's sys.stderr is."""
     with tempfile.TemporaryFile() as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)

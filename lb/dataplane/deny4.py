@@ -42,7 +42,9 @@ class Deny4:
         self._adopted = not self._cells.any()  # fresh memory holds what it should: nothing
         starts, room = self._runs & 0xFFFFFF, (self._runs >> 24) * _STEP
         used = np.flatnonzero(room)
-        self._line_room = Room(len(self._lines), list(zip(starts[used].tolist(), room[used].tolist(), strict=True)))
+        self._line_room = Room(
+            len(self._lines), list(zip(starts[used].tolist(), room[used].tolist(), strict=True))
+        )
         self._dense_room = Room(len(self._dense), [(n, 1) for n in sorted(self._dense_in_use())])
 
     def __len__(self) -> int:
@@ -124,7 +126,10 @@ class Deny4:
                 f"over {len(self._dense)} IPv4 /24s hold more than {_LINE_ROOM} longer prefixes each: "
                 "raise --deny-dense, or block the /24s as a whole"
             )
-        dense = [(int(at), blocks[int(i)]) for at, i in zip(taken, (i for i in order if int(i) in blocks), strict=True)]
+        dense = [
+            (int(at), blocks[int(i)])
+            for at, i in zip(taken, (i for i in order if int(i) in blocks), strict=True)
+        ]
         for (at, _), row in zip(dense, (n for n, i in enumerate(order) if int(i) in blocks), strict=True):
             rows[row, 1] = _DENSE << 24 | at
         runs, moved, ordinals, target = self._place(todo)
@@ -185,7 +190,11 @@ class Deny4:
             return False
         have = self._lines[int(self._flagged_lines(np.array([cell]))[0])]
         if have[1] >> 24 == _DENSE:
-            return block is not None and have[0] == line[0] and bool((self._dense[have[1] & 0xFFFFFF] == block).all())
+            return (
+                block is not None
+                and have[0] == line[0]
+                and bool((self._dense[have[1] & 0xFFFFFF] == block).all())
+            )
         return block is None and have[0] == line[0] and set(have[1:].tolist()) == set(line[1:].tolist())
 
     def _holds_many(self, cells: Ints, lines: Any, blocks: Any) -> npt.NDArray[np.bool_]:

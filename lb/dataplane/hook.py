@@ -57,7 +57,9 @@ class Hook:
             try:
                 libbpf.link_update(self._link_fd, program_fd)
             except OSError as error:
-                raise InterfaceError(f"the program on {self.interface} cannot be swapped: {error.strerror}") from error
+                raise InterfaceError(
+                    f"the program on {self.interface} cannot be swapped: {error.strerror}"
+                ) from error
         else:
             self._attach(program_fd, link, mode, replace_foreign=replace_foreign)
         fresh = self.directory / "program-new"
@@ -84,7 +86,9 @@ class Hook:
             if error and error.errno == errno.ENODEV:
                 raise InterfaceError(f"interface {self.interface} is not there any more") from error
             hint = "try --xdp-mode auto" if mode is XdpMode.NATIVE else "look at the kernel's log"
-            raise DataPlaneError(f"{self.interface} does not take the XDP program ({error}): {hint}") from error
+            raise DataPlaneError(
+                f"{self.interface} does not take the XDP program ({error}): {hint}"
+            ) from error
         libbpf.obj_pin(self._link_fd, self.directory / "link")
 
     def lost(self) -> None:
@@ -96,7 +100,9 @@ class Hook:
 
     def is_alive(self, link: Link | None) -> bool:
         """Whether the link still holds a program on that interface."""
-        return link is not None and self._link_fd >= 0 and libbpf.link_info(self._link_fd).ifindex == link.index
+        return (
+            link is not None and self._link_fd >= 0 and libbpf.link_info(self._link_fd).ifindex == link.index
+        )
 
 
 def describe_program(program_id: int) -> str:

@@ -35,7 +35,10 @@ class KernelDataPlane:
     def __init__(self, settings: ServeSettings, flow_key: bytes) -> None:
         self.sizes: TableSizes = settings.sizes
         self._settings = settings
-        self._key = (int.from_bytes(flow_key[:8], "little") | 1 << 63, int.from_bytes(flow_key[8:16], "little") | 1 << 63)
+        self._key = (
+            int.from_bytes(flow_key[:8], "little") | 1 << 63,
+            int.from_bytes(flow_key[8:16], "little") | 1 << 63,
+        )
         self._neighbours = Neighbours()
         self._lock = threading.RLock()
         self._hooks = {name: Hook(name, settings.pin_root) for name in settings.interfaces}
@@ -143,7 +146,9 @@ class KernelDataPlane:
                 hook.lost() if name in self._in_force else None
                 hook.adopt(link)
             if self._in_force.get(name) is not program or not hook.is_alive(link):
-                hook.put(program.fd, link, self._settings.xdp_mode, replace_foreign=self._settings.replace_foreign)
+                hook.put(
+                    program.fd, link, self._settings.xdp_mode, replace_foreign=self._settings.replace_foreign
+                )
                 log.info("program %s attached to %s", program.info.name, name)
             self._in_force[name] = program
         self._forget_old()
@@ -219,7 +224,13 @@ class KernelDataPlane:
             attached = name in self._in_force and hook.is_alive(link)
             states.append(
                 InterfaceState(
-                    name, link.index, link.mac.hex(":"), link.mtu, attached, link.xdp_mode, link.xdp_program_id
+                    name,
+                    link.index,
+                    link.mac.hex(":"),
+                    link.mtu,
+                    attached,
+                    link.xdp_mode,
+                    link.xdp_program_id,
                 )
             )
         return states

@@ -103,11 +103,9 @@ def open_tables(pins: Path, sizes: TableSizes) -> Tables:
     entries = capacities(sizes)
     fds = {name: libbpf.obj_get(pins / name) for name in entries}
     buffers: dict[str, Any] = {name: _mapped(fds[name], array_bytes(name, sizes)) for name in ARRAY_NAMES}
-    return Tables(
-        arrays=arrays_over(buffers, sizes),
-        **{name: KernelTable(name, fds[name], entries[name]) for name in TABLE_STRUCTS},
-        **{name: KernelCounters(name, fds[name], entries[name]) for name in COUNTER_STRUCTS},  # type: ignore[arg-type]
-    )
+    maps: dict[str, Any] = {name: KernelTable(name, fds[name], entries[name]) for name in TABLE_STRUCTS}
+    maps |= {name: KernelCounters(name, fds[name], entries[name]) for name in COUNTER_STRUCTS}
+    return Tables(arrays=arrays_over(buffers, sizes), **maps)
 
 
 def _mapped(fd: int, size: int) -> mmap.mmap:

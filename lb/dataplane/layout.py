@@ -69,7 +69,9 @@ def read_layout(directory: Path = XDP_DIR) -> Layout:
         for number, name, action, sentence in _VERDICT.findall(text["verdicts.h"])
     )
     digest = hashlib.sha256("\0".join(" ".join(code[n].split()) for n in ("types.h", "maps.h")).encode())
-    return Layout(structs, constants, dict(_FEATURE.findall(text["config.h"])), verdicts, digest.hexdigest()[:12])
+    return Layout(
+        structs, constants, dict(_FEATURE.findall(text["config.h"])), verdicts, digest.hexdigest()[:12]
+    )
 
 
 def _dtype(

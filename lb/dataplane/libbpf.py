@@ -95,12 +95,17 @@ class _ProgInfo(ctypes.Structure):
 
 class _LinkInfo(ctypes.Structure):
     # What follows is a union of eight-byte alignment, of which XDP uses the first word.
-    _fields_ = [(n, c_uint32) for n in ("type", "id", "prog_id", "pad", "ifindex")] + [("more", c_uint32 * 11)]
+    _fields_ = [(n, c_uint32) for n in ("type", "id", "prog_id", "pad", "ifindex")] + [
+        ("more", c_uint32 * 11)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """What the kernel says of a loaded program. instructions: after the verifier's rewriting; jited_bytes: machine code."""
+    """What the kernel says of a loaded program.
+
+    instructions: after the verifier's rewriting; jited_bytes: machine code.
+    """
 
     id: int
     name: str
@@ -171,7 +176,9 @@ def prog_info(fd: int) -> ProgramInfo:
     info = _ProgInfo()
     size = c_uint32(ctypes.sizeof(info))
     _check(_lib().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "program info")
-    return ProgramInfo(info.id, info.name.decode(errors="replace"), info.xlated_prog_len // 8, info.jited_prog_len)
+    return ProgramInfo(
+        info.id, info.name.decode(errors="replace"), info.xlated_prog_len // 8, info.jited_prog_len
+    )
 
 
 def link_info(fd: int) -> LinkInfo:
@@ -253,4 +260,3 @@ def test_run(prog_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes]:
 def possible_cpus() -> int:
     """How many copies a per-CPU map holds."""
     return _check(_lib().libbpf_num_possible_cpus(), "possible cpus")
-

@@ -1,8 +1,8 @@
 """The way to a backend, from the kernel's route and neighbour tables by netlink, kept fresh by its events.
 
-Routes are read from the main table and matched here, longest prefix and then lowest metric first; policy routing is not
-followed. A neighbour that is not known, or has gone stale, is asked for by the kernel itself (NTF_USE), so that ARP and NDP
-stay its business; XDP sends behind its back, and it would never ask again on its own.
+Routes are read from the main table and matched here, longest prefix and then lowest metric first; policy
+routing is not followed. A neighbour that is not known, or has gone stale, is asked for by the kernel itself
+(NTF_USE), so that ARP and NDP stay its business; XDP sends behind its back, and it would never ask again alone.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def read_links(ip: Any) -> dict[str, Link]:
             mtu=message.get_attr("IFLA_MTU") or 0,
             up=bool(message["flags"] & 1),
             xdp_program_id=program,
-            xdp_mode=_XDP_MODES.get(mode, "none"),
+            xdp_mode=_XDP_MODES.get(str(mode), "none"),
         )
     return links
 
@@ -110,7 +110,9 @@ class Neighbours:
                     found.update(self._of_family(some, family, links))
         return found
 
-    def _of_family(self, addresses: list[bytes], family: int, links: Mapping[int, Link]) -> dict[bytes, NextHop]:
+    def _of_family(
+        self, addresses: list[bytes], family: int, links: Mapping[int, Link]
+    ) -> dict[bytes, NextHop]:
         routes = self._routes(family)
         states = self._read_neighbours(family)
         found = {}
@@ -123,7 +125,9 @@ class Neighbours:
             mac = self._known.get((link.index, target))
             if mac is None or states.get((link.index, target), _NUD_STALE) & _NUD_STALE:
                 self._ask(family, link.index, target)
-            found[address] = NextHop(link.name, link.index, link.mac, mac, link.mtu, route.gateway is not None)
+            found[address] = NextHop(
+                link.name, link.index, link.mac, mac, link.mtu, route.gateway is not None
+            )
         return found
 
     def _read_neighbours(self, family: int) -> dict[tuple[int, bytes], int]:
@@ -156,7 +160,11 @@ class Neighbours:
             destination = message.get_attr("RTA_DST")
             network = int.from_bytes(_packed(destination), "big") >> (width - length) if destination else 0
             route = _Route(
-                network, length, message.get_attr("RTA_PRIORITY") or 0, oif, _packed(gateway) if gateway else None
+                network,
+                length,
+                message.get_attr("RTA_PRIORITY") or 0,
+                oif,
+                _packed(gateway) if gateway else None,
             )
             old = routes.setdefault(length, {}).get(network)
             if old is None or route.metric < old.metric:
@@ -173,7 +181,9 @@ class Neighbours:
                 flags=_NTF_USE,
                 state=_NUD_NONE,
             )
-        except Exception as error:  # pyroute2 raises its own kinds; the address stays unresolved, and is asked for again
+        except (
+            Exception
+        ) as error:  # pyroute2 raises its own kinds; the address stays unresolved, and is asked for again
             log.debug("could not ask for %s: %s", socket.inet_ntop(family, address), error)
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -192,7 +202,9 @@ class Neighbours:
                 if not events.recv(65536):
                     return
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # an overrun loses messages; that something changed is still true
+                if (
+                    error.errno != errno.ENOBUFS
+                ):  # an overrun loses messages; that something changed is still true
                     return
             if timer is None or not timer.is_alive():
                 timer = threading.Timer(SETTLE_SECONDS, self._call)

@@ -150,4 +150,3 @@ class TwinDataPlane:
 
     def close(self) -> None:
         """Nothing to let go of."""
-

@@ -120,8 +120,8 @@ def read_entries(
     """Many entries, each a mapping with the keys of that kind of input, or just the text of a prefix.
 
     at: the JSON pointer of items, for the faults. drop_expired: an expires_at in the past is no fault; that
-    entry is left out. InvalidError names every fault, up to FAULTS_SHOWN; a prefix given twice is one if the
-    two say different things.
+    entry is left out. InvalidError names every fault, up to FAULTS_SHOWN; and once each entry is right by
+    itself, each prefix that is given twice and says different things.
     """
     reader = _Reader(kind, items, now=now, at=at, drop_expired=drop_expired)
     layer = reader.layer()
@@ -167,12 +167,13 @@ class _Reader:
             self._fault(place, step, sentence)
 
         ids = np.array(numbers, np.int64)
+        sound = not self.faults
         columns = {}
         for family in FAMILIES:
             keys, places = parsed.keys[family], parsed.places[family]
             kept = ids[places] != _OVER
             columns[family] = Column.of(keys[kept], ids[places[kept]].astype(np.uint32))
-            if not self.faults and len(columns[family]) < kept.sum():
+            if sound and len(columns[family]) < kept.sum():
                 self._refuse_contradictions(keys[kept], places[kept], ids)
         return Layer(columns, tuple(self._numbers))
 

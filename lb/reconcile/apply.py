@@ -1,5 +1,6 @@
 """Plans into memory, in the order make before break: what is new stands complete before anything points to it, and what
-is old is taken away when nothing does."""
+is old is taken away when nothing does.
+"""
 
 from collections.abc import Mapping
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.room import Room
-from lb.dataplane.tables import Array, U16
+from lb.dataplane.tables import U16, Array
 from lb.errors import CapacityError
 from lb.model import AdminState, Affinity, Backend, Mode, Protocol, Service
 from lb.reconcile.ring import SLOTS, build_ring
@@ -56,7 +56,7 @@ class ServicePlan:
 
     @property
     def value(self) -> tuple[int, int, int, int]:
-        """struct service."""
+        """Struct service."""
         flags = _C["SERVICE_L2"] if self.service.mode is Mode.L2 else 0
         flags |= _C["SERVICE_SOURCE_AFFINITY"] if self.service.affinity is Affinity.SOURCE else 0
         return self.start, self.number, flags, self.room

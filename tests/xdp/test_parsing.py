@@ -223,7 +223,6 @@ def test_frame_cut_at_every_byte_is_dropped(rig: Rig, name: str) -> None:
     """An IP packet that the frame does not hold whole is dropped, wherever it ends, on whichever list it is."""
     rig.apply(services=SERVICES)
     whole = bytes(WHOLE[name])
-    # A VLAN tag that is not there announces nothing: a frame may end behind any ethertype it names.
     cuts = range(14, len(whole))
 
     assert {rig.verdict(whole[:cut]) for cut in cuts} == {"DROP_TRUNCATED"}
@@ -241,16 +240,16 @@ def _shortened(whole: bytes, length: int) -> bytes:
 
 
 SHORTENED = {
-    # name: bytes before the transport header, the least that has a port, the verdict from there on
-    "tcp4": (34, 54, "TX_IPIP"),
-    "udp4": (34, 42, "TX_IPIP"),
-    "tcp4 with options": (74, 94, "TX_IPIP"),
-    "tcp6": (54, 74, "TX_IPIP"),
-    "udp6": (54, 62, "TX_IPIP"),
-    "hop-by-hop, tcp6": (62, 82, "TX_IPIP"),
-    "routing, destination options, udp6": (70, 78, "TX_IPIP"),
-    "AH, tcp6": (78, 98, "TX_IPIP"),
-    "fragment header, udp6": (62, 70, "DROP_FRAGMENT"),
+    # name: how many bytes hold the transport header whole, and the verdict from there on
+    "tcp4": (54, "TX_IPIP"),
+    "udp4": (42, "TX_IPIP"),
+    "tcp4 with options": (94, "TX_IPIP"),
+    "tcp6": (74, "TX_IPIP"),
+    "udp6": (62, "TX_IPIP"),
+    "hop-by-hop, tcp6": (82, "TX_IPIP"),
+    "routing, destination options, udp6": (78, "TX_IPIP"),
+    "AH, tcp6": (98, "TX_IPIP"),
+    "fragment header, udp6": (70, "DROP_FRAGMENT"),
 }
 
 
@@ -260,7 +259,7 @@ def test_packet_that_ends_early_by_its_own_length(rig: Rig, name: str, padding: 
     """A header that the packet's length cuts is dropped, though the frame holds more bytes: padding is no header."""
     rig.apply(services=SERVICES)
     whole = bytes(WHOLE[name])
-    _, enough, verdict = SHORTENED[name]
+    enough, verdict = SHORTENED[name]
     least = 14 + 4 * (whole[14] & 15) if whole[12:14] == b"\x08\x00" else 54
 
     for length in range(least, len(whole) + 1):
