@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import build
 import place
 import processes
 from place import Lab, Started
+from pyroute2.netlink.exceptions import NetlinkError
 from signals import undisturbed
 from topology import Role
 
@@ -35,7 +37,7 @@ def up(name: str, config: str = "default", *, daemon: bool = True, document: boo
             _clear(lab)
             lab.data.mkdir(parents=True)
             place.record(lab, [])
-            build.build(lab.names, configuration)
+            _build(lab)
             if daemon:
                 start_daemon(lab)
             for host, what, words, log in backends.commands(configuration, lab.data):
@@ -65,6 +67,15 @@ def start_daemon(lab: Lab) -> processes.Process:
     """Start the daemon, for the first time or again; does not wait for it. SetupError if not installed."""
     words = balancer.command(lab.names, lab.socket, lab.state_dir)
     return _start(lab, "daemon", (Role.BALANCER, 1), words, lab.daemon_log)
+
+
+def _build(lab: Lab) -> None:
+    try:
+        build.build(lab.names, lab.configuration)
+    except (NetlinkError, subprocess.CalledProcessError) as error:
+        raise SetupError(
+            f"this machine refuses a part of the lab, which needs veth and bridge: {error}"
+        ) from error
 
 
 def _start(

@@ -40,8 +40,13 @@ def start(namespace: str, words: Sequence[str], log: Path) -> Process:
     ]
     # A session of its own: Ctrl-C in our terminal is not meant for it.
     pid = os.posix_spawnp(nsenter[0], nsenter, os.environ, file_actions=files, setsid=True)
+    return find(pid) or Process(pid, started=-1)  # it has ended already
+
+
+def find(pid: int) -> Process | None:
+    """The process that has this pid now; None if there is none, or only its zombie."""
     started = _start_time(pid)
-    return Process(pid, started if started is not None else -1)
+    return None if started is None else Process(pid, started)
 
 
 def end(processes: Iterable[Process]) -> None:
@@ -58,19 +63,20 @@ def end(processes: Iterable[Process]) -> None:
 
 
 def end_inside(namespaces: Iterable[str]) -> None:
-    """End every process that is inside one of these namespaces, ourselves excepted."""
-    wanted = set()
-    for namespace in namespaces:
-        with contextlib.suppress(FileNotFoundError):
-            status = (inside.NAMESPACES / namespace).stat()
-            wanted.add((status.st_dev, status.st_ino))
+    """End every process that is inside one of these namespaces, unless it is our own."""
+    wanted = {_inode(inside.NAMESPACES / namespace) for namespace in namespaces} - {
+        None,
+        _namespace_of(os.getpid()),
+    }
     with contextlib.ExitStack() as stack:
         handles = []
         for pid in _pids():
+            if _namespace_of(pid) not in wanted:
+                continue
             with contextlib.suppress(ProcessLookupError):
                 handle = os.pidfd_open(pid)
                 stack.callback(os.close, handle)
-                if pid != os.getpid() and _namespace_of(pid) in wanted:
+                if _namespace_of(pid) in wanted:
                     handles.append(handle)
         _end_all(handles)
 
@@ -117,8 +123,13 @@ def _start_time(pid: int) -> int | None:
 
 
 def _namespace_of(pid: int) -> tuple[int, int] | None:
+    return _inode(Path(f"/proc/{pid}/ns/net"))
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    """What tells one namespace from another; None if it is gone."""
     try:
-        status = Path(f"/proc/{pid}/ns/net").stat()
-    except OSError:  # it ended, or is a zombie
+        status = path.stat()
+    except OSError:
         return None
     return status.st_dev, status.st_ino

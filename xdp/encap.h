@@ -9,7 +9,8 @@ static __always_inline u32 encap_spread(const struct packet *p)
 {
 	u32 source = p->family == 4 ? p->source4 : p->source6[0] ^ p->source6[1] ^ p->source6[2] ^ p->source6[3];
 
-	return (source ^ (u32)p->source_port << 16 ^ p->source_port) * 0x9e3779b1U >> 16;
+	/* The top bits of a 64-bit product: every bit of source and port reaches even the lowest of the sixteen. */
+	return (source ^ (u32)p->source_port << 16 ^ p->source_port) * 0x9e3779b97f4a7c15ULL >> 48;
 }
 
 static __always_inline void write_outer4(struct iphdr *outer, const struct packet *p, const struct backend *backend)

@@ -23,7 +23,8 @@ from lb.settings import ServeSettings, TableSizes
 log = logging.getLogger("sluice.dataplane")
 
 STANDBY = frozenset({"HAVE_DENY4", "HAVE_DENY6", "HAVE_ALLOW"})
-"""What may be needed within milliseconds: a program that has it is kept ready beside the one in force."""
+"""What may be needed within milliseconds. A program that is compiled anew has it at first; once it is trimmed to what
+is in use, the larger one stays loaded beside it."""
 _FRAGS_MTU = 3000
 """From this MTU on, frames may not lie in one page: the program is built for several buffers."""
 _CLOCK_MONOTONIC_COARSE = 6
@@ -122,17 +123,14 @@ class KernelDataPlane:
         with self._lock:
             enough = wish.features <= self._wish.features and wish.constants == self._wish.constants
             if not (enough and self._in_force and (not exactly or wish == self._wish)):
-                # More than was asked for, where that is at hand, is in force at once.
-                ready = ProgramWish(wish.features | STANDBY, wish.constants)
+                ready = with_standby(wish)
                 links = self._neighbours.links()
                 ours = [links[name] for name in self._hooks if name in links]
-                for candidate in (wish,) if exactly else (wish, ready):
-                    if all(self._at_hand(link, candidate) for link in ours):
-                        wish = candidate
-                        break
+                if not exactly and not all(self._at_hand(link, wish) for link in ours):
+                    wish = ready
                 self._wish = wish
                 self._attach(links)
-                self._keep_ready(links)
+                self._keep_ready()
 
     def _attach(self, links: Mapping[str, Link]) -> None:
         for name, hook in self._hooks.items():
@@ -158,25 +156,27 @@ class KernelDataPlane:
     def _forget_old(self) -> None:
         """Unload programs that are neither in force nor kept ready."""
         keep = {id(program) for program in self._in_force.values()}
+        ready = with_standby(self._wish).features
         for key, program in list(self._programs.items()):
-            if id(program) not in keep and not program.build.features >= STANDBY:
+            if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} != ready:
                 os.close(program.fd)
                 del self._programs[key]
 
-    def _keep_ready(self, links: Mapping[str, Link]) -> None:
+    def prepare(self, wish: ProgramWish) -> None:
+        """See DataPlane."""
+        for link in self._neighbours.links().values():
+            if link.name in self._hooks:
+                self._program(link, wish)
+
+    def _keep_ready(self) -> None:
         """Compile, in the background, what an operator may need at once."""
-        wish = ProgramWish(self._wish.features | STANDBY, self._wish.constants)
+        wish = with_standby(self._wish)
 
         def prepare() -> None:
-            for name in self._hooks:
-                link = links.get(name)
-                with contextlib.suppress(SluiceError):
-                    if link is not None:
-                        build = self._build(link, wish)
-                        if (build.name, name) not in self._programs:
-                            self._programs[build.name, name] = compile_program(build)
+            with contextlib.suppress(SluiceError):
+                self.prepare(wish)
 
-        if not wish.features <= self._wish.features:
+        if wish != self._wish:
             threading.Thread(target=prepare, name="standby", daemon=True).start()
 
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
@@ -256,6 +256,11 @@ class KernelDataPlane:
     def close(self) -> None:
         """See DataPlane."""
         self._neighbours.close()
+
+
+def with_standby(wish: ProgramWish) -> ProgramWish:
+    """The wish, and what may be needed within milliseconds."""
+    return ProgramWish(wish.features | STANDBY, wish.constants)
 
 
 def ensure_bpffs(path: Path) -> None:

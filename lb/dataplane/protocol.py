@@ -74,6 +74,9 @@ class DataPlane(Protocol):
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """Return when the program in force can do what is wished, and (exactly) no more. CompileError: the old one stays."""
 
+    def prepare(self, wish: ProgramWish) -> None:
+        """Compile what a later `require` will ask for; takes seconds, and changes nothing that is in force."""
+
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
         """The way to each packed address; one without a route is left out. Starts resolving what is unknown."""
 

@@ -112,6 +112,9 @@ class TwinDataPlane:
         if not self.wishes or exactly or not wish.features <= self.wishes[-1].features:
             self.wishes.append(wish)
 
+    def prepare(self, wish: ProgramWish) -> None:
+        """There is nothing to compile."""
+
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
         """A made-up way to each address."""
         return {

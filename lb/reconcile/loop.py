@@ -21,7 +21,7 @@ from lb.store import RevisionInfo, Store
 
 log = logging.getLogger("sluice.reconcile")
 
-TRIM_AFTER_SECONDS = 30.0
+TRIM_AFTER_SECONDS = 10.0
 """How long a feature must have been out of use before the program is built without it."""
 
 
@@ -112,6 +112,7 @@ class Reconciler:
             config = edit(self._desired.config)
             if config is self._desired.config or config == self._desired.config:
                 return self._desired
+            self._check_attached()
             began = time.perf_counter()
             plans = self._plan(config, self._plans)
             before = self._desired
@@ -130,6 +131,13 @@ class Reconciler:
         with self._wake:
             self._wake.notify()
         return self._desired
+
+    def _check_attached(self) -> None:
+        """DataPlaneError if no interface is served: a change could not be put in force."""
+        states = self._dataplane.interfaces()
+        if not any(state.attached for state in states):
+            names = ", ".join(state.name for state in states)
+            raise DataPlaneError(f"the data plane is not attached to {names}, and nothing was changed: see /readyz")
 
     def check(self, edit: Callable[[Config], Config]) -> tuple[Config, Config]:
         """A dry run: the present config and the one that edit would make, planned but not stored or applied."""
@@ -218,6 +226,8 @@ class Reconciler:
             try:
                 with self._lock:
                     self._follow_once(hops_changed)
+                if time.monotonic() - self._changed_at >= TRIM_AFTER_SECONDS:
+                    self._trim()
             except SluiceError as error:
                 log.error("the maps could not be brought up to date: %s", error)
 
@@ -226,9 +236,17 @@ class Reconciler:
         moved = hops_changed and self._refresh_hops(config)
         if moved or self._failure or self._plans.until <= self._clock():
             self._apply(config, self._plans, self._plan(config, self._plans), all_rows=True)
-        if time.monotonic() - self._changed_at >= TRIM_AFTER_SECONDS:
-            wish = program_wish(config, self._plans, self._hops.values(), self._interfaces())
-            self._dataplane.require(wish, exactly=True)
+
+    def _trim(self) -> None:
+        """Take what nothing uses out of the program. It is compiled before the lock is taken: changes go on."""
+        wish = self._wish()
+        self._dataplane.prepare(wish)
+        with self._lock:
+            if wish == self._wish():
+                self._dataplane.require(wish, exactly=True)
+
+    def _wish(self) -> ProgramWish:
+        return program_wish(self._desired.config, self._plans, self._hops.values(), self._interfaces())
 
     def _pause(self) -> float:
         """How long nothing can be due."""

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
 
 import balancer
 import lifecycle
+import processes
 from place import RUN_ROOT, Lab
 from topology import Role
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 PREFIX = "e2e-"
 LAB_NAME = f"{PREFIX}{os.getpid()}"
 """Two runs of the tests at once do not meet."""
@@ -40,7 +40,7 @@ def as_root() -> None:
 def left_by_killed_runs() -> list[str]:
     """The labs of runs whose process is gone."""
     names = [path.name for path in RUN_ROOT.glob(f"{PREFIX}*")]
-    return [name for name in names if not Path("/proc", name.split("-")[1]).exists()]
+    return [name for name in names if not processes.find(int(name.split("-")[1]))]
 
 
 @pytest.fixture(scope="session")

@@ -15,14 +15,14 @@ import lifecycle
 import place
 import processes
 import pytest
-from conftest import CHECKOUT, LAB_NAME
 from place import Lab
+from rerun import CHECKOUT
 from topology import Role
 
 from lb.errors import NotFoundError
 
 LAB = [sys.executable, str(CHECKOUT / "netns-lab" / "lab.py")]
-NAME = f"{LAB_NAME}-ends"
+NAME = f"e2e-{os.getpid()}-ends"
 PATIENCE_SECONDS = 60.0
 
 
@@ -131,17 +131,17 @@ def test_other_labs_are_not_touched(lab: Lab, name: str) -> None:
     assert {entry.what for entry in running(lab)} == {"daemon", "nginx", "echo"}
 
 
-def test_process_of_another_start_time_is_spared(tmp_path: Path) -> None:
+def test_process_of_another_start_time_is_spared() -> None:
     """A pid that belongs to a process started at another time is not ours: it is left alone."""
     with subprocess.Popen(["sleep", "60"]) as child:
-        fields = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        started = int(fields[19])
+        process = processes.find(child.pid)
+        assert process is not None
 
-        processes.end([processes.Process(child.pid, started + 1)])
-        assert child.poll() is None
+        processes.end([processes.Process(process.pid, process.started + 1)])
+        assert process.is_running()
 
-        processes.end([processes.Process(child.pid, started)])
-        assert not Path(f"/proc/{child.pid}").exists()
+        processes.end([process])
+        assert not process.is_running()
 
 
 def test_exec_passes_the_exit_code_on(lab: Lab) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import inside
 import pytest
-from conftest import CHECKOUT, LAB_NAME
 from place import Lab
 from pyroute2 import IPRoute
+from rerun import CHECKOUT
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import rdpcap
@@ -50,7 +50,7 @@ def test_capture_shows_what_is_on_the_cable(
     add_service("web", vips[4], "tcp", 80, mode=mode, weights=(1, 0, 0))
     saved = tmp_path / "cable.pcap"
     match = "ip proto 4" if mode == "ipip" else f"dst host {vips[4]}"
-    words = [LAB, "capture", "--name", LAB_NAME, "backend", "1", "-c", "1", "-w", str(saved), match]
+    words = [LAB, "capture", "--name", lab.name, "backend", "1", "-c", "1", "-w", str(saved), match]
     capture = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
     assert capture.stderr is not None
     while "listening on" not in capture.stderr.readline():

@@ -1,8 +1,10 @@
 """The packet path under test: real maps and programs, filled by the real control plane, run frame by frame."""
 
 import contextlib
+import ctypes
 import os
 import shutil
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -175,6 +177,24 @@ def next_hop_mac(address: str) -> bytes:
     return b"\x02\x10" + ip_address(address).packed[-4:]
 
 
+def _test_run(fd: int, frame: bytes, metadata: int) -> tuple[int, bytes]:
+    """A test run with a context: metadata lies in the headroom, which is that much smaller."""
+    context = struct.pack("=6I", metadata, metadata + len(frame), 0, 0, 0, 0)  # struct xdp_md
+    data, out = bytes(metadata) + frame, ctypes.create_string_buffer(len(frame) + 512)
+    opts = libbpf._TestRunOpts(
+        sz=ctypes.sizeof(libbpf._TestRunOpts),
+        data_in=ctypes.cast(data, ctypes.c_void_p),
+        data_size_in=len(data),
+        data_out=ctypes.cast(out, ctypes.c_void_p),
+        data_size_out=len(out),
+        ctx_in=ctypes.cast(context, ctypes.c_void_p),
+        ctx_size_in=len(context),
+        repeat=1,
+    )
+    libbpf._check(libbpf._lib().bpf_prog_test_run_opts(fd, ctypes.byref(opts)), "test run")
+    return int(opts.retval), out.raw[metadata : opts.data_size_out]
+
+
 class Rig:
     """A balancer on the bench: say what is wanted, run a frame, see what became of it."""
 
@@ -241,14 +261,15 @@ class Rig:
 
         return self.reconciler.hits([Prefix.parse(prefix)], allow=allow)[0]
 
-    def run(self, frame: Any) -> Outcome:
+    def run(self, frame: Any, *, metadata: int = 0) -> Outcome:
         """Run one frame, and prove that it was counted: once, by one verdict, with its length as it came.
 
-        frame is bytes or a scapy packet. What is passed or dropped must have been left as it was.
+        frame is bytes or a scapy packet; metadata: bytes of headroom that the driver has used up, a multiple of 4.
+        What is passed or dropped must have been left as it was.
         """
         data = bytes(frame)
         before = self._verdicts()
-        action, out = libbpf.test_run(self.program.fd, data)
+        action, out = _test_run(self.program.fd, data, metadata) if metadata else libbpf.test_run(self.program.fd, data)
         packets, octets = self._verdicts() - before
         counted = np.flatnonzero(packets)
 

@@ -25,8 +25,7 @@ NETWORKS = [ip_network(text, strict=False) for text in PREFIXES4 + PREFIXES6]
 
 def inside(prefix: Network) -> set[str]:
     """The first address, the last, and one between."""
-    middle = int(prefix.network_address) + prefix.num_addresses // 2
-    return {str(prefix[0]), str(prefix[-1]), str(ip_address(middle) if prefix.version == 4 else prefix[middle - int(prefix[0])])}
+    return {str(prefix[0]), str(prefix[-1]), str(prefix[prefix.num_addresses // 2])}
 
 
 def beside(prefix: Network) -> set[str]:
