@@ -29,9 +29,23 @@ static __always_inline u32 flow_class(const struct packet *p)
 	return p->protocol == IPPROTO_UDP ? FLOW_UDP : 0;
 }
 
+/* Seconds since a flow was seen. Below zero where another CPU stamped it with a second that this packet, whose clock
+ * was read before, has not reached: as fresh as can be. */
+static __always_inline s64 flow_age(u64 state, u64 now_s)
+{
+	return now_s - (state >> 32);
+}
+
 static __always_inline bool is_idle(u64 state, u64 now_s)
 {
-	return now_s - (state >> 32) > (state & FLOW_UDP ? UDP_IDLE_S : TCP_IDLE_S);
+	return flow_age(state, now_s) > (state & FLOW_UDP ? UDP_IDLE_S : TCP_IDLE_S);
+}
+
+/* A place means something within its service's block alone: a flow of another service (an exact port was put over any
+ * port, a service took the VIP of one removed) is not known. */
+static __always_inline bool is_of_service(u64 state, const struct service *service)
+{
+	return (state >> 16 & 0xffff) == service->number;
 }
 
 static __always_inline struct flow *flow_find(struct flow_bucket *bucket, u64 tag)
@@ -62,7 +76,7 @@ static __always_inline struct flow *flow_victim(struct flow_bucket *bucket, u64 
 		if (!flow->tag_backend || is_idle(state, now_s))
 			return flow;
 		if (state & FLOW_ESTABLISHED) {
-			if (now_s - seen_s <= FLOW_PROTECT_S)
+			if (flow_age(state, now_s) <= FLOW_PROTECT_S)
 				continue;
 			rank = seen_s | 1ULL << 32;
 		} else {

@@ -59,8 +59,8 @@ static __always_inline int select_backend(struct packet *p, const struct service
 	if (!bucket)
 		return DROP_INTERNAL;
 	flow = flow_find(bucket, tag);
-	if (flow && !is_opening(p)) {
-		state = flow->state;
+	state = flow ? flow->state : 0;
+	if (flow && is_of_service(state, service) && !is_opening(p)) {
 		p->backend = place_of(service, flow->tag_backend & 0xffff);
 		*chosen = find_backend(p->backend);
 		if (*chosen && (*chosen)->state & BACKEND_ACTIVE && !is_idle(state, now_s)) {
@@ -79,8 +79,10 @@ static __always_inline int select_backend(struct packet *p, const struct service
 	*chosen = find_backend(p->backend);
 	if (!*chosen)
 		return DROP_INTERNAL;
-	if (p->tcp_flags & TCP_RST)
+	if (p->tcp_flags & TCP_RST) {
+		count_miss(false, true);
 		return CONTINUE;
+	}
 	evicted = false;
 	if (!flow) {
 		flow = flow_victim(bucket, now_s);

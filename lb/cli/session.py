@@ -156,9 +156,14 @@ class Named(click.ParamType[str]):
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
+def at_terminal() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty()
+
+
 def confirm(question: str, yes: bool) -> None:
     """Ask whoever sits at a terminal; go on only if they agree or said --yes. A script is not asked."""
-    if yes or not sys.stdin.isatty():
+    if yes or not at_terminal():
         return
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was changed")

@@ -200,6 +200,7 @@ class Service(BaseModel):
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=32, description="free key and value pairs"
     )
+    health_check: None = Field(None, description="none in this version: every backend counts as healthy")
     backends: tuple[Backend, ...] = Field((), max_length=BACKENDS_MAX)
 
     @model_validator(mode="after")

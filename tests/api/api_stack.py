@@ -20,6 +20,7 @@ WEB = {
     "mode": "ipip",
     "affinity": "flow",
     "labels": {"team": "edge"},
+    "health_check": None,
     "backends": [
         {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled"},
         {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled"},

@@ -13,7 +13,7 @@ def test_a_service_that_was_posted_is_answered_whole_and_can_be_read(client: Tes
     """POST fills in defaults, says where the service is, and GET gives the same with the same ETag."""
     made = client.post("/v1/services", json=DNS)
 
-    expected = {**DNS, "mode": "ipip", "affinity": "flow", "labels": {}, "backends": []}
+    expected = {**DNS, "mode": "ipip", "affinity": "flow", "labels": {}, "health_check": None, "backends": []}
     assert made.status_code == 201
     assert made.json() == expected
     assert made.headers["location"] == "/v1/services/dns"

@@ -12,7 +12,7 @@ import httpx
 import inside
 import pytest
 import xdpload
-from pyroute2 import netns
+from pyroute2 import IPRoute, netns
 from rerun import CHECKOUT
 
 SLUICE = str(CHECKOUT / ".venv" / "bin" / "sluice")
@@ -36,7 +36,7 @@ class Machine:
         """Give it the cable."""
 
         def lay() -> None:
-            with xdpload.IPRoute() as route:
+            with IPRoute() as route:
                 route.link("add", ifname=self.interface, kind="veth", peer={"ifname": f"{self.interface}p"})
                 for name in (self.interface, f"{self.interface}p"):
                     route.link("set", index=route.link_lookup(ifname=name)[0], state="up")

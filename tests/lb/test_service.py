@@ -28,6 +28,7 @@ def test_defaults() -> None:
         "mode": "ipip",
         "affinity": "flow",
         "labels": {},
+        "health_check": None,
         "backends": [],
     }
 

@@ -104,6 +104,7 @@ class Programs:
         for table in (getattr(self.tables, n) for n in ("services4", "services6", "deny6", "allow4", "allow6")):
             table.delete(table.read()[0])
         self.tables.flow_counters.clear([0])
+        self.tables.verdict_counters.clear([v.number for v in layout().verdicts])
 
 
 class RigDataPlane:
@@ -138,6 +139,9 @@ class RigDataPlane:
         if self._frags:
             features |= {"HAVE_FRAGS"}
         self.running = self._programs.get(replace(wish, features=features))
+
+    def prepare(self, wish: ProgramWish) -> None:
+        """Nothing: `require` finds every program that was compiled once."""
 
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
         return {

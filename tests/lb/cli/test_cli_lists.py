@@ -181,11 +181,12 @@ def test_clear_takes_the_operators_entries_only(shell: Shell) -> None:
     assert prefixes(shell) == []
 
 
-def test_clear_asks(shell: Shell) -> None:
-    """Without an answer nothing is removed."""
+def test_clear_asks_at_a_terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever says no at a terminal keeps the list."""
     shell.ok("block", "203.0.113.7")
+    monkeypatch.setattr("lb.cli.session.at_terminal", lambda: True)
 
-    assert shell.run("blocklist", "clear", stdin="").exit_code == 2
+    assert shell.run("blocklist", "clear", stdin="n\n").exit_code == 1
     assert prefixes(shell) == ["203.0.113.7/32"]
 
 

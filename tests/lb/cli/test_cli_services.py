@@ -16,6 +16,7 @@ def test_a_service_is_added_shown_and_removed(web: Shell) -> None:
         "mode": "ipip",
         "affinity": "flow",
         "labels": {"team": "edge"},
+        "health_check": None,
         "backends": [
             {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled"},
             {"address": "10.0.0.12", "weight": 3, "admin_state": "enabled"},
@@ -74,8 +75,8 @@ def test_show_has_fields_and_backends(web: Shell) -> None:
     """The service's own fields come first, then a row for each backend."""
     text = web.ok("service", "show", "web")
 
-    assert "vip       192.0.2.10\n" in text
-    assert "labels    team=edge\n" in text
+    assert "vip           192.0.2.10\n" in text
+    assert "labels        team=edge\n" in text
     assert [line.split()[0] for line in text.splitlines() if line.startswith("10.")] == [
         "10.0.0.11",
         "10.0.0.12",
@@ -235,16 +236,16 @@ def test_an_empty_name_is_a_usage_error(shell: Shell, words: tuple[str, ...]) ->
     assert "it is empty" in result.stderr
 
 
-def test_remove_asks_unless_told_not_to(web: Shell) -> None:
-    """ "n" and no answer at all leave the service; "y" removes it."""
-    declined = web.run("service", "remove", "web", stdin="n\n")
-    unanswered = web.run("service", "remove", "web", stdin="")
+def test_remove_asks_at_a_terminal_only(web: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a terminal "n" leaves the service; a script, which cannot answer, is not asked."""
+    with monkeypatch.context() as terminal:
+        terminal.setattr("lb.cli.session.at_terminal", lambda: True)
+        declined = web.run("service", "remove", "web", stdin="n\n")
 
-    assert (declined.exit_code, unanswered.exit_code) == (1, 2)
+    assert declined.exit_code == 1
     assert "nothing was changed" in declined.stderr
-    assert "--yes" in unanswered.stderr
     assert web.rest("/services")["total"] == 1
 
-    assert web.run("service", "remove", "web", stdin="y\n").exit_code == 0
+    assert web.run("service", "remove", "web", stdin="").exit_code == 0
 
     assert web.rest("/services")["total"] == 0
