@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab lab-down test lint clean
+.PHONY: help setup demo lab lab-down test fuzz lint clean
 
 PYTHON := .venv/bin/python
 
@@ -20,6 +20,9 @@ lab-down: ## end the lab
 
 test: lint ## set up, lint, check types, run every test
 	@$(PYTHON) -m pytest
+
+fuzz: setup ## random frames through the program and the reference, for DURATION seconds
+	@$(PYTHON) tests/fuzz.py $(or $(DURATION),60) $(SEED)
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy lb api

@@ -61,9 +61,9 @@ static __always_inline u32 frame_length(struct xdp_md *ctx)
 }
 
 /* The MAC is compared as one u32 and one u16: the constants are its bytes as they lie in memory. */
-static __always_inline bool is_ours(const struct ethhdr *eth)
+static __always_inline bool is_ours(const struct packet *p)
 {
-	return *(const u32 *)eth->h_dest == OUR_MAC_FIRST4 && *(const u16 *)(eth->h_dest + 4) == OUR_MAC_LAST2;
+	return *(const u32 *)p->data == OUR_MAC_FIRST4 && *(const u16 *)(p->data + 4) == OUR_MAC_LAST2;
 }
 
 static __always_inline int parse_l4(struct packet *p)
@@ -175,6 +175,9 @@ static __always_inline int parse_ipv6(struct packet *p)
 		} else {
 			offset += (extension->length + 1) * 8;
 		}
+		/* An extension that is cut off, whatever would follow it. */
+		if (offset > p->l3 + p->l3_length)
+			return DROP_TRUNCATED;
 	}
 	return DROP_IPV6_CHAIN;
 }
@@ -193,9 +196,9 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *p)
 	eth = p->data;
 	if ((void *)(eth + 1) > p->end)
 		return DROP_TRUNCATED;
-	if (!is_ours(eth))
+	if (!is_ours(p))
 		return PASS_NOT_OUR_MAC;
-	type = eth->h_proto;
+	type = *(const u16 *)(p->data + 12); /* struct ethhdr is packed: its members are read byte by byte */
 	p->l3 = sizeof(*eth);
 #pragma unroll
 	for (i = 0; i <= VLAN_TAGS_MAX; i++) {

@@ -1,12 +1,15 @@
 """The IPv4 blocklist in map memory: DIR-24-8 with the longer prefixes of a /24 packed into one cache line.
 
-After Gupta, Lin, McKeown, "Routing Lookups in Hardware at Memory Access Speeds" (INFOCOM 1998): one cell a /24. A /24 that
-holds longer prefixes points, through its /16's run, to a line that lists up to fifteen of them, or to 256 cells of its own.
+After Gupta, Lin, McKeown, "Routing Lookups in Hardware at Memory Access Speeds" (INFOCOM 1998): one cell a /24. A /24
+that holds longer prefixes points, through its /16's run, to a line that lists up to fifteen of them, or to 256 cells
+of its own.
 
-No packet sees half a change: what is new is written to lines, runs and blocks that nothing points to, and then switched
-in by one aligned write (a run's start, a cell). What that frees is used again by a later change at the earliest.
+No packet sees half a change: what is new is written to lines, runs and blocks that nothing points to, and then
+switched in by one aligned write (a run's start, a cell). What that frees is used again by a later change at the
+earliest.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import numpy.typing as npt
 
 from lb.dataplane.layout import layout
 from lb.dataplane.room import Room
-from lb.dataplane.tables import Arrays
+from lb.dataplane.tables import U16, U32, U64, Arrays
 from lb.errors import CapacityError
 
 _LONGER = np.uint16(layout().constants["DENY_LONGER"])
@@ -22,14 +25,42 @@ _DENSE = layout().constants["DENY_DENSE"]
 _LINE_ROOM = 15
 _STEP = 4
 """A run grows by so many lines: a little room, so that not every new /24 moves its run."""
+_ALL = (0, 1 << 24)
+_RANGES_MAX = 128
+"""With more changed prefixes than this all /24s are looked at in one go."""
 
 Ints = npt.NDArray[np.int64]
-U64 = npt.NDArray[np.uint64]
 
 
 def pack(keys: U64, rules: npt.NDArray[Any]) -> U64:
     """Entries as one sortable word: network << 24 | length << 16 | rule number."""
     return keys << np.uint64(16) | rules.astype(np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A range of /24s, from low on, as it shall be.
+
+    cells: what each reads, but for those in todo, which need a line; rows: todo's lines; blocks: of those in todo
+    (by position) that need one, all 256 addresses.
+    """
+
+    low: int
+    cells: U16
+    todo: Ints
+    rows: U32
+    blocks: dict[int, U16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where lines go. ordinals, lines: of each; runs, words: runs to switch; moved: lines to copy (from, to, count)."""
+
+    ordinals: Ints
+    lines: Ints
+    runs: Ints
+    words: U32
+    moved: tuple[Ints, Ints, Ints]
 
 
 class Deny4:
@@ -39,13 +70,17 @@ class Deny4:
         self._cells, self._runs = arrays.deny4_cells, arrays.deny4_runs
         self._lines, self._dense = arrays.deny4_lines, arrays.deny4_dense
         self._entries = np.empty(0, np.uint64)
-        self._adopted = not self._cells.any()  # fresh memory holds what it should: nothing
-        starts, room = self._runs & 0xFFFFFF, (self._runs >> 24) * _STEP
-        used = np.flatnonzero(room)
+        flagged = np.flatnonzero(self._cells & _LONGER)
+        self._adopted = (
+            not len(flagged) and not self._cells.any()
+        )  # fresh memory holds what it should: nothing
+        starts, room = (self._runs & 0xFFFFFF).astype(np.int64), (self._runs >> 24).astype(np.int64) * _STEP
+        used = np.unique(flagged >> 8)
+        self._idle = np.setdiff1d(np.flatnonzero(self._runs), used)
         self._line_room = Room(
             len(self._lines), list(zip(starts[used].tolist(), room[used].tolist(), strict=True))
         )
-        self._dense_room = Room(len(self._dense), [(n, 1) for n in sorted(self._dense_in_use())])
+        self._dense_room = Room(len(self._dense), [(n, 1) for n in self._dense_of(flagged).tolist()])
 
     def __len__(self) -> int:
         """How many prefixes."""
@@ -65,149 +100,142 @@ class Deny4:
         """
         self._line_room.settle()
         self._dense_room.settle()
-        if self._adopted:
-            ranges = _changed_ranges(self._entries, entries)
-        else:
-            ranges = [(0, 1 << 24)]
-        written: list[tuple[int, int]] = []
-        try:
-            for low, high in ranges:
-                self._put(entries, low, high)
-                written.append((low, high))
-        except CapacityError:
-            self._line_room.settle()
-            self._dense_room.settle()
-            for low, high in written:
-                self._put(self._entries, low, high)
-            raise
+        self._runs[self._idle] = 0
+        ranges = _changed_ranges(self._entries, entries) if self._adopted else [_ALL]
+        changes = [self._compare(entries, low, high) for low, high in ranges]
+        blocks = [block for change in changes for block in change.blocks.values()]
+        dense_room = self._dense_room.copy()
+        dense = dense_room.take(np.ones(len(blocks), np.int64))
+        if dense is None:
+            raise CapacityError(
+                f"over {len(self._dense)} IPv4 /24s hold more than {_LINE_ROOM} longer prefixes each: "
+                "raise --deny-dense, or block the /24s as a whole"
+            )
+        todo = np.concatenate([np.empty(0, np.int64), *(change.todo for change in changes)])
+        placed = self._place(todo)
+        self._dense_room = dense_room
+        self._write(changes, placed, dense, blocks)
         self._entries, self._adopted = entries, True
 
-    def _dense_in_use(self, cells: npt.NDArray[Any] | None = None) -> set[int]:
-        lines = self._flagged_lines(np.flatnonzero(self._cells & _LONGER) if cells is None else cells)
-        marks = self._lines[lines, 1]
-        return set((marks[marks >> 24 == _DENSE] & 0xFFFFFF).tolist())
+    def _write(self, changes: list[_Change], placed: _Placed, dense: Ints, blocks: list[U16]) -> None:
+        """In the order in which no reader sees half: what nothing points to, then runs, then cells."""
+        for at, block in zip(dense.tolist(), blocks, strict=True):
+            self._dense[at] = block
+        for source, to, count in zip(*(each.tolist() for each in placed.moved), strict=True):
+            self._lines[to : to + count] = self._lines[source : source + count]
+        first = used = 0
+        for change in changes:
+            rows = list(change.blocks)
+            change.rows[rows, 1] = _DENSE << 24 | dense[used : used + len(rows)]
+            part = slice(first, first + len(change.todo))
+            self._lines[placed.lines[part]] = change.rows
+            change.cells[change.todo - change.low] = _LONGER | placed.ordinals[part].astype(np.uint16)
+            first, used = part.stop, used + len(rows)
+        self._runs[placed.runs] = placed.words
+        gone = np.concatenate([np.empty(0, np.int64), *(self._switch(change) for change in changes)])
+        runs = np.unique(gone >> 8)
+        # A packet may have read a cell before and the run only now: an empty run keeps its word until the next change.
+        self._idle = runs[((self._cells.reshape(-1, 256)[runs] & _LONGER) == 0).all(axis=1)]
+        words = self._runs[self._idle].astype(np.int64)
+        self._line_room.give(words & 0xFFFFFF, (words >> 24) * _STEP)
 
-    def _flagged_lines(self, cells: npt.NDArray[Any]) -> Ints:
+    def _switch(self, change: _Change) -> Ints:
+        """Write the cells that differ; those of them that pointed to a line. Gives back the blocks of these."""
+        now = self._cells[change.low : change.low + len(change.cells)]
+        differ = np.flatnonzero(now != change.cells)
+        gone: Ints = differ[(now[differ] & _LONGER) != 0] + change.low
+        freed = self._dense_of(gone)
+        self._dense_room.give(freed, np.ones_like(freed))
+        now[differ] = change.cells[differ]
+        return gone
+
+    def _line_of(self, cells: Ints) -> Ints:
         """The line that each of these cells, all marked DENY_LONGER, points to."""
-        return (self._runs[cells >> 8] & 0xFFFFFF).astype(np.int64) + (self._cells[cells] & ~_LONGER)
+        first: Ints = (self._runs[cells >> 8] & 0xFFFFFF).astype(np.int64)
+        return first + (self._cells[cells] & ~_LONGER)
 
-    def _put(self, entries: U64, low: int, high: int) -> None:
-        """Make the /24s from low to high (exclusive) right. CapacityError: not enough room, nothing was written."""
+    def _dense_of(self, cells: Ints) -> Ints:
+        """The blocks that these cells, all marked DENY_LONGER, point to."""
+        marks = self._lines[self._line_of(cells), 1]
+        blocks: Ints = (marks[marks >> 24 == _DENSE] & 0xFFFFFF).astype(np.int64)
+        return blocks
+
+    def _compare(self, entries: U64, low: int, high: int) -> _Change:
+        """What to write so that the /24s from low to high (exclusive) are right."""
         cover = _paint(entries, low, high)
         first, last = np.searchsorted(entries, np.array([low << 32, high << 32], np.uint64))
         inside = entries[first:last]
         longer = inside[(inside >> np.uint64(16) & np.uint64(0xFF)) > 24]
-        group = (longer >> np.uint64(32)).astype(np.int64)
-        cells, starts, counts = np.unique(group, return_index=True, return_counts=True)
+        cells, starts, counts = np.unique(
+            (longer >> np.uint64(32)).astype(np.int64), return_index=True, return_counts=True
+        )
         lines = np.zeros((len(cells), 16), np.uint32)
         lines[:, 0] = cover[cells - low]
-        rank = np.arange(len(longer)) - np.repeat(starts, counts)
         small = np.repeat(counts <= _LINE_ROOM, counts)
+        column = 1 + np.arange(len(longer)) - np.repeat(starts, counts)
         words = (
             (longer & np.uint64(0x7FFF)) << np.uint64(16)
             | (longer >> np.uint64(24) & np.uint64(0xFF)) << np.uint64(8)
             | (longer >> np.uint64(16) & np.uint64(0xFF)) - np.uint64(24)
         ).astype(np.uint32)
-        lines[np.repeat(np.arange(len(cells)), counts)[small], 1 + rank[small]] = words[small]
-        blocks = {int(i): _block(longer[starts[i] : starts[i] + counts[i]], int(lines[i, 0]))
-                  for i in np.flatnonzero(counts > _LINE_ROOM)}  # fmt: skip
+        lines[np.repeat(np.arange(len(cells)), counts)[small], column[small]] = words[small]
+        blocks = {
+            at: _block(longer[starts[at] : starts[at] + counts[at]], int(lines[at, 0]))
+            for at in np.flatnonzero(counts > _LINE_ROOM).tolist()
+        }
+        same = self._holds(cells, lines, blocks)
+        kept = cells[same]
+        cover[kept - low] = self._cells[kept]
+        rows = np.flatnonzero(~same)
+        positions = {at: n for n, at in enumerate(rows.tolist())}
+        needed = {positions[at]: block for at, block in blocks.items() if at in positions}
+        return _Change(low, cover, cells[rows], lines[rows], needed)
 
-        now = self._cells[low:high]
-        same = np.array([self._holds(int(c), lines[i], blocks.get(i)) for i, c in enumerate(cells)], bool) if len(
-            cells) <= 64 else self._holds_many(cells, lines, blocks)  # fmt: skip
-        wanted = cover.astype(np.uint16)
-        wanted[cells[same] - low] = now[cells[same] - low]
-        changed = ~same
-        todo, rows = cells[changed], lines[changed]
-        order = np.flatnonzero(changed)
-        taken = self._dense_room.take(np.ones(sum(int(i) in blocks for i in order), np.int64))
-        if taken is None:
-            raise CapacityError(
-                f"over {len(self._dense)} IPv4 /24s hold more than {_LINE_ROOM} longer prefixes each: "
-                "raise --deny-dense, or block the /24s as a whole"
-            )
-        dense = [
-            (int(at), blocks[int(i)])
-            for at, i in zip(taken, (i for i in order if int(i) in blocks), strict=True)
-        ]
-        for (at, _), row in zip(dense, (n for n, i in enumerate(order) if int(i) in blocks), strict=True):
-            rows[row, 1] = _DENSE << 24 | at
-        runs, moved, ordinals, target = self._place(todo)
-        wanted[todo - low] = _LONGER | ordinals.astype(np.uint16)
-        if np.array_equal(wanted, now):
-            return
-        gone = np.flatnonzero((now & _LONGER != 0) & (now != wanted)) + low
-        freed = self._dense_in_use(gone)
-        self._dense_room.give(np.array(sorted(freed), np.int64), np.ones(len(freed), np.int64))
-        for at, block in dense:
-            self._dense[at] = block
-        for source, to, count in zip(*(m.tolist() for m in moved), strict=True):
-            self._lines[to : to + count] = self._lines[source : source + count]
-        self._lines[target] = rows
-        self._runs[runs[0]] = runs[1]
-        differ = np.flatnonzero(now != wanted)
-        now[differ] = wanted[differ]
+    def _holds(self, cells: Ints, lines: U32, blocks: dict[int, U16]) -> npt.NDArray[np.bool_]:
+        """Which of these /24s read so already: a line, or for those in blocks (by position) a block."""
+        same = np.zeros(len(cells), bool)
+        at = np.flatnonzero(self._cells[cells] & _LONGER)
+        have = self._lines[self._line_of(cells[at])]
+        same[at] = (have == lines[at]).all(axis=1)
+        for row, block in blocks.items():
+            if self._cells[cells[row]] & _LONGER:
+                cover, mark = self._lines[self._line_of(cells[row : row + 1])[0], :2].tolist()
+                dense = mark >> 24 == _DENSE and cover == lines[row, 0]
+                same[row] = dense and np.array_equal(self._dense[mark & 0xFFFFFF], block)
+        return same
 
-    def _place(self, todo: Ints) -> tuple[Any, ...]:
-        """Lines for these /24s: in their /16's run where there is room, else in a longer run.
+    def _place(self, todo: Ints) -> _Placed:
+        """Lines for these /24s, sorted: in their /16's run where there is room, else in a longer run.
 
-        Returns the runs to switch (index, word), the lines to copy (from, to, number), each /24's ordinal and line.
+        CapacityError: there are not enough lines; nothing was taken.
         """
+        none = np.empty(0, np.int64)
         if not len(todo):
-            none = np.empty(0, np.int64)
-            return (none, none), (none, none, none), none, none
-        sixteen, row, need = np.unique(todo >> 8, return_inverse=True, return_counts=True)
-        word = self._runs[sixteen]
-        start, room = (word & 0xFFFFFF).astype(np.int64), (word >> 24).astype(np.int64) * _STEP
-        cells = self._cells.reshape(-1, 256)[sixteen]
+            return _Placed(none, none, none, np.empty(0, np.uint32), (none, none, none))
+        runs, row, need = np.unique(todo >> 8, return_inverse=True, return_counts=True)
+        word = self._runs[runs].astype(np.int64)
+        start, room = word & 0xFFFFFF, (word >> 24) * _STEP
+        cells = self._cells.reshape(-1, 256)[runs]
         flagged = (cells & _LONGER) != 0
-        live = flagged.sum(axis=1)
-        wanted_room = np.maximum(room, -(-(live + need) // _STEP) * _STEP)
-        used = np.zeros((len(sixteen), int(wanted_room.max())), bool)
+        wanted = np.maximum(room, -(-(flagged.sum(axis=1) + need) // _STEP) * _STEP)
+        busy = np.arange(int(wanted.max())) >= wanted[:, None]
         at = np.nonzero(flagged)
-        used[at[0], cells[at] & ~_LONGER] = True
-        used |= np.arange(used.shape[1]) >= wanted_room[:, None]
-        free = np.nonzero(~used)
-        nth = np.arange(len(free[0])) - np.searchsorted(free[0], np.arange(len(sixteen)))[free[0]]
-        chosen = nth < need[free[0]]
-        ordinals = free[1][chosen]  # grouped by /16 in order, as todo is
-        grown = np.flatnonzero(wanted_room > room)
-        starts = self._line_room.take(wanted_room[grown])
+        busy[at[0], cells[at] & ~_LONGER] = True
+        run, ordinal = np.nonzero(~busy)
+        nth = np.arange(len(run)) - np.searchsorted(run, np.arange(len(runs)))[run]
+        ordinals = ordinal[nth < need[run]]  # by /16 and in order, as todo is
+        grown = np.flatnonzero(wanted > room)
+        starts = self._line_room.take(wanted[grown])
         if starts is None:
             raise CapacityError(
                 f"the IPv4 blocklist needs more than {len(self._lines)} /24s that hold longer prefixes: "
                 "raise --deny-hosts, or block larger prefixes"
             )
-        self._line_room.give(start[grown][room[grown] > 0], room[grown][room[grown] > 0])
-        new_start = start.copy()
-        new_start[grown] = starts
-        runs = (sixteen[grown], (starts | wanted_room[grown] // _STEP << 24).astype(np.uint32))
-        return runs, (start[grown], starts, room[grown]), ordinals, new_start[row] + ordinals
-
-    def _holds(self, cell: int, line: Any, block: Any) -> bool:
-        """Whether a /24 already reads so."""
-        if not self._cells[cell] & _LONGER:
-            return False
-        have = self._lines[int(self._flagged_lines(np.array([cell]))[0])]
-        if have[1] >> 24 == _DENSE:
-            return (
-                block is not None
-                and have[0] == line[0]
-                and bool((self._dense[have[1] & 0xFFFFFF] == block).all())
-            )
-        return block is None and have[0] == line[0] and set(have[1:].tolist()) == set(line[1:].tolist())
-
-    def _holds_many(self, cells: Ints, lines: Any, blocks: Any) -> npt.NDArray[np.bool_]:
-        """`_holds` for many, by whole arrays; the dense ones one by one."""
-        flagged = (self._cells[cells] & _LONGER) != 0
-        same = np.zeros(len(cells), bool)
-        rows = np.flatnonzero(flagged)
-        have = self._lines[self._flagged_lines(cells[rows])]
-        equal = (np.sort(have[:, 1:], axis=1) == np.sort(lines[rows, 1:], axis=1)).all(axis=1)
-        same[rows] = equal & (have[:, 0] == lines[rows, 0])
-        for index, block in blocks.items():
-            same[index] = self._holds(int(cells[index]), lines[index], block)
-        return same
+        old_start, old_room = start[grown], room[grown]
+        self._line_room.give(old_start, old_room)
+        start[grown] = starts
+        words = (starts | wanted[grown] // _STEP << 24).astype(np.uint32)
+        return _Placed(ordinals, start[row] + ordinals, runs[grown], words, (old_start, starts, old_room))
 
 
 def _changed_ranges(old: U64, new: U64) -> list[tuple[int, int]]:
@@ -217,26 +245,32 @@ def _changed_ranges(old: U64, new: U64) -> list[tuple[int, int]]:
     head = int(differ[0]) if len(differ) else size
     tail_differ = np.flatnonzero(old[::-1][: size - head] != new[::-1][: size - head])
     tail = int(tail_differ[0]) if len(tail_differ) else size - head
-    changed = np.setxor1d(old[head : len(old) - tail], new[head : len(new) - tail])
-    if len(changed) > 128:
-        return [(0, 1 << 24)]
+    if abs(len(old) - len(new)) > _RANGES_MAX:
+        return [_ALL]
+    both = np.concatenate([old[head : len(old) - tail], new[head : len(new) - tail]])
+    if not len(both):
+        return []
+    both.sort(kind="stable")  # two sorted runs, which are merged
+    differs = both[1:] != both[:-1]
+    changed = both[np.append(True, differs) & np.append(differs, True)]
+    if len(changed) > _RANGES_MAX:
+        return [_ALL]
     ranges: list[tuple[int, int]] = []
     for entry in changed.tolist():
-        network, length = entry >> 24, entry >> 16 & 0xFF
-        low = network >> 8
+        low, length = entry >> 32, entry >> 16 & 0xFF
         high = low + max(1, (1 << 24) >> length)
-        if ranges and low <= ranges[-1][1]:
+        if ranges and low < ranges[-1][1]:
             ranges[-1] = (ranges[-1][0], max(high, ranges[-1][1]))
         else:
             ranges.append((low, high))
     return ranges
 
 
-def _paint(entries: U64, low: int, high: int) -> npt.NDArray[np.uint16]:
-    """For each /24 from low to high the rule number of its longest prefix of at most 24 bits, or 0."""
+def _paint(entries: U64, low: int, high: int) -> U16:
+    """For each /24 of a prefix's range, low to high, the rule number of its longest prefix of at most 24 bits, or 0."""
     cells = np.zeros(high - low, np.uint16)
-    for length in range(25):  # what covers the range and starts before it
-        network = low << 8 >> (32 - length) << (32 - length) if length else 0
+    for length in range(24):  # what covers the range and starts before it, the longest last
+        network = low << 8 >> (32 - length) << (32 - length)
         if network >> 8 < low:
             at = int(np.searchsorted(entries, np.uint64(network << 24 | length << 16)))
             if at < len(entries) and int(entries[at]) >> 16 == network << 8 | length:
@@ -250,16 +284,15 @@ def _paint(entries: U64, low: int, high: int) -> npt.NDArray[np.uint16]:
         rule = (some & np.uint64(0x7FFF)).astype(np.uint16)
         width = 1 << (24 - length)
         if width <= 256:
-            for step in range(width):
-                at = start + step
-                cells[at[at < len(cells)]] = rule[at < len(cells)]
+            for step in range(min(width, len(cells))):
+                cells[start + step] = rule
         else:
             for at, number in zip(start.tolist(), rule.tolist(), strict=True):
                 cells[at : at + width] = number
     return cells
 
 
-def _block(longer: U64, cover: int) -> npt.NDArray[np.uint16]:
+def _block(longer: U64, cover: int) -> U16:
     """All 256 addresses of a /24: the rule number of the longest prefix of each."""
     block = np.full(256, cover, np.uint16)
     for entry in sorted(longer.tolist(), key=lambda e: e >> 16 & 0xFF):

@@ -72,7 +72,10 @@ class DataPlane(Protocol):
         """The verdict list."""
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
-        """Return when the program in force can do what is wished, and (exactly) no more. CompileError: the old one stays."""
+        """Return when the program in force can do what is wished, and (exactly) no more.
+
+        CompileError: the old one stays.
+        """
 
     def prepare(self, wish: ProgramWish) -> None:
         """Compile what a later `require` will ask for; takes seconds, and changes nothing that is in force."""

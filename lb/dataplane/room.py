@@ -1,4 +1,4 @@
-"""Who holds which stretch of a bounded array: first fit, and nothing is used again in the change that freed it."""
+"""Who holds which stretch of a bounded array: nothing is used again in the change that freed it."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ Places = npt.NDArray[np.int64]
 
 
 class Room:
-    """Free stretches of an array, first fit. What is given back waits until `settle`."""
+    """Free stretches of an array. What is given back waits until `settle`."""
 
     def __init__(self, size: int, used: list[tuple[int, int]]) -> None:
         self.size = size
@@ -20,20 +20,27 @@ class Room:
             at = max(at, start + length)
 
     def take(self, lengths: Places) -> Places | None:
-        """Starts of stretches of these lengths, or None if they do not all fit."""
-        total = int(lengths.sum())
-        for index, (start, length) in enumerate(self.free):
-            if length >= total:
-                self.free[index] = (start + total, length - total)
-                return start + np.cumsum(lengths) - lengths
-        free, starts = list(self.free), np.empty(len(lengths), np.int64)
-        for n, need in enumerate(lengths.tolist()):
-            index = next((i for i, (_, length) in enumerate(free) if length >= need), -1)
-            if index < 0:
+        """Starts of stretches of these lengths, the longest first to the first that fits; None if not all fit."""
+        order = np.argsort(-lengths, kind="stable")
+        wanted = lengths[order]
+        starts = np.empty(len(lengths), np.int64)
+        free = list(self.free)
+        while len(wanted):
+            ends, done = np.cumsum(wanted), 0
+            for index, (start, length) in enumerate(free):
+                before = int(ends[done - 1]) if done else 0
+                fit = int(np.searchsorted(ends, before + length, "right"))
+                if fit > done:
+                    starts[order[done:fit]] = start + ends[done:fit] - wanted[done:fit] - before
+                    taken = int(ends[fit - 1]) - before
+                    free[index] = (start + taken, length - taken)
+                    done = fit
+                    if done == len(wanted):
+                        break
+            if not done:
                 return None
-            starts[n] = free[index][0]
-            free[index] = (free[index][0] + need, free[index][1] - need)
-        self.free = [f for f in free if f[1]]
+            order, wanted = order[done:], wanted[done:]  # shorter ones may fit what was passed over
+        self.free = [stretch for stretch in free if stretch[1]]
         return starts
 
     def used(self) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -92,11 +93,10 @@ class TwinDataPlane:
     def __init__(self, sizes: TableSizes = SMALL) -> None:
         self.sizes = sizes
         entries = capacities(sizes)
-        self.tables = Tables(
-            arrays=arrays_over({name: bytearray(array_bytes(name, sizes)) for name in ARRAY_NAMES}, sizes),
-            **{name: TwinTable(name, entries[name]) for name in TABLE_STRUCTS},
-            **{name: TwinCounters(name, entries[name]) for name in COUNTER_STRUCTS},  # type: ignore[arg-type]
-        )
+        memory = {name: bytearray(array_bytes(name, sizes)) for name in ARRAY_NAMES}
+        maps: dict[str, Any] = {name: TwinTable(name, entries[name]) for name in TABLE_STRUCTS}
+        maps |= {name: TwinCounters(name, entries[name]) for name in COUNTER_STRUCTS}
+        self.tables = Tables(arrays=arrays_over(memory, sizes), **maps)
         self.unresolved: set[bytes] = set()
         self.unreachable: set[bytes] = set()
         self.wishes: list[ProgramWish] = []

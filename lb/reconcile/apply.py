@@ -1,5 +1,6 @@
-"""Plans into memory, in the order make before break: what is new stands complete before anything points to it, and what
-is old is taken away when nothing does.
+"""Plans into memory, make before break.
+
+What is new stands complete before anything points to it, and what is old is taken away when nothing does.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from lb.dataplane.deny4 import Deny4
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.tables import Array, Arrays, Counters, Table, Tables, dtype_of
+from lb.errors import SluiceError
 from lb.reconcile.lists import ListPlan
 from lb.reconcile.ring import SLOTS
 from lb.reconcile.services import ACTIVE, RingCache, ServicePlan, ServicePlans, backend_rows, service_keys
@@ -35,7 +37,9 @@ class ServiceMemory:
         """What the service tables hold."""
         return self._held
 
-    def put(self, before: ServicePlans, after: ServicePlans, hops: Mapping[bytes, NextHop], *, all_rows: bool) -> None:
+    def put(
+        self, before: ServicePlans, after: ServicePlans, hops: Mapping[bytes, NextHop], *, all_rows: bool
+    ) -> None:
         """Go from one plan to the next. all_rows: next hops may have changed for services that did not."""
         for key, number in after.rings.items():
             if before.rings.get(key) != number:
@@ -43,10 +47,13 @@ class ServiceMemory:
         changed = [plan for name, plan in after.by_name.items() if before.by_name.get(name) is not plan]
         for plan in changed:
             self._clear_leftovers(plan, before.by_name.get(plan.service.name))
-        rows = {plan.start: backend_rows(plan, hops) for plan in (after.by_name.values() if all_rows else changed)}
+        rows = {
+            plan.start: backend_rows(plan, hops) for plan in (after.by_name.values() if all_rows else changed)
+        }
         for start, block in rows.items():
             write_rows(self._arrays, start, block, active=True)
-        moved = [(old, plan) for plan in changed if (old := before.by_name.get(plan.service.name)) and old.start != plan.start]
+        known = [(old, plan) for plan in changed if (old := before.by_name.get(plan.service.name))]
+        moved = [(old, plan) for old, plan in known if old.start != plan.start]
         copied = [self._copy_counters(old, plan) for old, plan in moved]
         for plan in changed:
             self._arrays.service_rings["ring"][plan.number] = plan.ring
@@ -59,7 +66,8 @@ class ServiceMemory:
         numbers = {plan.number for plan in after.by_name.values()}
         for old in before.by_name.values():
             if old.start not in in_use:
-                self._arrays.backends[old.start : old.start + (1 << old.room)] = np.zeros((), self._arrays.backends.dtype)
+                block = self._arrays.backends[old.start : old.start + (1 << old.room)]
+                block[:] = np.zeros((), block.dtype)
             if old.number not in numbers:
                 self._arrays.service_rings["ring"][old.number] = 0
 
@@ -104,6 +112,14 @@ class ServiceMemory:
                 wanted[key] = plan.value
         put = {key: value for key, value in wanted.items() if self._held.get(key) != value}
         gone = [key for key in self._held if key not in wanted]
+        try:
+            self._write_keys(put, gone)
+        except (OSError, SluiceError):
+            self._held = read_services(self._tables)
+            raise
+        self._held = wanted
+
+    def _write_keys(self, put: Mapping[ServiceKey, ServiceValue], gone: list[ServiceKey]) -> None:
         for family, table in ((4, self._tables.services4), (16, self._tables.services6)):
             some = {key: value for key, value in put.items() if len(key[0]) == family}
             if some:
@@ -112,7 +128,6 @@ class ServiceMemory:
             away = [key for key in gone if len(key[0]) == family]
             if away:
                 table.delete(_key_array(away))
-        self._held = wanted
 
 
 def _key_array(keys: list[ServiceKey]) -> Array:
@@ -133,7 +148,12 @@ def read_services(tables: Tables) -> dict[ServiceKey, ServiceValue]:
         size, vips = keys.dtype["vip"].itemsize, np.ascontiguousarray(keys["vip"]).tobytes()
         for at, (key, value) in enumerate(zip(keys, values, strict=True)):
             name = (vips[at * size : at * size + size], int(key["port"]), int(key["protocol"]))
-            held[name] = (int(value["backends"]), int(value["number"]), int(value["flags"]), int(value["room"]))
+            held[name] = (
+                int(value["backends"]),
+                int(value["number"]),
+                int(value["flags"]),
+                int(value["room"]),
+            )
     return held
 
 
@@ -200,7 +220,9 @@ def _note_owners(owners: npt.NDArray[np.uint64], counters: Counters, numbers: Ma
     """Numbers that get a new owner start counting at zero; numbers given back are nobody's."""
     wanted = np.zeros_like(owners)
     if numbers:
-        wanted[np.fromiter(numbers.values(), np.int64, len(numbers))] = np.fromiter(numbers, np.uint64, len(numbers))
+        wanted[np.fromiter(numbers.values(), np.int64, len(numbers))] = np.fromiter(
+            numbers, np.uint64, len(numbers)
+        )
     changed = np.flatnonzero(owners != wanted)
     fresh = changed[wanted[changed] != 0]
     if len(fresh):

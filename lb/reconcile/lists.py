@@ -1,6 +1,7 @@
-"""Blocklist and allowlist to map contents: which prefix has which rule number. Pure; numbers stay while they are wanted.
+"""Blocklist and allowlist to map contents: which prefix has which rule number. Pure.
 
-An operator's entry has a number of its own (its hits are exact) while there are some; a feed's entries share the feed's.
+Numbers stay while they are wanted. An operator's entry has a number of its own (its hits are exact) while there
+are some; a feed's entries share the feed's.
 A number belongs to an identity, a 64-bit word that depends on the prefix and action (or owner and action) alone; it is
 kept beside the counters, so that a restart finds whose the hits are.
 """
@@ -33,7 +34,9 @@ class Numbering:
     ranges: Mapping[Action, tuple[int, int]]
 
 
-DENY = Numbering({Action.DROP: (1, _C["RULE_COUNT_ONLY"]), Action.COUNT: (_C["RULE_COUNT_ONLY"], _C["RULE_NUMBERS"])})
+DENY = Numbering(
+    {Action.DROP: (1, _C["RULE_COUNT_ONLY"]), Action.COUNT: (_C["RULE_COUNT_ONLY"], _C["RULE_NUMBERS"])}
+)
 ALLOW = Numbering({Action.DROP: (1, _C["ALLOW_NUMBERS"])})
 
 
@@ -95,7 +98,7 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
     numbers = _Numbers(numbering, before.numbers)
     shared: dict[int, str] = {}
     found: dict[int, list[tuple[npt.NDArray[np.generic], U16]]] = {f: [] for f in FAMILIES}
-    own_left = dict.fromkeys(numbering.ranges, min(OWN_NUMBERS, *(h - l >> 1 for l, h in numbering.ranges.values())))
+    own_left = dict.fromkeys(numbering.ranges, _own_numbers(numbering))
     for owner, layer in wanted.layers.items():
         for family in FAMILIES:
             column = layer.active(family, now)
@@ -107,10 +110,12 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
                     continue
                 own = mine[:0]
                 if owner == OPERATOR:
-                    own = _own(entry_identities(family, column.keys[mine], action), mine, before, own_left[action])
+                    own = _own(
+                        entry_identities(family, column.keys[mine], action), mine, before, own_left[action]
+                    )
                     own_left[action] -= len(own)
-                    for at, identity in zip(own, entry_identities(family, column.keys[own], action).tolist(), strict=True):
-                        rules[at] = numbers.get(identity, action)
+                    identities = entry_identities(family, column.keys[own], action).tolist()
+                    rules[own] = [numbers.get(identity, action) for identity in identities]
                 if len(own) < len(mine):
                     number = numbers.get(owner_identity(owner, action), action)
                     shared[number] = owner
@@ -121,11 +126,18 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
     return ListPlan(pack(keys4.astype(np.uint64), rules4), keys6.astype("S17"), rules6, numbers.given, shared)
 
 
+def _own_numbers(numbering: Numbering) -> int:
+    """How many entries of an action may have a number of their own: half of a small range is left to owners."""
+    return min(OWN_NUMBERS, *(high - low >> 1 for low, high in numbering.ranges.values()))
+
+
 def _actions(layer: Layer) -> npt.NDArray[np.bool_]:
     return np.fromiter((a.action is Action.COUNT for a in layer.attributes), bool, len(layer.attributes))
 
 
-def _own(identities: U64, places: npt.NDArray[np.int64], before: ListPlan, room: int) -> npt.NDArray[np.int64]:
+def _own(
+    identities: U64, places: npt.NDArray[np.int64], before: ListPlan, room: int
+) -> npt.NDArray[np.int64]:
     """Which entries get a number of their own: those that have one, then the first."""
     if len(places) <= room:
         return places
@@ -133,7 +145,9 @@ def _own(identities: U64, places: npt.NDArray[np.int64], before: ListPlan, room:
     return np.sort(np.concatenate([places[had], places[~had]])[:room])
 
 
-def _joined(family: int, parts: list[tuple[npt.NDArray[np.generic], U16]]) -> tuple[npt.NDArray[np.generic], U16]:
+def _joined(
+    family: int, parts: list[tuple[npt.NDArray[np.generic], U16]]
+) -> tuple[npt.NDArray[np.generic], U16]:
     """All layers in one: of one key the first layer's rule."""
     parts = [p for p in parts if len(p[0])]
     if not parts:
@@ -149,7 +163,7 @@ def rules_of(plan: ListPlan, family: int, keys: Iterable[int | bytes]) -> list[i
     rules = []
     for key in keys:
         if family == 4:
-            low = np.uint64(int(key) << 16)  # type: ignore[arg-type]  # an IPv4 key is a number
+            low = np.uint64(int(key) << 16)
             at = int(np.searchsorted(plan.ipv4, low))
             hit = at < len(plan.ipv4) and int(plan.ipv4[at]) >> 16 == key
             rules.append(int(plan.ipv4[at]) & 0xFFFF if hit else 0)

@@ -74,9 +74,7 @@ class Reconciler:
                 adopt_services(
                     config.services,
                     self._service_memory.held,
-                    tables.arrays.backends,
-                    tables.arrays.service_rings,
-                    tables.arrays.rings,
+                    tables.arrays,
                     self._rings,
                     self._dataplane.sizes,
                 ),
@@ -123,7 +121,7 @@ class Reconciler:
                 self._learn_hops(config)
                 self._apply(config, self._plans, plans, all_rows=False)
             except SluiceError as error:
-                self._undo(revision, before, error)
+                self._undo(revision, before, plans, error)
                 raise
             self._desired = Desired(revision, config)
             self.apply_seconds = time.perf_counter() - began
@@ -137,7 +135,9 @@ class Reconciler:
         states = self._dataplane.interfaces()
         if not any(state.attached for state in states):
             names = ", ".join(state.name for state in states)
-            raise DataPlaneError(f"the data plane is not attached to {names}, and nothing was changed: see /readyz")
+            raise DataPlaneError(
+                f"the data plane is not attached to {names}, and nothing was changed: see /readyz"
+            )
 
     def check(self, edit: Callable[[Config], Config]) -> tuple[Config, Config]:
         """A dry run: the present config and the one that edit would make, planned but not stored or applied."""
@@ -167,11 +167,12 @@ class Reconciler:
             ("IPv6 allowlist", len(allow.ipv6), sizes.allow, "--allow"),
         ):
             if count > room:
-                raise CapacityError(f"the {name} would hold {count} prefixes, and there is room for {room}: raise {option}")
+                raise CapacityError(
+                    f"the {name} would hold {count} prefixes, room is for {room}: raise {option}"
+                )
         return Plans(plan_services(config.services, before.services, sizes), deny, allow, until)
 
     def _apply(self, config: Config, before: Plans, after: Plans, *, all_rows: bool) -> None:
-        self._failure = "a change is being applied"
         try:
             self._dataplane.require(program_wish(config, after, self._hops.values(), self._interfaces()))
             self._list_memory.put(after.deny, after.allow)
@@ -184,12 +185,12 @@ class Reconciler:
             raise DataPlaneError(self._failure) from error
         self._plans, self._failure = after, None
 
-    def _undo(self, revision: int, before: Desired, error: SluiceError) -> None:
+    def _undo(self, revision: int, before: Desired, half: Plans, error: SluiceError) -> None:
+        """Go back from plans of which any part may be in memory. If that fails too, `_follow` tries again."""
         log.error("revision %d could not be applied and is taken back: %s", revision, error)
         self._store.discard(revision)
-        plans = self._plan(before.config, self._plans)
         with contextlib.suppress(SluiceError):
-            self._apply(before.config, self._plans, plans, all_rows=True)
+            self._apply(before.config, half, self._plans, all_rows=True)
 
     def _interfaces(self) -> set[str]:
         return {state.name for state in self._dataplane.interfaces()}
@@ -301,16 +302,16 @@ class Reconciler:
             place = plan.place(address.packed) if plan else None
             if plan is None or place is None:
                 return 0
-            return observe.live_flows(self._dataplane, self._desired.config.settings).get((plan.number, place), 0)
+            return observe.live_flows(self._dataplane, self._desired.config.settings).get(
+                (plan.number, place), 0
+            )
 
     def verdicts(self) -> list[VerdictInfo]:
         """The verdict list of the data plane, in order of number."""
         return [VerdictInfo(v.number, v.name, v.action, v.sentence) for v in self._dataplane.verdicts]
 
 
-def program_wish(
-    config: Config, plans: Plans, hops: Iterable[NextHop], interfaces: set[str]
-) -> ProgramWish:
+def program_wish(config: Config, plans: Plans, hops: Iterable[NextHop], interfaces: set[str]) -> ProgramWish:
     """The features that this state needs, and the constants it sets."""
     services = list(config.services.values())
     features = {
@@ -325,7 +326,9 @@ def program_wish(
         "HAVE_IPIP": any(s.mode is Mode.IPIP for s in services),
         "HAVE_REDIRECT": len(interfaces) > 1 or any(hop.interface not in interfaces for hop in hops),
     }
-    return ProgramWish(frozenset(name for name, needed in features.items() if needed), _constants(config.settings))
+    return ProgramWish(
+        frozenset(name for name, needed in features.items() if needed), _constants(config.settings)
+    )
 
 
 def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:

@@ -48,7 +48,9 @@ def live_flows(dataplane: DataPlane, settings: Settings | None = None) -> dict[t
     service = state >> np.uint64(16) & np.uint64(0xFFFF)
     pairs = (service << np.uint64(16) | used["tag_backend"] & np.uint64(0xFFFF))[alive]
     keys, counts = np.unique(pairs, return_counts=True)
-    return {(key >> 16, key & 0xFFFF): count for key, count in zip(keys.tolist(), counts.tolist(), strict=True)}
+    return {
+        (key >> 16, key & 0xFFFF): count for key, count in zip(keys.tolist(), counts.tolist(), strict=True)
+    }
 
 
 def services(
@@ -177,7 +179,9 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
         owner, row = deny.shared.get(number, "operator"), rules[number]
         old = owners.get(owner, Tally())
         owners[owner] = Tally(old.packets + int(row["packets"]), old.bytes + int(row["bytes"]))
-    forwarded = sum(int(verdicts[v.number]["packets"]) for v in dataplane.verdicts if v.action in ("tx", "redirect"))
+    forwarded = sum(
+        int(verdicts[v.number]["packets"]) for v in dataplane.verdicts if v.action in ("tx", "redirect")
+    )
     return Counters(
         verdicts={v.name: _tally(verdicts[v.number]) for v in dataplane.verdicts},
         services=by_service,
@@ -192,12 +196,10 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
     )
 
 
-def hits(
-    plan: ListPlan, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float
-) -> list[Hits]:
+def hits(plan: ListPlan, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float) -> list[Hits]:
     """What each entry has decided; the data plane's clock is turned into the epoch's."""
     rules = [rules_of(plan, prefix.family, [prefix.key])[0] for prefix in prefixes]
-    rows = table.read_some(rules) if rules else []
+    rows = table.read_some(rules)
     return [
         Hits(
             int(row["packets"]),

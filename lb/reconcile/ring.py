@@ -1,10 +1,11 @@
 """Weighted Maglev rings, in numpy, and the public hash that picks a slot.
 
-The ring is that of Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016), 3.4: each
-backend has a permutation of the slots, offset + turn * skip mod M, and backends take their preferred slots turn by turn.
-Two things differ, so that it can be done with whole arrays and so that weights are exact: a backend's number of slots is
-fixed first (largest remainder), and slots are taken in rounds of many turns, the earlier turn (scaled by weight) winning
-a slot that several want. A ring depends on the set of (identity, weight) alone: every node builds the same.
+The ring is that of Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016),
+3.4: each backend has a permutation of the slots, offset + turn * skip mod M, and backends take their preferred
+slots turn by turn. Two things differ, so that it can be done with whole arrays and so that weights are exact: a
+backend's number of slots is fixed first (largest remainder), and slots are taken in rounds of many turns, the
+earlier turn (scaled by weight) winning a slot that several want. A ring depends on the set of (identity, weight)
+alone: every node builds the same.
 """
 
 from collections.abc import Sequence
@@ -14,17 +15,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Ints = npt.NDArray[np.int64]
+
 SLOTS = 65537
 """M of the paper: a prime, so that every skip gives a full permutation. Equal to RING_SLOTS in xdp/config.h."""
 
-_TAIL = 100
-"""So few free slots are handed out by exact preference instead of by further rounds."""
+_PACE_BITS, _WHO_BITS = 12, 17
+"""A moment is turn * pace (17 + 16 + 12 bits), and below it the backend's place in order (17 bits)."""
+
+_NEVER = np.iinfo(np.int64).max
+_PROPOSALS = 1 << 15
+"""Turns proposed in a round, about: as many as fit the processor's cache."""
 
 _U64 = (1 << 64) - 1
 _MIX0, _MIX1, _KEY = 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53, 0x736C756963652E31
 
 
-def quotas(weights: Sequence[int]) -> npt.NDArray[np.int64]:
+def quotas(weights: Sequence[int] | Ints) -> Ints:
     """How many slots each weight gets: shares of SLOTS by largest remainder, at least one for a positive weight.
 
     ValueError if there are more positive weights than slots.
@@ -33,117 +40,112 @@ def quotas(weights: Sequence[int]) -> npt.NDArray[np.int64]:
     positive = weight > 0
     if int(positive.sum()) > SLOTS:
         raise ValueError(f"{int(positive.sum())} backends do not fit a ring of {SLOTS} slots")
-    share = np.zeros(len(weight), np.int64)
     total = int(weight.sum())
     if total == 0:
-        return share
+        return np.zeros(len(weight), np.int64)
     share = weight * SLOTS // total
     short = SLOTS - int(share.sum())
-    by_remainder = np.argsort(-(weight * SLOTS % total), kind="stable")
-    share[by_remainder[:short]] += 1
-    starved = np.flatnonzero(positive & (share == 0))
-    for index in starved:
+    share[np.argsort(-(weight * SLOTS % total), kind="stable")[:short]] += 1
+    for starved in np.flatnonzero(positive & (share == 0)):
         share[int(np.argmax(share))] -= 1
-        share[index] = 1
+        share[starved] = 1
     return share
-
-
-def _seeds(identities: Sequence[bytes]) -> npt.NDArray[np.uint64]:
-    """Three words a backend: offset, skip, and the rank that settles ties."""
-    digests = b"".join(blake2b(identity, digest_size=24, person=b"sluice ring").digest() for identity in identities)
-    return np.frombuffer(digests, "<u8").reshape(-1, 3)
 
 
 def build_ring(backends: Sequence[tuple[bytes, int]]) -> npt.NDArray[np.uint16]:
     """A ring over (identity, weight): for each of SLOTS slots the position of its backend in the sequence.
 
-    The result does not depend on the order of the sequence but for those positions. Weights are 0 to 65535; with none
-    positive, ValueError.
+    The result does not depend on the order of the sequence but for those positions. Weights are 0 to 65535; with
+    none positive, ValueError.
     """
-    quota = quotas([weight for _, weight in backends])
-    if not quota.any():
+    digests = [blake2b(name, digest_size=16, person=b"sluice ring").digest() for name, _ in backends]
+    order = sorted(range(len(backends)), key=digests.__getitem__)
+    weights = np.array([backends[at][1] for at in order], np.int64)
+    if not weights.any():
         raise ValueError("a ring needs a backend with a positive weight")
-    seeds = _seeds([identity for identity, _ in backends])
-    offset = (seeds[:, 0] % SLOTS).astype(np.int64)
-    skip = (seeds[:, 1] % (SLOTS - 1) + 1).astype(np.int64)
-    rank = (seeds[:, 2] >> np.uint64(32)).astype(np.int64)
-    pace = np.array([1 / weight if weight else 0 for _, weight in backends])
-    pace /= pace[pace > 0].min()  # turns of the heaviest are the unit of time
-
-    owner = np.full(SLOTS, -1, np.int64)
-    turn = np.zeros(len(quota), np.int64)
-    left = quota.copy()
-    free = SLOTS
-    while free > _TAIL:
-        active = np.flatnonzero(left)
-        # As many turns as should fill the quota, were all proposals to find slots as free as they are now.
-        count = np.minimum(left[active] * SLOTS // free + 1, SLOTS - turn[active])
-        if not count.any():
-            break
-        _take_turns(owner, left, turn, active, count, offset, skip, pace, rank)
-        free = int(left.sum())
-    if free:
-        _hand_out(owner, left, offset, skip, pace, rank)
-    return owner.astype(np.uint16)
+    seeds = np.frombuffer(b"".join(digests[at] for at in order), "<u8").reshape(-1, 2)
+    return np.array(order, np.uint16)[_Race(weights, seeds).run()]
 
 
-def _take_turns(
-    owner: npt.NDArray[np.int64],
-    left: npt.NDArray[np.int64],
-    turn: npt.NDArray[np.int64],
-    active: npt.NDArray[np.int64],
-    count: npt.NDArray[np.int64],
-    offset: npt.NDArray[np.int64],
-    skip: npt.NDArray[np.int64],
-    pace: npt.NDArray[np.float64],
-    rank: npt.NDArray[np.int64],
-) -> None:
-    """One round: each active backend proposes `count` turns; of those that want a free slot the earliest gets it."""
-    who = np.repeat(active, count)
-    starts = np.cumsum(count) - count
-    step = np.arange(len(who)) - np.repeat(starts - turn[active], count)
-    slot = (offset[who] + step * skip[who]) % SLOTS
-    turn[active] += count
-    wanted = owner[slot] < 0
-    who, step, slot = who[wanted], step[wanted], slot[wanted]
-    # Time in the high bits, the backend's rank below: unique but for a collision of 32-bit ranks in one turn.
-    when = (((step + 1) * pace[who] * 16).astype(np.int64) << 32) | rank[who]
-    earliest = np.full(SLOTS, np.iinfo(np.int64).max)
-    np.minimum.at(earliest, slot, when)
-    won = np.flatnonzero(when == earliest[slot])
-    who, slot = who[won], slot[won]
-    # Proposals stand grouped by backend in order of turn: the first `left` of each are kept.
-    first = np.searchsorted(who, active)
-    nth = np.arange(len(who)) - np.repeat(first, np.diff(np.append(first, len(who))))
-    kept = nth < left[who]
-    owner[slot[kept]] = who[kept]
-    left -= np.bincount(who[kept], minlength=len(left))
+class _Race:
+    """Backends taking slots by turns. Arrays are by backend but for owner, free and earliest, which are by slot."""
+
+    def __init__(self, weights: Ints, seeds: npt.NDArray[np.uint64]) -> None:
+        self._next = (seeds[:, 0] % SLOTS).astype(np.int64)  # the slot of each one's next turn
+        self._skip = (seeds[:, 1] % (SLOTS - 1) + 1).astype(np.int64)
+        self._pace = (weights.max() << _PACE_BITS) // np.maximum(weights, 1)  # the time that a turn takes
+        self._turn = np.zeros(len(weights), np.int64)
+        self._left = quotas(weights)
+        self._owner = np.empty(SLOTS, np.uint16)
+        self._free = np.ones(SLOTS, bool)
+        self._earliest = np.full(SLOTS, _NEVER)
+
+    def run(self) -> npt.NDArray[np.uint16]:
+        """The owner of every slot."""
+        # When no more pairs of backend and slot are left than two rounds look at, look at all of them.
+        while self._left.sum() * np.count_nonzero(self._left) > 2 * _PROPOSALS:
+            self._take_turns()
+        self._hand_out()
+        return self._owner
+
+    def _take_turns(self) -> None:
+        """One round: each backend proposes some turns; of those that want a free slot the earliest gets it."""
+        active = np.flatnonzero(self._left)
+        skip, turn, left = self._skip[active], self._turn[active], self._left[active]
+        count = np.minimum(left * _PROPOSALS // left.sum() + 1, SLOTS - turn)
+        ends = np.cumsum(count)
+        starts = ends - count
+        slot = np.repeat(skip, count)
+        slot *= np.arange(len(slot))
+        slot += np.repeat((self._next[active] - starts * skip) % SLOTS, count)
+        slot %= SLOTS
+        self._turn[active] += count
+        self._next[active] = (self._next[active] + count * skip) % SLOTS
+
+        wanted = np.flatnonzero(self._free.take(slot))
+        slot, who = slot.take(wanted), np.repeat(np.arange(len(active)), count).take(wanted)
+        moment = wanted + (turn - starts + 1).take(who)
+        moment *= self._pace[active].take(who)
+        moment <<= _WHO_BITS
+        moment |= who
+        np.minimum.at(self._earliest, slot, moment)
+        won = np.flatnonzero(self._earliest.take(slot) == moment)
+        self._earliest[slot] = _NEVER
+        slot, who = slot.take(won), who.take(won)
+        if (np.bincount(who, minlength=len(active)) > left).any():
+            # They stand grouped by backend in order of turn: the first `left` of each are kept.
+            kept = np.flatnonzero(_place_in_group(who) < left[who])
+            slot, who = slot.take(kept), who.take(kept)
+        self._give(slot, active.take(who))
+
+    def _hand_out(self) -> None:
+        """The last slots: when a backend would come to a slot is known, so the earliest of all gets it."""
+        slots, active = np.flatnonzero(self._free), np.flatnonzero(self._left)
+        inverse = np.array([pow(skip, -1, SLOTS) for skip in self._skip[active].tolist()], np.int64)
+        moment = slots - self._next[active, None]
+        moment *= inverse[:, None]
+        moment %= SLOTS
+        moment += self._turn[active, None] + 1
+        moment *= self._pace[active, None]
+        while len(slots):
+            first = moment.argmin(axis=0)
+            order = np.lexsort((moment[first, np.arange(len(slots))], first))
+            who = active[first[order]]
+            kept = np.flatnonzero(_place_in_group(who) < self._left[who])
+            self._give(slots[order[kept]], who[kept])
+            slots, moment = np.delete(slots, order[kept]), np.delete(moment, order[kept], axis=1)
+            moment[self._left[active] == 0] = _NEVER
+
+    def _give(self, slots: Ints, who: Ints) -> None:
+        self._owner[slots] = who
+        self._free[slots] = False
+        self._left -= np.bincount(who, minlength=len(self._left))
 
 
-def _hand_out(
-    owner: npt.NDArray[np.int64],
-    left: npt.NDArray[np.int64],
-    offset: npt.NDArray[np.int64],
-    skip: npt.NDArray[np.int64],
-    pace: npt.NDArray[np.float64],
-    rank: npt.NDArray[np.int64],
-) -> None:
-    """The last slots: the turn at which a backend would come to a slot is known, so take the pairs in order of time."""
-    slots = np.flatnonzero(owner < 0)
-    free = len(slots)
-    active = np.flatnonzero(left)
-    inverse = np.array([pow(int(s), -1, SLOTS) for s in skip[active]])
-    step = (slots[None, :] - offset[active, None]) * inverse[:, None] % SLOTS
-    when = (step + 1) * pace[active, None]
-    order = np.lexsort((np.repeat(rank[active], len(slots)), when.ravel()))
-    for pair in order.tolist():
-        backend, slot = active[pair // len(slots)], slots[pair % len(slots)]
-        if owner[slot] < 0 and left[backend]:
-            owner[slot] = backend
-            left[backend] -= 1
-            free -= 1
-            if not free:
-                break
+def _place_in_group(group: Ints) -> Ints:
+    """Of each member of a sorted array its place, from 0, among those equal to it."""
+    sizes = np.bincount(group)
+    return np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _mix(h: int) -> int:
@@ -162,7 +164,7 @@ def _fold(h: int, word: int) -> int:
 def ring_slot(
     source: bytes, source_port: int, vip: bytes, port: int, protocol: int, *, source_affinity: bool = False
 ) -> int:
-    """The slot of a flow, as ring_slot() of xdp/hash.h computes it. Addresses packed, ports in host order."""
+    """Name the slot of a flow, as the C function of this name does. Addresses packed, ports in host order."""
 
     def words(address: bytes) -> list[int]:
         return [int.from_bytes(address[at : at + 8], "little") for at in range(0, len(address), 8)]

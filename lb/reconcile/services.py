@@ -1,8 +1,8 @@
 """Services to map contents: numbers, places, rings. Pure; what was given out before stays as it was.
 
-A service has a number (its ring switch and its counters), a block of places in `backends` (a power of two), and, while a
-backend takes new flows, a ring. A backend keeps its place within the block as long as the block remembers its address,
-so that flows, which remember the place, stay where they are.
+A service has a number (its ring switch and its counters), a block of places in `backends` (a power of two), and,
+while a backend takes new flows, a ring. A backend keeps its place within the block as long as the block remembers
+its address, so that flows, which remember the place, stay where they are.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.room import Room
-from lb.dataplane.tables import U16, Array
+from lb.dataplane.tables import U16, Array, Arrays
 from lb.errors import CapacityError
 from lb.model import AdminState, Affinity, Backend, Mode, Protocol, Service
 from lb.reconcile.ring import SLOTS, build_ring
@@ -37,7 +37,8 @@ RingKey = tuple[tuple[bytes, int, int], ...]
 class ServicePlan:
     """What one service has in the maps.
 
-    places: for each place of the block the packed address it is for, or None; ring_key: None while nothing takes new flows.
+    places: for each place of the block the packed address it is for, or None.
+    ring_key: None while nothing takes new flows.
     """
 
     service: Service
@@ -74,7 +75,9 @@ class ServicePlans:
 def ring_key(service: Service, places: tuple[bytes | None, ...]) -> RingKey | None:
     """What the ring of a service is made of, None if no backend takes new flows."""
     parts = [
-        (b.address.packed, b.ring_weight, places.index(b.address.packed)) for b in service.backends if b.ring_weight
+        (b.address.packed, b.ring_weight, places.index(b.address.packed))
+        for b in service.backends
+        if b.ring_weight
     ]
     return tuple(sorted(parts)) or None
 
@@ -108,7 +111,7 @@ def plan_services(services: Mapping[str, Service], before: ServicePlans, sizes: 
         ports[service.vip.version] += _ports(service) + 1
     if max(ports.values()) > sizes.service_ports:
         raise CapacityError(
-            f"the services take {max(ports.values())} ports of their VIPs, and there is room for {sizes.service_ports}: "
+            f"the services take {max(ports.values())} ports of their VIPs, room is for {sizes.service_ports}: "
             'raise --service-ports, or use port "any"'
         )
     room = before.places.copy() if before.places.size else Room(sizes.backends, [])
@@ -145,7 +148,9 @@ def _place(service: Service, number: int, old: ServicePlan | None, room: Room) -
     spare = [n for n, address in enumerate(places) if address is None]
     left = [n for n, address in enumerate(places) if address is not None and address not in present]
     if len(missing) > len(spare) + len(left) or old is None:
-        bits = max(SMALLEST_ROOM, (2 * len(wanted) - 1).bit_length() if old else (len(wanted) or 1).bit_length())
+        bits = max(
+            SMALLEST_ROOM, (2 * len(wanted) - 1).bit_length() if old else (len(wanted) or 1).bit_length()
+        )
         taken = room.take(np.array([1 << bits]))
         if taken is None:
             raise CapacityError(
@@ -162,7 +167,9 @@ def _place(service: Service, number: int, old: ServicePlan | None, room: Room) -
             at = left.pop(0)
             reused.append(at)
         places[at] = address
-    return ServicePlan(service, number, start, bits, tuple(places), ring_key(service, tuple(places)), 0, tuple(reused))
+    return ServicePlan(
+        service, number, start, bits, tuple(places), ring_key(service, tuple(places)), 0, tuple(reused)
+    )
 
 
 def _give_rings(
@@ -177,11 +184,13 @@ def _give_rings(
         number = next(free, None)
         if number is None:
             raise CapacityError(
-                f"the services need more than {sizes.rings - 1} different rings (with those being replaced): raise --rings"
+                f"the services need over {sizes.rings - 1} different rings, with those being replaced: raise --rings"
             )
         rings[key] = number
     by_name = {
-        name: plan if plan.ring == (want := rings[plan.ring_key] if plan.ring_key else 0) else replace(plan, ring=want)
+        name: plan
+        if plan.ring == (want := rings[plan.ring_key] if plan.ring_key else 0)
+        else replace(plan, ring=want)
         for name, plan in plans.items()
     }
     return ServicePlans(by_name, rings, places)
@@ -221,9 +230,13 @@ def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
     return rows
 
 
-def adopt_services(services: Mapping[str, Service], found: Mapping[tuple[bytes, int, int], tuple[int, int, int, int]],
-                   backends: Array, service_rings: Array, rings: U16, cache: RingCache,
-                   sizes: TableSizes) -> ServicePlans:  # fmt: skip
+def adopt_services(
+    services: Mapping[str, Service],
+    found: Mapping[tuple[bytes, int, int], tuple[int, int, int, int]],
+    arrays: Arrays,
+    cache: RingCache,
+    sizes: TableSizes,
+) -> ServicePlans:
     """What the maps already hold of these services. found: struct service by (VIP, port, protocol)."""
     plans: dict[str, ServicePlan] = {}
     in_use: dict[RingKey, int] = {}
@@ -234,15 +247,16 @@ def adopt_services(services: Mapping[str, Service], found: Mapping[tuple[bytes, 
         if value is None:
             continue
         start, number, _, bits = value
-        block = backends[start : start + (1 << bits)]
+        block = arrays.backends[start : start + (1 << bits)]
         places = tuple(
-            None if not row["family"] else row["address"].tobytes()[: 4 if row["family"] == 4 else 16] for row in block
+            None if not row["family"] else row["address"].tobytes()[: 4 if row["family"] == 4 else 16]
+            for row in block
         )
         used.append((start, 1 << bits))
         # The service is left out of the plan's identity, so that planning looks at it afresh.
         key = _held_key(service, places)
-        ring = int(service_rings[number]["ring"])
-        if key is not None and ring and np.array_equal(rings[ring][:SLOTS], cache.get(key)):
+        ring = int(arrays.service_rings[number]["ring"])
+        if key is not None and ring and np.array_equal(arrays.rings[ring][:SLOTS], cache.get(key)):
             in_use[key] = ring
         plans[name] = ServicePlan(service.model_copy(), number, start, bits, places, key, ring)
     return ServicePlans(plans, in_use, Room(sizes.backends, used))

@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import plane
 import pytest
-import rig as bench
+from rig import Programs, Rig, RigDataPlane
 
 from lb.dataplane.build import import_bcc
 from lb.dataplane.kernel import ensure_bpffs
@@ -24,7 +25,7 @@ def missing() -> str | None:
         return "loading BPF programs needs root: run pytest as root"
     try:
         import_bcc()
-        ensure_bpffs(bench.BPFFS)
+        ensure_bpffs(plane.BPFFS)
     except SluiceError as error:
         return str(error)
     return None
@@ -40,25 +41,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def pin_root() -> Iterator[Path]:
     """A directory in bpffs that is gone afterwards."""
-    with bench.pin_root() as root:
+    with plane.pin_root() as root:
         yield root
 
 
 @pytest.fixture(scope="session")
-def programs(pin_root: Path) -> bench.Programs:
+def programs(pin_root: Path) -> Programs:
     """Small maps, and every program compiled over them so far."""
-    return bench.Programs(pin_root / "small", SMALL)
+    return Programs(pin_root / "small", SMALL)
 
 
 @pytest.fixture(scope="session")
-def large_programs(pin_root: Path) -> bench.Programs:
+def large_programs(pin_root: Path) -> Programs:
     """Maps with a flow table as large as that of a daemon."""
-    return bench.Programs(pin_root / "large", replace(SMALL, flow_slots=1 << 20))
+    return Programs(pin_root / "large", replace(SMALL, flow_slots=1 << 20))
 
 
-def _rig(plane: bench.RigDataPlane, programs: bench.Programs) -> Iterator[bench.Rig]:
+def _rig(data_plane: RigDataPlane, programs: Programs) -> Iterator[Rig]:
     programs.wipe()
-    made = bench.Rig(plane)
+    made = Rig(data_plane)
     try:
         yield made
     finally:
@@ -66,24 +67,24 @@ def _rig(plane: bench.RigDataPlane, programs: bench.Programs) -> Iterator[bench.
 
 
 @pytest.fixture
-def rig(programs: bench.Programs) -> Iterator[bench.Rig]:
+def rig(programs: Programs) -> Iterator[Rig]:
     """A balancer with nothing configured; its program has every feature."""
-    yield from _rig(bench.RigDataPlane(programs), programs)
+    yield from _rig(RigDataPlane(programs), programs)
 
 
 @pytest.fixture
-def exact_rig(programs: bench.Programs) -> Iterator[bench.Rig]:
+def exact_rig(programs: Programs) -> Iterator[Rig]:
     """A balancer whose program has only what is in use. Each new set of features takes seconds to compile."""
-    yield from _rig(bench.RigDataPlane(programs, exact=True), programs)
+    yield from _rig(RigDataPlane(programs, exact=True), programs)
 
 
 @pytest.fixture
-def frags_rig(programs: bench.Programs) -> Iterator[bench.Rig]:
+def frags_rig(programs: Programs) -> Iterator[Rig]:
     """A balancer for frames in several buffers."""
-    yield from _rig(bench.RigDataPlane(programs, frags=True), programs)
+    yield from _rig(RigDataPlane(programs, frags=True), programs)
 
 
 @pytest.fixture
-def large_rig(large_programs: bench.Programs) -> Iterator[bench.Rig]:
+def large_rig(large_programs: Programs) -> Iterator[Rig]:
     """A balancer with a full-size flow table."""
-    yield from _rig(bench.RigDataPlane(large_programs), large_programs)
+    yield from _rig(RigDataPlane(large_programs), large_programs)

@@ -42,7 +42,9 @@ def network(src: str = "", dst: str = VIP4, **fields: Any) -> Packet:
     return IP(src=src or CLIENT4, dst=dst, **fields)
 
 
-def tcp(src: str = "", dst: str = VIP4, sport: int = 40000, dport: int = 80, flags: str = "S", **ip: Any) -> Packet:
+def tcp(
+    src: str = "", dst: str = VIP4, sport: int = 40000, dport: int = 80, flags: str = "S", **ip: Any
+) -> Packet:
     """A TCP packet from the client, in its frame."""
     return LINK / network(src, dst, **ip) / TCP(sport=sport, dport=dport, flags=flags)
 
@@ -58,6 +60,12 @@ def from_tuple(frame: bytes, source: bytes, source_port: int, port: int | None =
     to = frame[ports + 2 : ports + 4] if port is None else port.to_bytes(2, "big")
     head = frame[:at] + source + frame[at + len(source) : ports]
     return head + source_port.to_bytes(2, "big") + to + frame[ports + 4 :]
+
+
+def patched(frame: Any, at: int, value: int, size: int = 1) -> bytes:
+    """The frame with a number written into it at an offset."""
+    data = bytes(frame)
+    return data[:at] + value.to_bytes(size, "big") + data[at + size :]
 
 
 def split(frame: bytes) -> tuple[bytes, bytes]:
@@ -77,7 +85,9 @@ def outer_header(inner: bytes, source: str, backend: str) -> Packet:
         traffic_class = int.from_bytes(inner[:2], "big") >> 4 & 0xFF
     if ":" in backend:
         return IPv6(src=source, dst=backend, tc=traffic_class, plen=length, nh=protocol, hlim=64)
-    return IP(src=source, dst=backend, tos=traffic_class, id=0, flags="DF", ttl=64, proto=protocol, len=length + 20)
+    return IP(
+        src=source, dst=backend, tos=traffic_class, id=0, flags="DF", ttl=64, proto=protocol, len=length + 20
+    )
 
 
 def outer_addresses(frame: bytes) -> tuple[str, str]:
@@ -106,7 +116,9 @@ def expect_encapsulated(
     return backend
 
 
-def expect_rewritten(outcome: Outcome, frame: Any, backends: tuple[str, ...], *, verdict: str = "TX_L2") -> str:
+def expect_rewritten(
+    outcome: Outcome, frame: Any, backends: tuple[str, ...], *, verdict: str = "TX_L2"
+) -> str:
     """Assert that only the MACs changed; the address of the backend whose MAC it is."""
     assert outcome.verdict == verdict
     by_mac = {next_hop_mac(b): b for b in backends}

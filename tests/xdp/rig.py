@@ -1,41 +1,39 @@
-"""The packet path under test: real maps and programs, filled by the real control plane, run frame by frame."""
+"""The packet path under test: filled by the real control plane, run frame by frame."""
 
-import contextlib
 import ctypes
-import os
-import shutil
 import struct
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from ipaddress import ip_address
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from plane import EVERYTHING, OUR_IFINDEX, OUR_MAC, Programs, RigDataPlane, next_hop_mac
 
 from lb.dataplane import libbpf
-from lb.dataplane.build import Build, Program, compile_program
-from lb.dataplane.kernel_tables import open_tables
-from lb.dataplane.layout import Verdict, layout
-from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
-from lb.dataplane.tables import Array, Tables, size_flags
+from lb.dataplane.build import Program
+from lb.dataplane.layout import layout
+from lb.dataplane.tables import Array
+from lb.model import Prefix
 from lb.model.document import from_mapping
 from lb.reconcile.loop import Reconciler
 from lb.reconcile.observed import Hits
 from lb.reconcile.services import ServicePlan
-from lb.settings import TableSizes
 from lb.store import SqliteStore
 
-BPFFS = Path("/sys/fs/bpf")
-PIN_PREFIX = "sluice-test-"
-OUR_MAC, OUR_IFINDEX = "02:00:00:00:aa:01", 7
-EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"}
-XDP_ACTIONS = {"drop": 1, "pass": 2, "tx": 3, "redirect": 4}
-FLOW_KEY0, FLOW_KEY1 = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
+__all__ = [
+    "EVERYTHING",
+    "OUR_IFINDEX",
+    "OUR_MAC",
+    "XDP_ACTIONS",
+    "Outcome",
+    "Programs",
+    "Rig",
+    "RigDataPlane",
+    "next_hop_mac",
+]
 
-_MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
-_COARSE_CLOCK = 6
+XDP_ACTIONS = {"drop": 1, "pass": 2, "tx": 3, "redirect": 4}
+
 _BY_NUMBER = {v.number: v for v in layout().verdicts}
 
 
@@ -48,147 +46,16 @@ class Outcome:
     frame_out: bytes
 
 
-@contextlib.contextmanager
-def pin_root() -> Iterator[Path]:
-    """This process's own directory in bpffs, and an end to those of processes that are no more."""
-    for left in BPFFS.glob(f"{PIN_PREFIX}*"):
-        if not Path("/proc", left.name.removeprefix(PIN_PREFIX)).exists():
-            shutil.rmtree(left)
-    root = BPFFS / f"{PIN_PREFIX}{os.getpid()}"
-    root.mkdir(mode=0o700)
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root)
-
-
-class Programs:
-    """One set of maps, and the programs over it: each is compiled once, however many tests ask for it."""
-
-    def __init__(self, pins: Path, sizes: TableSizes) -> None:
-        pins.mkdir(mode=0o700)
-        self.pins, self.sizes = pins, sizes
-        self._programs: dict[str, Program] = {}
-        self._tables: Tables | None = None
-
-    @property
-    def tables(self) -> Tables:
-        """The maps, which the first program makes."""
-        if self._tables is None:
-            self._tables = open_tables(self.pins, self.sizes)
-        return self._tables
-
-    def get(self, wish: ProgramWish) -> Program:
-        """The loaded program that can do exactly this."""
-        constants = {
-            **size_flags(self.sizes),
-            **dict(wish.constants),
-            "OUR_IFINDEX": OUR_IFINDEX,
-            "OUR_MAC_FIRST4": int.from_bytes(_MAC[:4], "little"),
-            "OUR_MAC_LAST2": int.from_bytes(_MAC[4:], "little"),
-            "FLOW_KEY0": FLOW_KEY0,
-            "FLOW_KEY1": FLOW_KEY1,
-        }
-        build = Build(wish.features, constants, self.pins)
-        if build.digest() not in self._programs:
-            self._programs[build.digest()] = compile_program(build)
-        return self._programs[build.digest()]
-
-    def wipe(self) -> None:
-        """Empty maps, as at a first start; counters that get an owner are cleared by the control plane."""
-        arrays = self.tables.arrays
-        for name in ("service_rings", "backends", "flows"):
-            getattr(arrays, name).view("u1")[:] = 0
-        for name in ("deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense", "deny_owners", "allow_owners"):
-            getattr(arrays, name)[:] = 0
-        for table in (getattr(self.tables, n) for n in ("services4", "services6", "deny6", "allow4", "allow6")):
-            table.delete(table.read()[0])
-        self.tables.flow_counters.clear([0])
-        self.tables.verdict_counters.clear([v.number for v in layout().verdicts])
-
-
-class RigDataPlane:
-    """A DataPlane over real maps whose frames come by BPF_PROG_TEST_RUN; next hops are made up as the twin's are.
-
-    exact: the program has what is wished for and no more; otherwise it has everything, and one serves all tests.
-    """
-
-    def __init__(self, programs: Programs, *, exact: bool = False, frags: bool = False) -> None:
-        self._programs, self._exact, self._frags = programs, exact, frags
-        self.sizes = programs.sizes
-        self.unresolved: set[str] = set()
-        self.unreachable: set[str] = set()
-        self.behind_gateway: set[str] = set()
-        self.ifindex: dict[str, int] = {}
-        """Backends behind another interface."""
-        self.mtu = 1500
-        self.running: Program | None = None
-        self._changed: list[Callable[[], None]] = []
-        programs.get(ProgramWish(EVERYTHING))  # makes the maps
-
-    @property
-    def tables(self) -> Tables:
-        return self._programs.tables
-
-    @property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        return layout().verdicts
-
-    def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
-        features = wish.features if self._exact else EVERYTHING
-        if self._frags:
-            features |= {"HAVE_FRAGS"}
-        self.running = self._programs.get(replace(wish, features=features))
-
-    def prepare(self, wish: ProgramWish) -> None:
-        """Nothing: `require` finds every program that was compiled once."""
-
-    def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
-        return {
-            packed: NextHop(
-                interface="rig0" if str(address) not in self.ifindex else "rig1",
-                ifindex=self.ifindex.get(str(address), OUR_IFINDEX),
-                source_mac=_MAC,
-                mac=None if str(address) in self.unresolved else next_hop_mac(str(address)),
-                mtu=self.mtu,
-                gateway=str(address) in self.behind_gateway,
-            )
-            for packed in addresses
-            if str(address := ip_address(packed)) not in self.unreachable
-        }
-
-    def watch(self, changed: Callable[[], None]) -> None:
-        self._changed.append(changed)
-
-    def interfaces(self) -> list[InterfaceState]:
-        return [InterfaceState("rig0", OUR_IFINDEX, OUR_MAC, self.mtu, True, "native", 1)]
-
-    def program(self) -> ProgramState | None:
-        if self.running is None:
-            return None
-        info = self.running.info
-        return ProgramState(self.running.build.features, info.instructions, info.jited_bytes, 0.0, 0.0)
-
-    def clock_seconds(self) -> int:
-        return (time.clock_gettime_ns(_COARSE_CLOCK) >> 20) * 4503600 >> 32
-
-    def close(self) -> None:
-        pass
-
-
-def next_hop_mac(address: str) -> bytes:
-    """The MAC by which the made-up link reaches an address."""
-    return b"\x02\x10" + ip_address(address).packed[-4:]
-
-
 def _test_run(fd: int, frame: bytes, metadata: int) -> tuple[int, bytes]:
     """A test run with a context: metadata lies in the headroom, which is that much smaller."""
-    context = struct.pack("=6I", metadata, metadata + len(frame), 0, 0, 0, 0)  # struct xdp_md
-    data, out = bytes(metadata) + frame, ctypes.create_string_buffer(len(frame) + 512)
+    end = metadata + len(frame)
+    context = ctypes.create_string_buffer(struct.pack("=6I", metadata, end, 0, 0, 0, 0), 24)  # struct xdp_md
+    data = ctypes.create_string_buffer(bytes(metadata) + frame, end)
+    out = ctypes.create_string_buffer(end + 512)
     opts = libbpf._TestRunOpts(
         sz=ctypes.sizeof(libbpf._TestRunOpts),
         data_in=ctypes.cast(data, ctypes.c_void_p),
-        data_size_in=len(data),
+        data_size_in=end,
         data_out=ctypes.cast(out, ctypes.c_void_p),
         data_size_out=len(out),
         ctx_in=ctypes.cast(context, ctypes.c_void_p),
@@ -231,7 +98,9 @@ class Rig:
             if entries is not None:
                 self._document[key] = [{"prefix": e} if isinstance(e, str) else e for e in entries]
         self.reconciler.change(
-            lambda config: from_mapping(self._document, now=self.now, have=config), actor="test", summary="test"
+            lambda config: from_mapping(self._document, now=self.now, have=config),
+            actor="test",
+            summary="test",
         )
 
     def advance(self, seconds: float) -> None:
@@ -261,8 +130,6 @@ class Rig:
 
     def hits(self, prefix: str, *, allow: bool = False) -> Hits:
         """What an entry has decided."""
-        from lb.model import Prefix  # noqa: PLC0415
-
         return self.reconciler.hits([Prefix.parse(prefix)], allow=allow)[0]
 
     def run(self, frame: Any, *, metadata: int = 0) -> Outcome:
@@ -273,7 +140,9 @@ class Rig:
         """
         data = bytes(frame)
         before = self._verdicts()
-        action, out = _test_run(self.program.fd, data, metadata) if metadata else libbpf.test_run(self.program.fd, data)
+        action, out = (
+            _test_run(self.program.fd, data, metadata) if metadata else libbpf.test_run(self.program.fd, data)
+        )
         packets, octets = self._verdicts() - before
         counted = np.flatnonzero(packets)
 

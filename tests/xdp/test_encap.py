@@ -36,7 +36,8 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 def test_whole_frame(rig: Rig, kind: str) -> None:
     """MACs, ethertype, outer header and the packet as it came, byte for byte, for TCP and UDP."""
     vip, backends, outer, protocol = KINDS[kind]
-    rig.apply(services=[service(vip=vip, backends=backends), service("dns", vip=vip, protocol="udp", backends=backends)])
+    web = service(vip=vip, backends=backends)
+    rig.apply(services=[web, service("dns", vip=vip, protocol="udp", backends=backends)])
 
     for frame in (tcp(dst=vip), udp(dst=vip), tcp(dst=vip, flags="PA") / bytes(range(256))):
         outcome = rig.run(frame)

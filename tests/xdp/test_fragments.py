@@ -34,8 +34,16 @@ def fragments(vip: str) -> dict[str, Packet]:
         "last": LINK / network(dst=vip) / IPv6ExtHdrFragment(offset=17, nh=17) / DATA,
         "furthest": LINK / network(dst=vip) / IPv6ExtHdrFragment(offset=0x1FFF, nh=17) / DATA,
         "first of TCP": LINK / network(dst=vip) / IPv6ExtHdrFragment(m=1) / TCP(dport=80) / DATA,
-        "first, behind hop-by-hop": LINK / network(dst=vip) / IPv6ExtHdrHopByHop() / IPv6ExtHdrFragment(m=1) / datagram,
-        "first, before options": LINK / network(dst=vip) / IPv6ExtHdrFragment(m=1) / IPv6ExtHdrDestOpt() / datagram,
+        "first, behind hop-by-hop": LINK
+        / network(dst=vip)
+        / IPv6ExtHdrHopByHop()
+        / IPv6ExtHdrFragment(m=1)
+        / datagram,
+        "first, before options": LINK
+        / network(dst=vip)
+        / IPv6ExtHdrFragment(m=1)
+        / IPv6ExtHdrDestOpt()
+        / datagram,
         "last, behind hop-by-hop": LINK
         / network(dst=vip)
         / IPv6ExtHdrHopByHop()
@@ -105,8 +113,14 @@ def test_first_fragment_without_its_transport_header(rig: Rig, address: str) -> 
     """A first fragment too short for its TCP header is a trick, and dropped (RFC 1858)."""
     rig.apply(services=SERVICES)
 
-    assert rig.verdict(LINK / network(dst=address, flags="MF", proto=6) / bytes(TCP(dport=80))[:16]) == "DROP_TRUNCATED"
-    assert rig.verdict(LINK / network(dst=address, flags="MF", proto=17) / bytes(UDP(dport=80))[:4]) == "DROP_TRUNCATED"
+    assert (
+        rig.verdict(LINK / network(dst=address, flags="MF", proto=6) / bytes(TCP(dport=80))[:16])
+        == "DROP_TRUNCATED"
+    )
+    assert (
+        rig.verdict(LINK / network(dst=address, flags="MF", proto=17) / bytes(UDP(dport=80))[:4])
+        == "DROP_TRUNCATED"
+    )
 
 
 def test_later_fragments_are_not_read_for_ports(rig: Rig) -> None:
@@ -115,7 +129,9 @@ def test_later_fragments_are_not_read_for_ports(rig: Rig) -> None:
     data = bytes(TCP(dport=80, dataofs=1))
 
     assert rig.verdict(LINK / network(dst=ELSE4, frag=2, proto=6) / data) == "PASS_FRAGMENT"
-    assert rig.verdict(LINK / network(dst=ELSE6) / IPv6ExtHdrFragment(offset=2, nh=6) / data) == "PASS_FRAGMENT"
+    assert (
+        rig.verdict(LINK / network(dst=ELSE6) / IPv6ExtHdrFragment(offset=2, nh=6) / data) == "PASS_FRAGMENT"
+    )
 
 
 def test_dropped_fragments_leave_no_flow(rig: Rig) -> None:

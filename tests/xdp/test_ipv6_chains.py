@@ -14,14 +14,22 @@ from lb.dataplane.layout import layout
 pytestmark = pytest.mark.root
 
 HOP_BY_HOP, ROUTING, FRAGMENT, AH, DESTINATION = 0, 43, 44, 51, 60
-NUMBERS = {"hop-by-hop": HOP_BY_HOP, "routing": ROUTING, "destination": DESTINATION, "AH": AH, "atomic fragment": FRAGMENT}
+NUMBERS = {
+    "hop-by-hop": HOP_BY_HOP,
+    "routing": ROUTING,
+    "destination": DESTINATION,
+    "AH": AH,
+    "atomic fragment": FRAGMENT,
+}
 SEGMENT = TCP(sport=40000, dport=80, flags="S")
 LIMIT = layout().constants["IPV6_EXTENSIONS_MAX"]
 Extension = tuple[int, int]
 """A header's number, and its length in bytes."""
 
 
-def chain(extensions: Sequence[Extension], last: Packet | bytes = SEGMENT, kind: int = 6, *, dst: str = VIP6) -> Packet:
+def chain(
+    extensions: Sequence[Extension], last: Packet | bytes = SEGMENT, kind: int = 6, *, dst: str = VIP6
+) -> Packet:
     """A frame whose IPv6 packet holds these extension headers, then `last` of protocol `kind`."""
     following = [*[number for number, _ in extensions[1:]], kind]
     parts = b""
@@ -118,12 +126,13 @@ def test_chain_cut_by_the_packets_length(web: Rig, name: str) -> None:
 @pytest.mark.parametrize("name", ["hop-by-hop", "routing", "destination", "AH"])
 @pytest.mark.parametrize("units", [16, 255])
 def test_extension_longer_than_the_packet(web: Rig, name: str, units: int) -> None:
-    """An extension that reaches beyond the packet ends it: no header behind the end is read."""
-    whole = bytes(chain([(NUMBERS[name], 8)]))
-    frame = whole[:55] + bytes([units]) + whole[56:]
+    """An extension that reaches beyond the packet is cut off: nothing behind the packet's end is read."""
+    for kind in (6, 17, 58, 59, 60):
+        whole = bytes(chain([(NUMBERS[name], 8)], kind=kind))
+        frame = whole[:55] + bytes([units]) + whole[56:]
 
-    assert web.verdict(frame) == "DROP_TRUNCATED"
-    assert web.verdict(frame + bytes(2000)) == "DROP_TRUNCATED"
+        assert web.verdict(frame) == "DROP_TRUNCATED"
+        assert web.verdict(frame + bytes(2000)) == "DROP_TRUNCATED"
 
 
 @pytest.mark.parametrize("kind", [50, 59, 135, 139, 140, 253])

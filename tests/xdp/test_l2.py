@@ -1,7 +1,7 @@
 """Mode l2: the two MACs change, and nothing else."""
 
 import pytest
-from frames import BACKENDS4, BACKENDS6, LINK, VIP4, VIP6, expect_rewritten, from_tuple, network, service, tcp, udp
+from frames import BACKENDS4, BACKENDS6, LINK, VIP4, VIP6, expect_rewritten, network, service, tcp, udp
 from rig import OUR_IFINDEX, Rig
 from scapy.layers.inet import TCP, IPOption_NOP
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt
@@ -14,7 +14,7 @@ vips = pytest.mark.parametrize("vip", VIPS)
 
 @vips
 def test_whole_frame(rig: Rig, vip: str) -> None:
-    """Destination MAC is the backend's, source MAC ours; TTL, checksums, options, padding and payload are as they came."""
+    """Destination MAC is the backend's, source MAC ours; TTL, checksums, options, padding and data are untouched."""
     backends = VIPS[vip]
     web = service(vip=vip, mode="l2", backends=backends)
     rig.apply(services=[web, service("dns", vip=vip, mode="l2", protocol="udp", backends=backends)])
@@ -79,7 +79,8 @@ def test_backend_behind_a_router_is_no_l2_backend(rig: Rig, vip: str) -> None:
     """By the router's MAC the packet, which keeps the VIP as its destination, would come straight back: dropped."""
     backends = VIPS[vip]
     rig.plane.behind_gateway = set(backends)
-    rig.apply(services=[service(vip=vip, mode="l2", backends=backends), service("t", vip=vip, port=81, backends=backends)])
+    tunnel = service("tunnel", vip=vip, port=81, backends=backends)
+    rig.apply(services=[service(vip=vip, mode="l2", backends=backends), tunnel])
 
     assert rig.verdict(tcp(dst=vip)) == "DROP_NO_NEXT_HOP"
     assert rig.verdict(tcp(dst=vip, dport=81)) == "TX_IPIP"
@@ -100,8 +101,7 @@ def test_mac_that_changes_is_followed(rig: Rig, vip: str) -> None:
     """A flow stays with its backend while the way there is lost and found again."""
     backends = VIPS[vip]
     rig.apply(services=[service(vip=vip, mode="l2", backends=backends)])
-    frames = [from_tuple(bytes(tcp(dst=vip, flags=f)), bytes(tcp(dst=vip))[26:30] if vip == VIP4 else
-                         bytes(tcp(dst=vip))[22:38], 5000) for f in "SA"]  # fmt: skip
+    frames = [bytes(tcp(dst=vip, flags=flags)) for flags in "SA"]
     chosen = expect_rewritten(rig.run(frames[0]), frames[0], backends)
 
     rig.plane.unresolved = {chosen}

@@ -164,18 +164,28 @@ def test_the_source_counts_not_the_destination(rig: Rig) -> None:
 
 
 def test_deny_hits_whatever_the_source_sends(rig: Rig) -> None:
-    """TCP, UDP, ICMP, fragments, unknown protocols, within VLANs, for VIPs and for others: dropped and counted alike."""
+    """TCP, UDP, ICMP, fragments, unknown protocols, in VLANs, for VIPs and for others: dropped and counted alike."""
     block = ["10.0.1.0/24", "fd00:0:0:1::/64"]
     frames = []
     for dst in (VIP4, ELSE4):
         ip = network(dst=dst)
-        frames += [tcp(dst=dst), udp(dst=dst), LINK / ip / ICMP(), LINK / network(dst=dst, proto=132) / b"sctp"]
-        frames += [LINK / network(dst=dst, flags="MF", proto=17) / bytes(16), LINK / network(dst=dst, frag=2) / b"later"]
+        frames += [
+            tcp(dst=dst),
+            udp(dst=dst),
+            LINK / ip / ICMP(),
+            LINK / network(dst=dst, proto=132) / b"sctp",
+        ]
+        frames.append(LINK / network(dst=dst, flags="MF", proto=17) / bytes(16))
+        frames.append(LINK / network(dst=dst, frag=2) / b"later")
         frames += [LINK / Dot1Q(vlan=5) / ip / ICMP(), tcp(dst=dst, flags="R"), tcp(dst=dst, flags="A")]
     for dst in (VIP6, ELSE6):
         ip = network(dst=dst)
-        frames += [tcp(dst=dst), udp(dst=dst), LINK / ip / ICMPv6EchoRequest(), LINK / network(dst=dst, nh=132) / b"sctp"]
-        frames += [LINK / ip / IPv6ExtHdrFragment(offset=1) / b"later", LINK / Dot1Q(vlan=5) / tcp(dst=dst).payload]
+        frames += [tcp(dst=dst), udp(dst=dst), LINK / ip / ICMPv6EchoRequest()]
+        frames.append(LINK / network(dst=dst, nh=132) / b"sctp")
+        frames += [
+            LINK / ip / IPv6ExtHdrFragment(offset=1) / b"later",
+            LINK / Dot1Q(vlan=5) / tcp(dst=dst).payload,
+        ]
     rig.apply(services=WEB)
     assert BLOCKED not in {rig.verdict(frame) for frame in frames}
 
@@ -211,7 +221,11 @@ def test_entry_whose_time_is_over_lets_pass(rig: Rig) -> None:
     """A TTL ends on time, on both lists; entries without one stay."""
     rig.apply(
         services=WEB,
-        block=[{"prefix": "10.0.1.0/24", "ttl_seconds": 60}, {"prefix": "fd00::/8", "ttl_seconds": 60}, "192.0.2.0/24"],
+        block=[
+            {"prefix": "10.0.1.0/24", "ttl_seconds": 60},
+            {"prefix": "fd00::/8", "ttl_seconds": 60},
+            "192.0.2.0/24",
+        ],
     )
     rig.advance(59)
     assert verdicts(rig, {CLIENT4, CLIENT6, "192.0.2.1"}) == {BLOCKED}
@@ -282,7 +296,8 @@ def test_random_lists_agree_with_a_plain_search(rig: Rig, seed: int) -> None:
         if len(allow) > 3:
             allow.clear()
         rig.apply(
-            block=[{"prefix": str(p), "action": action} for p, action in block.items()], allow=[str(p) for p in allow]
+            block=[{"prefix": str(p), "action": action} for p, action in block.items()],
+            allow=[str(p) for p in allow],
         )
         for _ in range(60):
             version = draw.choice((4, 6))

@@ -54,7 +54,15 @@ def test_service_takes_its_own_packets_alone(rig: Rig, vip: str, protocol: str) 
     assert rig.verdict(PACKET[other](dst=vip)) == "PASS_NO_SERVICE"
     for port in (0, 1, 79, 81, 20480, 65535):  # 20480 is 80 in the wrong byte order
         assert rig.verdict(PACKET[protocol](dst=vip, dport=port)) == "PASS_NO_SERVICE"
-    for address in (ELSE4, "10.200.1.0", "10.200.1.2", "1.1.200.10", "fc00:1::2", "fc00::1", "fc00:1:0:0:1::1"):
+    for address in (
+        ELSE4,
+        "10.200.1.0",
+        "10.200.1.2",
+        "1.1.200.10",
+        "fc00:1::2",
+        "fc00::1",
+        "fc00:1:0:0:1::1",
+    ):
         assert rig.verdict(PACKET[protocol](dst=address)) == "PASS_NO_SERVICE"
 
 
@@ -128,7 +136,8 @@ def test_all_backends_get_their_share(rig: Rig, vip: str) -> None:
 
     weighted = [{"address": a, "weight": w} for a, w in zip(BACKENDS4, (1, 0, 9), strict=True)]
     rig.apply(services=[service("heavy", vip=vip, port=443, backends=weighted)])
-    frames = [from_tuple(f, f[26:30] if vip == VIP4 else f[22:38], 20000 + n, 443) for n, f in enumerate(many(vip, 400))]
+    frames = [frame[: 36 if vip == VIP4 else 56] + (443).to_bytes(2, "big") + frame[38 if vip == VIP4 else 58 :]
+              for frame in many(vip, 400)]  # fmt: skip
     counts = [expect_encapsulated(rig.run(frame), frame) for frame in frames]
     assert "10.0.0.12" not in counts
     assert 10 <= counts.count("10.0.0.11") <= 80
@@ -141,7 +150,10 @@ def test_all_backends_get_their_share(rig: Rig, vip: str) -> None:
     [
         [],
         [{"address": "10.0.0.11", "weight": 0}],
-        [{"address": "10.0.0.11", "admin_state": "disabled"}, {"address": "10.0.0.12", "admin_state": "draining"}],
+        [
+            {"address": "10.0.0.11", "admin_state": "disabled"},
+            {"address": "10.0.0.12", "admin_state": "draining"},
+        ],
     ],
     ids=["none", "weight 0", "disabled and draining"],
 )
@@ -187,7 +199,11 @@ def test_backend_without_a_route(rig: Rig) -> None:
 @pytest.mark.parametrize("state", ["draining", "disabled"])
 def test_backend_that_takes_no_new_flows(rig: Rig, state: str) -> None:
     """Draining and disabled backends, and those of weight 0, get none."""
-    others = [{"address": BACKENDS4[0], "admin_state": state}, {"address": BACKENDS4[1], "weight": 0}, BACKENDS4[2]]
+    others = [
+        {"address": BACKENDS4[0], "admin_state": state},
+        {"address": BACKENDS4[1], "weight": 0},
+        BACKENDS4[2],
+    ]
     rig.apply(services=[service(backends=others)])
 
     assert backends_of(rig, many(VIP4)) == {BACKENDS4[2]}
@@ -207,13 +223,19 @@ def test_services_are_told_apart(rig: Rig) -> None:
 
     counters = rig.reconciler.counters()
     assert counters.services == {name: Tally(1, len(bytes(frame))) for name, frame in frames.items()}
-    assert {key[1]: tally.packets for key, tally in counters.backends.items()} == {f"10.0.2.{n}": 1 for n in range(12)}
+    assert {key[1]: tally.packets for key, tally in counters.backends.items()} == {
+        f"10.0.2.{n}": 1 for n in range(12)
+    }
 
 
 def test_removed_service_lets_pass(rig: Rig) -> None:
     """Taken → removed → passes → added → taken, with other services beside it untouched."""
     web, other = service(), service("other", port=443)
-    for services, verdict in (([web, other], "TX_IPIP"), ([other], "PASS_NO_SERVICE"), ([other, web], "TX_IPIP")):
+    for services, verdict in (
+        ([web, other], "TX_IPIP"),
+        ([other], "PASS_NO_SERVICE"),
+        ([other, web], "TX_IPIP"),
+    ):
         rig.apply(services=services)
         assert rig.verdict(tcp()) == verdict
         assert rig.verdict(tcp(dport=443)) == "TX_IPIP"
@@ -234,7 +256,9 @@ def test_counters_of_service_and_backends_add_up(rig: Rig, vip: str) -> None:
     frames = many(vip)
     outcomes: list[Outcome] = [rig.run(frame) for frame in frames]
     reached = [expect_encapsulated(outcome, frame) for outcome, frame in zip(outcomes, frames, strict=True)]
-    rig.apply(services=[service(vip=vip, backends=[{"address": b, "admin_state": "disabled"} for b in BACKENDS6])])
+    rig.apply(
+        services=[service(vip=vip, backends=[{"address": b, "admin_state": "disabled"} for b in BACKENDS6])]
+    )
     assert rig.verdict(frames[0]) == "DROP_NO_BACKEND"
 
     counters, size = rig.reconciler.counters(), len(frames[0])

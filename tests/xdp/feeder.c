@@ -1,0 +1,50 @@
+/* Feeds the packet path a flow after the other, within one BPF_PROG_TEST_RUN with repeat.
+ *
+ * The kernel does not restore a frame between repeats, so each run takes off what the last one put before it, writes the
+ * Ethernet header anew, sets the next source address and port, and jumps to the program under test.
+ */
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/if_ether.h>
+#include <uapi/linux/ip.h>
+#include <uapi/linux/tcp.h>
+
+struct feed {
+	u32 next;   /* the number of the next flow; its source address is base + number */
+	u32 base;   /* host order */
+	u32 length; /* of the frame */
+	u32 refused; /* runs that could not be made ready */
+	u8 ethernet[16];
+};
+
+BPF_ARRAY(feeds, struct feed, 1);
+BPF_PROG_ARRAY(targets, 1);
+
+int feeder(struct xdp_md *ctx)
+{
+	int zero = 0;
+	struct feed *feed = feeds.lookup(&zero);
+	struct tcphdr *tcp;
+	struct iphdr *ip;
+	void *data;
+	u32 grown;
+
+	if (!feed)
+		return XDP_ABORTED;
+	grown = ctx->data_end - ctx->data - feed->length;
+	if (grown && bpf_xdp_adjust_head(ctx, grown)) {
+		feed->refused++;
+		return XDP_ABORTED;
+	}
+	data = (void *)(long)ctx->data;
+	ip = data + ETH_HLEN;
+	tcp = (void *)(ip + 1);
+	if ((void *)(tcp + 1) > (void *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	__builtin_memcpy(data, feed->ethernet, ETH_HLEN);
+	ip->saddr = bpf_htonl(feed->base + feed->next);
+	tcp->source = bpf_htons(1024 + feed->next % 60000);
+	feed->next++;
+	targets.call(ctx, 0);
+	feed->refused++;
+	return XDP_ABORTED;
+}

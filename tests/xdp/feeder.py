@@ -1,0 +1,39 @@
+"""Millions of flows through a program in seconds: feeder.c, loaded and driven."""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+from lb.dataplane import libbpf
+from lb.dataplane.build import Program, import_bcc
+
+_XDP_TX = 3
+
+
+class Feeder:
+    """Runs TCP frames of numbered flows: flow n of a base address has source base + n and port 1024 + n % 60000."""
+
+    def __init__(self) -> None:
+        text = Path(__file__).with_suffix(".c").read_bytes()
+        self._compiled: Any = import_bcc()(text=text)
+        self._fd = libbpf.prog_load("feeder", self._compiled.dump_func(b"feeder"))
+
+    def close(self) -> None:
+        """Unload."""
+        self._compiled.cleanup()
+
+    def run(self, program: Program, frame: bytes, base: int, count: int) -> None:
+        """Run `count` flows from number 0 on, each of which must be sent out; frame is what they differ from."""
+        feeds, targets = self._compiled[b"feeds"], self._compiled[b"targets"]
+        targets[ctypes.c_int(0)] = ctypes.c_int(program.fd)
+        feed = feeds.Leaf(next=0, base=base, length=len(frame), refused=0)
+        feed.ethernet[:14] = frame[:14]
+        feeds[ctypes.c_int(0)] = feed
+        action, _ = libbpf.test_run(self._fd, frame, repeat=count)
+        after = feeds[ctypes.c_int(0)]
+        assert (action, after.next, after.refused) == (_XDP_TX, count, 0)
+
+
+def flow_tuple(base: int, number: int) -> tuple[bytes, int]:
+    """Source address and port of a flow."""
+    return (base + number).to_bytes(4, "big"), 1024 + number % 60000

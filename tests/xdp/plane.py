@@ -1,0 +1,169 @@
+"""A data plane without an interface: real maps and programs, in a pin directory of this process's own."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+from lb.dataplane.build import Build, Program, compile_program
+from lb.dataplane.kernel_tables import open_tables
+from lb.dataplane.layout import Verdict, layout
+from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.tables import Tables, size_flags
+from lb.settings import TableSizes
+
+BPFFS = Path("/sys/fs/bpf")
+PIN_PREFIX = "sluice-test-"
+OUR_MAC, OUR_IFINDEX = "02:00:00:00:aa:01", 7
+EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"}
+FLOW_KEY0, FLOW_KEY1 = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
+
+_MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
+_COARSE_CLOCK = 6
+
+
+@contextlib.contextmanager
+def pin_root() -> Iterator[Path]:
+    """This process's own directory in bpffs, and an end to those of processes that are no more."""
+    for left in BPFFS.glob(f"{PIN_PREFIX}*"):
+        if not Path("/proc", left.name.removeprefix(PIN_PREFIX)).exists():
+            shutil.rmtree(left)
+    root = BPFFS / f"{PIN_PREFIX}{os.getpid()}"
+    root.mkdir(mode=0o700)
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+class Programs:
+    """One set of maps, and the programs over it: each is compiled once, however many tests ask for it."""
+
+    def __init__(self, pins: Path, sizes: TableSizes) -> None:
+        pins.mkdir(mode=0o700)
+        self.pins, self.sizes = pins, sizes
+        self._programs: dict[ProgramWish, Program] = {}
+        self._tables: Tables | None = None
+
+    @property
+    def tables(self) -> Tables:
+        """The maps, which the first program makes."""
+        if self._tables is None:
+            self._tables = open_tables(self.pins, self.sizes)
+        return self._tables
+
+    def get(self, wish: ProgramWish) -> Program:
+        """The loaded program that can do exactly this."""
+        if wish not in self._programs:
+            constants = {
+                **size_flags(self.sizes),
+                **dict(wish.constants),
+                "OUR_IFINDEX": OUR_IFINDEX,
+                "OUR_MAC_FIRST4": int.from_bytes(_MAC[:4], "little"),
+                "OUR_MAC_LAST2": int.from_bytes(_MAC[4:], "little"),
+                "FLOW_KEY0": FLOW_KEY0,
+                "FLOW_KEY1": FLOW_KEY1,
+            }
+            self._programs[wish] = compile_program(Build(wish.features, constants, self.pins))
+        return self._programs[wish]
+
+    def wipe(self) -> None:
+        """Empty maps, as at a first start; counters that get an owner are cleared by the control plane."""
+        arrays = self.tables.arrays
+        for name in ("service_rings", "backends", "flows"):
+            getattr(arrays, name).view("u1")[:] = 0
+        for name in (
+            "deny4_cells",
+            "deny4_runs",
+            "deny4_lines",
+            "deny4_dense",
+            "deny_owners",
+            "allow_owners",
+        ):
+            getattr(arrays, name)[:] = 0
+        for table in (
+            getattr(self.tables, n) for n in ("services4", "services6", "deny6", "allow4", "allow6")
+        ):
+            table.delete(table.read()[0])
+        self.tables.flow_counters.clear([0])
+        self.tables.verdict_counters.clear([v.number for v in layout().verdicts])
+
+
+class RigDataPlane:
+    """A DataPlane over real maps whose frames come by BPF_PROG_TEST_RUN; next hops are made up as the twin's are.
+
+    exact: the program has what is wished for and no more; otherwise it has everything, and one serves all tests.
+    """
+
+    def __init__(self, programs: Programs, *, exact: bool = False, frags: bool = False) -> None:
+        self._programs, self._exact, self._frags = programs, exact, frags
+        self.sizes = programs.sizes
+        self.unresolved: set[str] = set()
+        self.unreachable: set[str] = set()
+        self.behind_gateway: set[str] = set()
+        self.ifindex: dict[str, int] = {}
+        """Backends behind another interface."""
+        self.mtu = 1500
+        self.running: Program | None = None
+        self.wished = ProgramWish(frozenset())
+        self._changed: list[Callable[[], None]] = []
+        programs.get(ProgramWish(EVERYTHING))  # makes the maps
+
+    @property
+    def tables(self) -> Tables:
+        return self._programs.tables
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        return layout().verdicts
+
+    def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
+        self.wished = wish
+        features = wish.features if self._exact else EVERYTHING
+        if self._frags:
+            features |= {"HAVE_FRAGS"}
+        self.running = self._programs.get(replace(wish, features=features))
+
+    def prepare(self, wish: ProgramWish) -> None:
+        """Nothing: `require` finds every program that was compiled once."""
+
+    def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
+        return {
+            packed: NextHop(
+                interface="rig0" if str(address) not in self.ifindex else "rig1",
+                ifindex=self.ifindex.get(str(address), OUR_IFINDEX),
+                source_mac=_MAC,
+                mac=None if str(address) in self.unresolved else next_hop_mac(str(address)),
+                mtu=self.mtu,
+                gateway=str(address) in self.behind_gateway,
+            )
+            for packed in addresses
+            if str(address := ip_address(packed)) not in self.unreachable
+        }
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        self._changed.append(changed)
+
+    def interfaces(self) -> list[InterfaceState]:
+        return [InterfaceState("rig0", OUR_IFINDEX, OUR_MAC, self.mtu, True, "native", 1)]
+
+    def program(self) -> ProgramState | None:
+        if self.running is None:
+            return None
+        info = self.running.info
+        return ProgramState(self.running.build.features, info.instructions, info.jited_bytes, 0.0, 0.0)
+
+    def clock_seconds(self) -> int:
+        return (time.clock_gettime_ns(_COARSE_CLOCK) >> 20) * 4503600 >> 32
+
+    def close(self) -> None:
+        pass
+
+
+def next_hop_mac(address: str) -> bytes:
+    """The MAC by which the made-up link reaches an address."""
+    return b"\x02\x10" + ip_address(address).packed[-4:]

@@ -1,0 +1,162 @@
+"""The program does with any frame, in any configuration, what the reference in tests/reference does."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import generate
+import pytest
+from differential import Difference, Pair, Step
+from frames import ELSE6, LINK, VIP6, network, service
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from rig import Programs, Rig, RigDataPlane
+from scapy.layers.inet import TCP
+from scapy.packet import Raw
+
+pytestmark = pytest.mark.root
+
+SHRINK_SECONDS = 10.0
+QUICK = settings(
+    max_examples=60,
+    deadline=None,
+    phases=set(Phase) - {Phase.explain},
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+chances = st.randoms(use_true_random=False)
+mutated = st.builds(generate.frame, chances)
+configurations = st.builds(generate.configuration, chances)
+links = st.builds(generate.link, chances)
+
+
+@pytest.fixture
+def pair(large_rig: Rig) -> Pair:
+    """The program with every feature compiled in, and the reference."""
+    return Pair(large_rig)
+
+
+@pytest.fixture
+def exact_pair(large_programs: Programs) -> Iterator[Pair]:
+    """The program that a daemon would run, with what the configuration needs and no more, and the reference."""
+    large_programs.wipe()
+    made = Rig(RigDataPlane(large_programs, exact=True))
+    try:
+        yield Pair(made)
+    finally:
+        made.close()
+
+
+def check(pair: Pair, difference: Difference | None) -> None:
+    """Fail with the shortest way to the difference, ready to paste."""
+    if difference is not None:
+        pytest.fail(str(pair.shrunk(difference, SHRINK_SECONDS)))
+
+
+def configured(services: list[Any], **lists: list[Any]) -> Step:
+    """The step that configures both."""
+    return {"document": {"services": services, **lists}}
+
+
+@QUICK
+@given(document=configurations, link=links, frames=st.lists(mutated, min_size=1, max_size=20))
+def test_any_frame_in_any_configuration(pair: Pair, document: Any, link: Any, frames: list[bytes]) -> None:
+    """Sane, odd and broken frames, one after the other: the same verdict, action and bytes."""
+    steps = [{"document": document, "link": link}, *({"frame": frame.hex()} for frame in frames)]
+
+    difference = pair.replay(steps)
+
+    assert difference is None, str(difference)
+
+
+@QUICK
+@given(
+    frames=st.lists(
+        st.binary(min_size=14, max_size=120) | st.binary(max_size=120).map(bytes(LINK)[:12].__add__)
+    )
+)
+def test_any_bytes_at_all(pair: Pair, frames: list[bytes]) -> None:
+    """Not even a frame, or one for us with anything in it."""
+    steps = [
+        configured([service(port="any")]),
+        *({"frame": frame.ljust(14, b"\0").hex()} for frame in frames),
+    ]
+
+    difference = pair.replay(steps)
+
+    assert difference is None, str(difference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_bulk(pair: Pair, seed: int) -> None:
+    """Thousands of frames in one configuration, whose backends change half-way while flows are known."""
+    check(pair, pair.session(Random(f"bulk {seed}"), 4000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_bulk_with_no_feature_too_many(exact_pair: Pair, seed: int) -> None:
+    """The same with the program of the daemon, that is compiled for what the configuration has."""
+    check(exact_pair, exact_pair.session(Random(f"exact {seed}"), 3000))
+
+
+@pytest.mark.parametrize("service_port", [80, "any", "8000-8010"])
+def test_same_flows_after_each_change(pair: Pair, service_port: int | str) -> None:
+    """A thousand flows, then backends that drain, are disabled and go: the same flows move, to the same backends."""
+    chance = Random(f"flows {service_port}")
+    document = generate.configuration(chance)
+    backends = [{"address": b, "weight": 1, "admin_state": "enabled"} for b in generate.BACKENDS]
+    document["services"] = [
+        {
+            **service(
+                f"{vip} {protocol}".replace(":", "-").replace(" ", "_"),
+                vip=vip,
+                port=service_port,
+                protocol=protocol,
+            )
+        }
+        | {"mode": "ipip", "affinity": "flow", "backends": backends}
+        for vip in generate.VIPS
+        for protocol in ("tcp", "udp")
+    ]
+    document |= {"blocklist": [], "allowlist": []}
+    towards = generate.targets(document)
+    frames = [generate.frame(chance, towards) for _ in range(1000)]
+    steps: list[Step] = [{"document": document}]
+    for _ in range(4):
+        steps += [{"frame": frame.hex()} for frame in frames]
+        frames = [generate.again(chance, frame) for frame in frames]
+        document = generate.altered(chance, document)
+        steps.append({"document": document})
+
+    check(pair, pair.replay(steps))
+
+
+@pytest.mark.parametrize("dst", [VIP6, ELSE6])
+@pytest.mark.parametrize("number", [0, 43, 60, 51])
+def test_extension_cut_off_before_another_protocol(rig: Rig, number: int, dst: str) -> None:
+    """An extension that reaches beyond the packet is cut off, even if no port was to be read behind it."""
+    rig.apply(services=[service(vip=VIP6)])
+    for protocol in (58, 59, 80):
+        cut = bytes([protocol, 20, *bytes(6)]) + bytes(TCP())
+        frame = LINK / network(dst=dst, nh=number) / Raw(cut)
+
+        assert rig.verdict(frame) == "DROP_TRUNCATED"
+        assert rig.verdict(bytes(frame) + bytes(200)) == "DROP_TRUNCATED"
+
+
+def test_a_difference_is_found_and_shrunk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference that knows no flows parts from the program, and the report says after which few frames."""
+    monkeypatch.setattr("tests.reference.balancer.Balancer._held", lambda *_: None)
+    found = next(d for seed in range(20) if (d := pair.session(Random(f"broken {seed}"), 2000)) is not None)
+
+    least = pair.shrunk(found, SHRINK_SECONDS)
+
+    frames = [step for step in least.steps if "frame" in step]
+    assert len(frames) == 2
+    assert len(frames[-1]["frame"]) <= len(found.steps[-1]["frame"])
+    assert str(least).count('"document"') == 2

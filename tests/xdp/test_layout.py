@@ -1,0 +1,199 @@
+"""The headers as Python reads them are the headers as the compiler reads them; and C's lists agree with Python's."""
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rig import EVERYTHING, Programs
+
+from lb.dataplane.build import Build, import_bcc
+from lb.dataplane.layout import layout
+from lb.dataplane.libbpf import obj_get
+from lb.dataplane.source import XDP_DIR, join_source
+from lb.dataplane.tables import (
+    ARRAY_NAMES,
+    COUNTER_STRUCTS,
+    TABLE_STRUCTS,
+    array_bytes,
+    capacities,
+    dtype_of,
+    size_flags,
+)
+from lb.settings import TableSizes
+
+_TABLE = re.compile(r'BPF_TABLE_PINNED\("(\w+)", ([\w ]+), ([\w ]+), (\w+), ([^;]+), PINNED\("(\w+)"\)')
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_CODE = {path.name: _COMMENT.sub("", path.read_text()) for path in XDP_DIR.glob("*.[ch]")}
+_MAPS = {name: (kind, key, value) for kind, key, value, name, _, _ in _TABLE.findall(_CODE["maps.h"])}
+
+root = pytest.mark.root
+
+
+def ours(dtype: np.dtype[Any]) -> Any:
+    """Offset, size and inner members of each member, of the dtype that Python uses."""
+    if dtype.subdtype is not None:
+        return ours(dtype.subdtype[0])
+    if dtype.fields is None:
+        return None
+    return {name: (field[1], field[0].itemsize, ours(field[0])) for name, field in dtype.fields.items()}
+
+
+def theirs(kind: Any) -> Any:
+    """The same of the ctypes that bcc makes of the compiled struct."""
+    if hasattr(kind, "_length_"):
+        return theirs(kind._type_)
+    if not hasattr(kind, "_fields_"):
+        return None
+    # bcc pads where the struct is aligned.
+    members = [(name, inner) for name, inner, *_ in kind._fields_ if not name.startswith("__pad")]
+    return {
+        name: (getattr(kind, name).offset, getattr(kind, name).size, theirs(inner)) for name, inner in members
+    }
+
+
+@pytest.fixture(scope="module")
+def compiled(programs: Programs) -> Iterator[Any]:
+    """The program with everything in it, as bcc's own object."""
+    constants = {**size_flags(programs.sizes), "OUR_IFINDEX": 1}
+    build = Build(EVERYTHING, constants, programs.pins)
+    program = import_bcc()(text=join_source("sluice.c").encode(), cflags=build.flags())
+    yield program
+    program.cleanup()
+
+
+@root
+@pytest.mark.parametrize("name", _MAPS)
+def test_structs_lie_in_memory_as_bcc_says(programs: Programs, compiled: Any, name: str) -> None:
+    """Key and value of each map: every member has the offset and size that the compiled program has."""
+    table = compiled[name.encode()]
+    for struct, compiled_kind in ((_MAPS[name][1], table.Key), (_MAPS[name][2], table.Leaf)):
+        if struct == "u32":
+            assert ctypes.sizeof(compiled_kind) == 4
+        else:
+            assert ours(dtype_of(struct.removeprefix("struct "))) == theirs(compiled_kind)
+
+
+@root
+def test_maps_are_as_large_as_python_takes_them_for(programs: Programs) -> None:
+    """Entries, key and value sizes of every map, and so the bytes of those that are mapped, are what the kernel has."""
+    assert len(programs.tables.arrays.flows) > 0
+    for name, entries in capacities(programs.sizes).items():
+        descriptor = obj_get(programs.pins / name)
+        said = dict(
+            line.split(":\t") for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        )
+        os.close(descriptor)
+        _, key, value = _MAPS[name]
+        sizes = [
+            4 if struct == "u32" else dtype_of(struct.removeprefix("struct ")).itemsize
+            for struct in (key, value)
+        ]
+        assert [int(said[k]) for k in ("max_entries", "key_size", "value_size")] == [entries, *sizes], name
+    assert array_bytes("flows", programs.sizes) == programs.sizes.flow_slots * dtype_of("flow").itemsize
+
+
+def test_every_map_is_known_to_python_and_back() -> None:
+    """maps.h and lb.dataplane.tables list the same maps, of the same kinds and structs."""
+    arrays = {name for name, (kind, *_) in _MAPS.items() if kind == "array"}
+    counters = {
+        name: value.removeprefix("struct ")
+        for name, (kind, _, value) in _MAPS.items()
+        if kind == "percpu_array"
+    }
+    tables = {
+        name: (key.removeprefix("struct "), "__u32" if value == "u32" else value.removeprefix("struct "))
+        for name, (kind, key, value) in _MAPS.items()
+        if kind in ("hash", "lpm_trie")
+    }
+
+    assert arrays == set(ARRAY_NAMES)
+    assert counters == COUNTER_STRUCTS
+    assert tables == TABLE_STRUCTS
+    assert set(_MAPS) == set(capacities(TableSizes()))
+
+
+def test_every_struct_is_held_by_a_map() -> None:
+    """So the comparison above leaves out none; struct flow lies within struct flow_bucket."""
+    held = {struct.removeprefix("struct ") for _, *pair in _MAPS.values() for struct in pair}
+
+    assert held - {"u32"} | {"flow"} == set(layout().structs)
+
+
+def test_every_map_is_pinned_under_its_own_name() -> None:
+    """A second build finds the same memory, by name."""
+    declared = _TABLE.findall(_CODE["maps.h"])
+
+    assert len(declared) == _CODE["maps.h"].count("BPF_TABLE_PINNED(") > 15
+    assert all(name == pin for *_, name, _, pin in declared)
+    assert not [name for name, text in _CODE.items() if name != "maps.h" and "BPF_TABLE" in text]
+
+
+def test_mapped_maps_are_those_that_python_maps() -> None:
+    """Every array is mmapable and nothing else is."""
+    for line in _CODE["maps.h"].splitlines():
+        if line.startswith("BPF_TABLE_PINNED"):
+            assert ("BPF_F_MMAPABLE" in line) == ('"array"' in line), line
+
+
+def test_verdicts_have_numbers_of_their_own() -> None:
+    """No number and no name twice, all within the counters, 0 left for CONTINUE; each sentence is one."""
+    verdicts = layout().verdicts
+    declared = re.findall(r"^\s+VERDICT\(", _CODE["verdicts.h"], re.MULTILINE)
+
+    assert len(verdicts) == len(declared) > 20
+    assert len({v.number for v in verdicts}) == len({v.name for v in verdicts}) == len(verdicts)
+    assert all(0 < v.number < layout().constants["VERDICTS_MAX"] for v in verdicts)
+    assert all(v.sentence.endswith(".") and v.sentence[0].isupper() for v in verdicts)
+
+
+def test_a_verdicts_name_says_its_action() -> None:
+    """PASS_ passes, TX_ goes back out, REDIRECT_ out of another interface, DROP_ drops."""
+    assert {v.name: v.action for v in layout().verdicts} == {
+        v.name: v.name.split("_")[0].lower() for v in layout().verdicts
+    }
+
+
+def test_every_verdict_is_used_and_every_used_one_declared() -> None:
+    """The code ends packets by exactly the verdicts of the list."""
+    stages = "".join(text for name, text in _CODE.items() if name not in ("verdicts.h", "decap.c"))
+    used = set(re.findall(r"\b((?:PASS|TX|REDIRECT|DROP)_[A-Z0-9_]+)\b", stages))
+
+    assert used == {v.name for v in layout().verdicts}
+
+
+def test_every_feature_is_asked_for_somewhere() -> None:
+    """Each HAVE_ of config.h is asked by a stage, and none is asked that is not there."""
+    stages = "".join(text for name, text in _CODE.items() if name != "config.h")
+
+    assert set(re.findall(r"\bHAVE_\w+", stages)) == set(layout().features)
+
+
+def test_only_finish_returns_an_action() -> None:
+    """Nothing leaves uncounted: no other stage names an XDP action."""
+    others = {name: text for name, text in _CODE.items() if name not in ("finish.h", "verdicts.h", "decap.c")}
+
+    assert {
+        name: re.findall(r"\bXDP_(?:PASS|DROP|TX|REDIRECT|ABORTED)\b", text) for name, text in others.items()
+    } == {name: [] for name in others}
+
+
+def test_every_header_says_what_it_is_for() -> None:
+    """A charter comment opens each file, and files stay short."""
+    for path in XDP_DIR.glob("*.[ch]"):
+        text = path.read_text()
+        assert text.startswith("/* "), path.name
+        assert len(text.splitlines()) <= 250, path.name
+        assert max(len(line.expandtabs(4)) for line in text.splitlines()) <= 132, path.name
+
+
+def test_program_has_every_header_once() -> None:
+    """sluice.c takes in every header of its folder."""
+    joined = join_source("sluice.c")
+
+    headers = {path.name for path in Path(XDP_DIR).glob("*.h")}
+    assert headers == set(re.findall(r'^#line 1 "(\w+\.h)"', joined, re.MULTILINE))
