@@ -45,9 +45,9 @@ class InvalidError(SluiceError):
     def __init__(self, errors: Sequence[FieldError]) -> None:
         self.errors = tuple(errors)
         first = self.errors[0]
-        where = f"line {first.line}: " if first.line is not None else f"{first.pointer}: " if first.pointer else ""
+        where = f"line {first.line}" if first.line is not None else first.pointer
         more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
-        super().__init__(f"{where}{first.detail}{more}")
+        super().__init__(f"{where}: {first.detail}{more}" if where else f"{first.detail}{more}")
 
     @classmethod
     def one(cls, pointer: str, detail: str, line: int | None = None) -> "InvalidError":

@@ -130,6 +130,15 @@ def detach_foreign(link: Link) -> None:
         ) from error
 
 
+def remove_other_maps(pins: Path) -> None:
+    """Unpin the maps of earlier layouts, once the program in force works on those pinned here."""
+    for folder in pins.parent.iterdir():
+        if folder.is_dir() and folder != pins:
+            for pin in folder.iterdir():
+                pin.unlink()
+            folder.rmdir()
+
+
 def remove_pins(interface: str, pin_root: Path) -> bool:
     """Detach, and remove every pin of an interface; whether there were any."""
     directory = pin_directory(interface, pin_root)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lb.dataplane import libbpf
 from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program
-from lb.dataplane.hook import Hook, pin_directory
+from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.neighbours import Link, Neighbours
@@ -152,6 +152,7 @@ class KernelDataPlane:
         self._forget_old()
         if not self._in_force:
             raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
+        remove_other_maps(self._pins)
 
     def _forget_old(self) -> None:
         """Unload programs that are neither in force nor kept ready."""

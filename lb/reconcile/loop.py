@@ -82,7 +82,8 @@ class Reconciler:
                 ListPlan(numbers=read_owners(tables.arrays.allow_owners)),
             )
             self._refresh_hops(config)
-            self._apply(config, before, self._plan(config, before), all_rows=True)
+            # Memory first: a program of another layout must not be in force over empty tables.
+            self._apply(config, before, self._plan(config, before), all_rows=True, program_last=True)
         self._dataplane.watch(self._on_hops_changed)
         self._thread = threading.Thread(target=self._follow, name="reconciler", daemon=True)
         self._thread.start()
@@ -172,11 +173,17 @@ class Reconciler:
                 )
         return Plans(plan_services(config.services, before.services, sizes), deny, allow, until)
 
-    def _apply(self, config: Config, before: Plans, after: Plans, *, all_rows: bool) -> None:
+    def _apply(
+        self, config: Config, before: Plans, after: Plans, *, all_rows: bool, program_last: bool = False
+    ) -> None:
+        wish = program_wish(config, after, self._hops.values(), self._interfaces())
         try:
-            self._dataplane.require(program_wish(config, after, self._hops.values(), self._interfaces()))
+            if not program_last:
+                self._dataplane.require(wish)
             self._list_memory.put(after.deny, after.allow)
             self._service_memory.put(before.services, after.services, self._hops, all_rows=all_rows)
+            if program_last:
+                self._dataplane.require(wish)
         except SluiceError as error:
             self._failure = str(error)
             raise

@@ -188,6 +188,35 @@ def test_detach_leaves_nothing(machine: Machine, daemon: subprocess.Popen[str]) 
     assert "nothing of sluice is attached" in again.stderr
 
 
+def test_tables_of_another_size_are_made_beside(machine: Machine, daemon: subprocess.Popen[str]) -> None:
+    """A restart with other sizes fills new maps, swaps the program over, and leaves no maps of the old layout."""
+    with balancer.client(machine.socket) as http:
+        machine.wait(http, ready=True)
+        http.put("/v1/blocklist/198.51.100.7", json={}).raise_for_status()
+    pins = Path("/sys/fs/bpf/sluice") / machine.interface
+    before = [folder.name for folder in pins.iterdir() if folder.is_dir()]
+    daemon.send_signal(signal.SIGTERM)
+    daemon.communicate(timeout=PATIENCE_SECONDS)
+
+    with machine.serve("--flow-slots", "8192") as process:
+        try:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not balancer._is_listening(machine.socket) and time.monotonic() < deadline:
+                time.sleep(balancer.POLL_SECONDS)
+            with balancer.client(machine.socket) as http:
+                machine.wait(http, ready=True)
+                assert http.get("/v1/blocklist").json()["total"] == 1
+                tables = {t["name"]: t["capacity"] for t in http.get("/v1/status").json()["tables"]}
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=PATIENCE_SECONDS)
+
+    after = [folder.name for folder in pins.iterdir() if folder.is_dir()]
+    assert tables["flows"] == 8192
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
 def test_daemon_that_is_down(tmp_path: Path) -> None:
     """The command says where it looked, and exits with 5."""
     words = [SLUICE, "--server", f"unix://{tmp_path}/no.sock", "status"]

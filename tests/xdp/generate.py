@@ -45,7 +45,8 @@ BACKENDS = (*(f"10.0.0.{n}" for n in range(11, 17)), *(f"fd00::{n}" for n in ran
 SERVICE_PORTS = (80, 443, "any", "8000-8010", "1-9", "65530-65535")
 PORTS = (0, 1, 9, 10, 53, 80, 81, 443, 7999, 8000, 8010, 8011, 65529, 65530, 65535)
 SOURCE_PORTS = (0, 1, 4000, 40000, 40001, 65535)
-MTUS = (0, 576, 1280, 1480, 1500, 1500, 1500, 9000)
+MTUS = (0, 576, 1487, 1488, 1500, 1500, 1507, 1508, 1528, 9000)
+"""Some just hold, and some just do not, what the two large seeds become with an outer header."""
 SETTINGS: tuple[Document, ...] = (
     {"encap_source_ipv4": "192.0.2.0/24", "encap_source_ipv6": "2001:db8:0:7::/64"},
     {"encap_source_ipv4": "10.64.0.0/10", "encap_source_ipv6": "2001:db8:1:2:3:4::/96"},
@@ -99,9 +100,11 @@ def configuration(chance: Random) -> Document:
 
 
 def altered(chance: Random, document: Document) -> Document:
-    """The same services, their backends drained, disabled, weighed anew, removed or new. Nothing is enabled again."""
+    """Most of the services, their backends drained, disabled, weighed anew, gone or new; none is enabled again."""
     services = []
     for service in document["services"]:
+        if chance.random() < 0.1:
+            continue  # one for any port may take its packets over
         backends = [dict(b) for b in service["backends"] if chance.random() < 0.85]
         for backend in backends:
             if backend["admin_state"] == "enabled" and chance.random() < 0.4:

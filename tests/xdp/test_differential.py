@@ -7,7 +7,7 @@ from typing import Any
 import generate
 import pytest
 from differential import Difference, Pair, Step
-from frames import ELSE6, LINK, VIP6, network, service
+from frames import BACKENDS4, ELSE6, LINK, VIP6, network, service, tcp
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rig import Programs, Rig, RigDataPlane
@@ -134,6 +134,18 @@ def test_same_flows_after_each_change(pair: Pair, service_port: int | str) -> No
         steps.append({"document": document})
 
     check(pair, pair.replay(steps))
+
+
+@pytest.mark.parametrize("removed", ["web", "all"])
+def test_flows_of_a_service_that_goes(pair: Pair, removed: str) -> None:
+    """The packets of a removed service are those of the one for any port, or of none; no flow is taken along."""
+    services = [service("web", backends=BACKENDS4[:1]), service("all", port="any")]
+    frames = [{"frame": bytes(tcp(sport=port, flags="A")).hex()} for port in range(4000, 4050)]
+    left = [document for document in services if document["name"] != removed]
+
+    check(
+        pair, pair.replay([configured(services), *frames, configured(left), *frames, configured([]), *frames])
+    )
 
 
 @pytest.mark.parametrize("dst", [VIP6, ELSE6])
