@@ -10,6 +10,7 @@ from pathlib import Path
 import balancer
 import httpx
 import inside
+import processes
 import pytest
 import xdpload
 from pyroute2 import IPRoute, netns
@@ -19,6 +20,8 @@ SLUICE = str(CHECKOUT / ".venv" / "bin" / "sluice")
 PASS_PROGRAM = CHECKOUT / "netns-lab" / "pass.c"
 SMALL = ["--flow-slots", "4096", "--rings", "8", "--deny-hosts", "1024", "--deny-ipv6", "1024"]
 PATIENCE_SECONDS = 30.0
+PREFIX = "sl-around-"
+"""Of the namespace's name; the test run's pid follows."""
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -26,9 +29,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root]
 class Machine:
     """A network namespace with one cable, and the daemon in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.namespace = f"sl-around-{os.getpid()}"
-        self.interface = f"sla{os.getpid() % 10**7}"
+    def __init__(self, folder: Path, pid: int) -> None:
+        self.namespace = f"{PREFIX}{pid}"
+        self.interface = f"sla{pid % 10**7}"
         self.socket = folder / "run" / "sluice.sock"
         self._state = folder / "state"
 
@@ -78,6 +81,12 @@ class Machine:
         words = [SLUICE, "detach", "--interface", self.interface]
         subprocess.run(inside.command(self.namespace, words), capture_output=True, check=False)
 
+    def clear(self) -> None:
+        """Take all of it away."""
+        processes.end_inside([self.namespace])
+        self.detach()
+        netns.remove(self.namespace)
+
     def wait(self, http: httpx.Client, ready: bool) -> httpx.Response:
         """/readyz, once it says what is waited for."""
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -91,14 +100,17 @@ class Machine:
 
 @pytest.fixture
 def machine(as_root: None, tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path)
+    for name in netns.listnetns():
+        pid = name.removeprefix(PREFIX)
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            Machine(tmp_path, int(pid)).clear()  # of a run that was killed
+    machine = Machine(tmp_path, os.getpid())
     netns.create(machine.namespace)
     try:
         machine.plug()
         yield machine
     finally:
-        machine.detach()
-        netns.remove(machine.namespace)
+        machine.clear()
 
 
 @pytest.fixture
