@@ -66,12 +66,17 @@ def run(
     port: int,
     flows: int,
     *,
-    first_port: int = FIRST_PORT,
+    first_port: int | None = None,
     patience: float = PATIENCE_SECONDS,
 ) -> Answers:
-    """Open flows from a namespace and wait for the answers. CalledProcessError if the client did not run."""
+    """Open flows from a namespace and wait for the answers. CalledProcessError if the client did not run.
+
+    With a first port the source ports are that and those that follow, so that a run can be repeated exactly;
+    else the kernel chooses those of TCP, and UDP begins at FIRST_PORT.
+    """
     words = [sys.executable, str(Path(__file__).resolve()), protocol, destination, str(port)]
-    words += ["--flows", str(flows), "--first-port", str(first_port), "--patience", str(patience)]
+    words += ["--flows", str(flows), "--patience", str(patience)]
+    words += ["--first-port", str(first_port)] if first_port is not None else []
     done = subprocess.run(inside.command(namespace, words), check=True, stdout=subprocess.PIPE)
     return {
         Flow(**flow): name
@@ -79,26 +84,38 @@ def run(
     }
 
 
-async def tcp_flows(destination: str, port: int, flows: int, patience: float) -> Answers:
-    """Open so many connections, TCP_AT_ONCE at a time; the kernel chooses their source ports."""
+async def tcp_flows(
+    destination: str, port: int, flows: int, first_port: int | None, patience: float
+) -> Answers:
+    """Open so many connections, TCP_AT_ONCE at a time, from first_port and up, or from ports the kernel chooses.
+
+    OSError if a port is taken.
+    """
     answers: dict[Flow, str | None] = {}
     turn = asyncio.Semaphore(TCP_AT_ONCE)
 
-    async def ask() -> None:
+    async def ask(source_port: int) -> None:
         async with turn:
-            flow, name = await _ask_by_tcp(destination, port, patience)
+            flow, name = await _ask_by_tcp(destination, port, source_port, patience)
             answers[flow] = name
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(flows):
-            group.create_task(ask())
+        for at in range(flows):
+            group.create_task(ask(0 if first_port is None else first_port + at))
     return answers
 
 
-async def _ask_by_tcp(destination: str, port: int, patience: float) -> tuple[Flow, str | None]:
+async def _ask_by_tcp(
+    destination: str, port: int, source_port: int, patience: float
+) -> tuple[Flow, str | None]:
     family = socket.AF_INET6 if ":" in destination else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as client:
         client.setblocking(False)
+        if source_port:
+            client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # one that lingers in TIME_WAIT will do
+            client.bind(("", source_port))
         name = None
         loop = asyncio.get_running_loop()
         try:
@@ -164,18 +181,22 @@ def _send_and_receive(
 @click.argument("destination")
 @click.argument("port", type=int)
 @click.option("--flows", default=1, show_default=True)
-@click.option("--first-port", default=FIRST_PORT, show_default=True, help="UDP: the first source port.")
+@click.option(
+    "--first-port", type=int, help=f"The first source port; else {FIRST_PORT} for UDP, and any for TCP."
+)
 @click.option(
     "--patience", default=PATIENCE_SECONDS, show_default=True, help="Seconds to wait for an answer."
 )
-def main(*, protocol: str, destination: str, port: int, flows: int, first_port: int, patience: float) -> None:
+def main(
+    *, protocol: str, destination: str, port: int, flows: int, first_port: int | None, patience: float
+) -> None:
     """Ask for the backend's name on many flows."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if protocol == "tcp":
-        answers = asyncio.run(tcp_flows(destination, port, flows, patience))
+        answers = asyncio.run(tcp_flows(destination, port, flows, first_port, patience))
     else:
-        answers = udp_flows(destination, port, flows, first_port, patience)
+        answers = udp_flows(destination, port, flows, first_port or FIRST_PORT, patience)
     json.dump([{**asdict(flow), "backend": name} for flow, name in answers.items()], sys.stdout)
 
 
