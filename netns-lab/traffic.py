@@ -89,7 +89,7 @@ async def tcp_flows(
 ) -> Answers:
     """Open so many connections, TCP_AT_ONCE at a time, from first_port and up, or from ports the kernel chooses.
 
-    OSError if a port is taken.
+    One that is taken is replaced by one that the kernel chooses.
     """
     answers: dict[Flow, str | None] = {}
     turn = asyncio.Semaphore(TCP_AT_ONCE)
@@ -115,7 +115,8 @@ async def _ask_by_tcp(
             client.setsockopt(
                 socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
             )  # one that lingers in TIME_WAIT will do
-            client.bind(("", source_port))
+            with contextlib.suppress(OSError):  # taken: then any port will do
+                client.bind(("", source_port))
         name = None
         loop = asyncio.get_running_loop()
         try:
@@ -149,7 +150,8 @@ def _ask_by_udp(destination: str, port: int, source_ports: Iterable[int], patien
         for source_port in source_ports:
             client = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             client.setblocking(False)
-            client.bind(("", source_port))
+            with contextlib.suppress(OSError):  # taken: then any port will do
+                client.bind(("", source_port))
             client.connect((destination, port))
             flow = Flow("udp", client.getsockname()[0], source_port, destination, port)
             answers[flow] = None
