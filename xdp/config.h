@@ -28,6 +28,30 @@
 #ifndef HAVE_SOURCE_AFFINITY /* a service hashes the source address alone */
 #define HAVE_SOURCE_AFFINITY 1
 #endif
+#ifndef HAVE_PORT_AFFINITY /* a service hashes the destination port alone */
+#define HAVE_PORT_AFFINITY 1
+#endif
+#ifndef HAVE_VIP_PREFIX /* a VIP is an IPv6 prefix */
+#define HAVE_VIP_PREFIX 1
+#endif
+#ifndef HAVE_QUIC /* a service routes by QUIC connection id */
+#define HAVE_QUIC 1
+#endif
+#ifndef HAVE_UDP_MIGRATION /* a UDP service's flows leave a backend that takes no new ones */
+#define HAVE_UDP_MIGRATION 1
+#endif
+#ifndef HAVE_SPOOF /* sources that can be no client's are dropped */
+#define HAVE_SPOOF 1
+#endif
+#ifndef HAVE_ECHO /* echo requests for VIPs are answered */
+#define HAVE_ECHO 1
+#endif
+#ifndef HAVE_TOO_BIG /* clients are told of packets that the outer header makes too big */
+#define HAVE_TOO_BIG 1
+#endif
+#ifndef HAVE_GUE /* a service forwards by GUE */
+#define HAVE_GUE 1
+#endif
 #ifndef HAVE_L2 /* a service forwards by MAC rewrite */
 #define HAVE_L2 1
 #endif
@@ -65,6 +89,14 @@
 #define ENCAP_SOURCE6_0 0x00000001U
 #define ENCAP_SOURCE6_1 0
 #define ENCAP_SOURCE6_2 0
+#endif
+
+#ifndef GUE_PORT
+#define GUE_PORT 6080
+#endif
+
+#ifndef TOO_BIG_PER_SECOND /* ICMP answers in one second, at most */
+#define TOO_BIG_PER_SECOND 1000
 #endif
 
 #ifndef UDP_IDLE_S

@@ -4,6 +4,8 @@
 /* Services: VIP, port, protocol → service. Few, so ordinary updates. */
 BPF_TABLE_PINNED("hash", struct service4_key, struct service, services4, MAX_SERVICE_PORTS, PINNED("services4"));
 BPF_TABLE_PINNED("hash", struct service6_key, struct service, services6, MAX_SERVICE_PORTS, PINNED("services6"));
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, MAX_SERVICES, PINNED("vip_prefixes6"), BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED("hash", struct quic_key, u32, quic_ids, MAX_BACKENDS, PINNED("quic_ids"));
 
 /* Memory that Python maps and writes as numpy arrays, without a system call per entry. */
 BPF_TABLE_PINNED("array", u32, struct service_ring, service_rings, MAX_SERVICES, PINNED("service_rings"), BPF_F_MMAPABLE);
@@ -14,6 +16,7 @@ BPF_TABLE_PINNED("array", u32, struct cells, deny4_cells, (1 << 24 >> CELLS_SHIF
 BPF_TABLE_PINNED("array", u32, struct deny_runs, deny4_runs, 256, PINNED("deny4_runs"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct deny_line, deny4_lines, MAX_DENY_HOSTS, PINNED("deny4_lines"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct deny_dense, deny4_dense, MAX_DENY_DENSE, PINNED("deny4_dense"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct budget, too_big_budget, 1, PINNED("too_big_budget"), BPF_F_MMAPABLE);
 
 /* Longest-prefix tries: prefix → rule number. */
 BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6, MAX_DENY6, PINNED("deny6"), BPF_F_NO_PREALLOC);
@@ -27,6 +30,7 @@ BPF_TABLE_PINNED("percpu_array", u32, struct tally, service_counters, MAX_SERVIC
 BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, deny_counters, RULE_NUMBERS, PINNED("deny_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, allow_counters, ALLOW_NUMBERS, PINNED("allow_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct flow_tally, flow_counters, 1, PINNED("flow_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct quic_tally, quic_counters, 1, PINNED("quic_counters"));
 
 /* The control plane's notes; the packet path does not read them. */
 BPF_TABLE_PINNED("array", u32, struct rule_owner, deny_owners, RULE_NUMBERS, PINNED("deny_owners"), BPF_F_MMAPABLE);

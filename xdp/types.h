@@ -14,7 +14,13 @@ struct service6_key {
 	__u32 vip[4];
 	__be16 port;
 	__u8 protocol;
-	__u8 pad;
+	__u8 prefix; /* 0: vip is an address; else the length of the prefix whose network it is */
+};
+
+/* What the trie of VIP prefixes says: the vip and prefix of the services6 keys to ask. */
+struct vip_prefix {
+	__u32 network[4];
+	__u32 length;
 };
 
 /* What a service lookup finds: all that an established flow needs of its service. */
@@ -25,8 +31,12 @@ struct service {
 	__u8 room;      /* how many places, as a power of two: the control plane's note */
 };
 
-#define SERVICE_L2 1              /* mode l2, else ipip */
+#define SERVICE_L2 1              /* mode l2; neither l2 nor gue: ipip */
 #define SERVICE_SOURCE_AFFINITY 2 /* the ring hashes the source address alone */
+#define SERVICE_PORT_AFFINITY 4   /* the ring hashes the destination port alone */
+#define SERVICE_GUE 8             /* mode gue */
+#define SERVICE_UDP_MIGRATION 16  /* flows leave a backend that takes no new ones */
+#define SERVICE_QUIC 32           /* connection ids are read */
 
 /* Which ring a service uses: the switch from an old ring to a new one is one write of `ring`. */
 struct service_ring {
@@ -60,6 +70,14 @@ struct backend {
 
 #define BACKEND_ACTIVE 1   /* takes packets of flows it has; new ones come by the ring */
 #define BACKEND_RESOLVED 2 /* mac is known */
+#define BACKEND_IN_RING 4  /* takes new flows */
+
+/* A backend's number within QUIC connection ids. The value is the backend's place within the service. */
+struct quic_key {
+	__u32 id;
+	__u16 service;
+	__u16 pad;
+};
 
 /* A slot of the flow table. tag_backend: keyed 48-bit tag of the flow in the high bits, the backend's place in the
  * low 16; 0 is an empty slot. Read and written whole: a flow never sees half an entry, and there is no lock. */
@@ -124,6 +142,20 @@ struct flow_tally {
 	__u64 evictions; /* and another flow lost its slot */
 	__u64 untracked; /* or none could: the flow goes by the ring alone */
 	__u64 pad;
+};
+
+/* What was read of the packets of QUIC services. */
+struct quic_tally {
+	__u64 by_id;
+	__u64 unknown; /* the id names no backend that takes packets */
+	__u64 without; /* no id: a client's first packets, or too short */
+	__u64 pad;
+};
+
+/* How many ICMP answers were sent in a second of the coarse clock. */
+struct budget {
+	__u32 second;
+	__u32 sent;
 };
 
 /* Whose a rule number is: the control plane's own note, kept with the counters so that both survive it. */

@@ -58,6 +58,7 @@ class Arrays:
     rings: U16  # (R, 66048): a ring's slots, of which the first 65537 are used
     backends: Array  # (B,) struct backend
     flows: Array  # (F, 4) struct flow
+    too_big_budget: Array  # (1,) struct budget
     deny4_cells: U16  # (2**24,)
     deny4_runs: U32  # (65536,)
     deny4_lines: U32  # (hosts, 16)
@@ -73,6 +74,8 @@ class Tables:
     arrays: Arrays
     services4: Table
     services6: Table
+    vip_prefixes6: Table
+    quic_ids: Table
     deny6: Table
     allow4: Table
     allow6: Table
@@ -82,12 +85,15 @@ class Tables:
     deny_counters: Counters
     allow_counters: Counters
     flow_counters: Counters
+    quic_counters: Counters
 
 
 ARRAY_NAMES = tuple(f.name for f in fields(Arrays))
 TABLE_STRUCTS = {
     "services4": ("service4_key", "service"),
     "services6": ("service6_key", "service"),
+    "vip_prefixes6": ("prefix6_key", "vip_prefix"),
+    "quic_ids": ("quic_key", "__u32"),
     "deny6": ("prefix6_key", "__u32"),
     "allow4": ("prefix4_key", "__u32"),
     "allow6": ("prefix6_key", "__u32"),
@@ -99,6 +105,7 @@ COUNTER_STRUCTS = {
     "deny_counters": "rule_tally",
     "allow_counters": "rule_tally",
     "flow_counters": "flow_tally",
+    "quic_counters": "quic_tally",
 }
 
 
@@ -113,10 +120,13 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
     return {
         "services4": sizes.service_ports,
         "services6": sizes.service_ports,
+        "vip_prefixes6": sizes.services,
+        "quic_ids": sizes.backends,
         "service_rings": sizes.services,
         "rings": sizes.rings * constant["RING_CELLS"],
         "backends": sizes.backends,
         "flows": sizes.flow_slots // constant["FLOW_WAYS"],
+        "too_big_budget": 1,
         "deny4_cells": (1 << 24) >> constant["CELLS_SHIFT"],
         "deny4_runs": 256,
         "deny4_lines": sizes.deny_hosts,
@@ -130,6 +140,7 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
         "deny_counters": constant["RULE_NUMBERS"],
         "allow_counters": constant["ALLOW_NUMBERS"],
         "flow_counters": 1,
+        "quic_counters": 1,
         "deny_owners": constant["RULE_NUMBERS"],
         "allow_owners": constant["ALLOW_NUMBERS"],
     }
@@ -164,6 +175,7 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         rings=view("rings", np.uint16).reshape(-1, width),
         backends=view("backends", structs["backend"]),
         flows=view("flows", structs["flow"]).reshape(-1, constant["FLOW_WAYS"]),
+        too_big_budget=view("too_big_budget", structs["budget"]),
         deny4_cells=view("deny4_cells", np.uint16),
         deny4_runs=view("deny4_runs", np.uint32),
         deny4_lines=view("deny4_lines", np.uint32).reshape(-1, 16),
@@ -180,6 +192,7 @@ def array_bytes(name: str, sizes: TableSizes) -> int:
         "rings": "cells",
         "backends": "backend",
         "flows": "flow_bucket",
+        "too_big_budget": "budget",
         "deny4_cells": "cells",
         "deny4_runs": "deny_runs",
         "deny4_lines": "deny_line",
