@@ -1,4 +1,4 @@
-/* Stage admit: who may come in. allow > deny, on the packet's own source address, before any service is looked up.
+/* Stage admit: who may come in. allow > deny, then spoofed, on the packet's own source address.
  *
  * The allowlist is asked only about what the blocklist would drop, so it costs the rest nothing.
  */
@@ -81,13 +81,27 @@ static __always_inline bool is_allowed(const struct packet *p)
 	return true;
 }
 
-static __always_inline int admit(const struct packet *p)
+/* Sources that no host has: this host's (0/8, ::), loopback, multicast. Addresses are in network order. */
+static __always_inline bool is_nobodys(const struct packet *p)
 {
-	struct rule_tally *tally;
-	u32 rule = 0;
+	u32 first = p->source6[0] & 0xff;
 
+	if (p->family == 4)
+		return first == 0 || first == 127 || (first & 0xf0) == 0xe0;
+	return first == 0xff || (!(p->source6[0] | p->source6[1] | p->source6[2]) && !(p->source6[3] & bpf_htonl(~1U)));
+}
+
+/* A VIP as the source is never a client's: a backend's replies go straight back and do not pass here. */
+static __always_inline bool is_spoofed(const struct packet *p)
+{
+	return is_nobodys(p) || (p->family == 4 ? is_vip4(p->source4) : is_vip6(p->source6));
+}
+
+/* The number of the blocklist's longest prefix for the source, 0 for none. */
+static __always_inline u32 deny_rule(const struct packet *p)
+{
 	if (HAVE_DENY4 && p->family == 4)
-		rule = deny4_rule(bpf_ntohl(p->source4));
+		return deny4_rule(bpf_ntohl(p->source4));
 	if (HAVE_DENY6 && p->family == 6) {
 		struct prefix6_key key = { .length = 128 };
 		u32 *number;
@@ -95,14 +109,22 @@ static __always_inline int admit(const struct packet *p)
 		__builtin_memcpy(key.address, p->source6, 16);
 		number = deny6.lookup(&key);
 		if (number)
-			rule = *number;
+			return *number;
 	}
-	if (!rule)
-		return CONTINUE;
-	if (HAVE_ALLOW && is_allowed(p))
-		return CONTINUE;
-	tally = deny_counters.lookup(&rule);
-	if (tally)
-		count_rule(tally, p);
-	return rule >= RULE_COUNT_ONLY ? CONTINUE : DROP_BLOCKLIST;
+	return 0;
+}
+
+static __always_inline int admit(const struct packet *p)
+{
+	u32 rule = deny_rule(p);
+
+	if (rule && !(HAVE_ALLOW && is_allowed(p))) {
+		struct rule_tally *tally = deny_counters.lookup(&rule);
+
+		if (tally)
+			count_rule(tally, p);
+		if (rule < RULE_COUNT_ONLY)
+			return DROP_BLOCKLIST;
+	}
+	return HAVE_SPOOF && is_spoofed(p) ? DROP_SPOOFED : CONTINUE;
 }

@@ -1,6 +1,6 @@
-/* Forwarding by IP-in-IP: 4in4 (RFC 2003), 6in4 (RFC 4213), 4in6 and 6in6 (RFC 2473).
+/* Forwarding in an outer header: 4in4 (RFC 2003), 6in4 (RFC 4213), 4in6 and 6in6 (RFC 2473), or GUE, with UDP between.
  *
- * The frame grows at its head by one outer header; VLAN tags move with the Ethernet header, so the frame leaves in the
+ * The frame grows at its head by the outer headers; VLAN tags move with the Ethernet header, so the frame leaves in the
  * VLAN it came from. Padding behind the packet is not counted in the outer length.
  */
 
@@ -13,30 +13,45 @@ static __always_inline u32 encap_spread(const struct packet *p)
 	return (source ^ (u32)p->source_port << 16 ^ p->source_port) * 0x9e3779b97f4a7c15ULL >> 48;
 }
 
-static __always_inline void write_outer4(struct iphdr *outer, const struct packet *p, const struct backend *backend)
+static __always_inline u8 encap_protocol(const struct packet *p, bool gue)
+{
+	if (gue)
+		return IPPROTO_UDP;
+	/* The packet's own family, which p->family is: an ICMP error and what it quotes are of one. */
+	return p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+}
+
+static __always_inline u32 encap_overhead(const struct backend *backend, bool gue)
+{
+	u32 outer = backend->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	return gue ? outer + sizeof(struct udphdr) : outer;
+}
+
+static __always_inline void write_outer4(struct iphdr *outer, const struct packet *p, const struct backend *backend, bool gue)
 {
 	/* The struct is written in words: first version, ihl, tos and length. */
 	outer->version = 4;
 	outer->ihl = 5;
 	outer->tos = p->traffic_class;
-	outer->tot_len = bpf_htons(p->l3_length + sizeof(*outer));
+	outer->tot_len = bpf_htons(p->l3_length + encap_overhead(backend, gue));
 	outer->id = 0; /* an atomic datagram: DF set, so the id says nothing (RFC 6864) */
 	outer->frag_off = bpf_htons(0x4000);
 	outer->ttl = OUTER_TTL;
-	outer->protocol = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	outer->protocol = encap_protocol(p, gue);
 	outer->check = 0;
 	outer->saddr = bpf_htonl(ENCAP_SOURCE4 | (encap_spread(p) & ENCAP_SOURCE4_HOSTS));
 	outer->daddr = backend->address[0];
 	outer->check = ipv4_checksum(outer);
 }
 
-static __always_inline void write_outer6(struct ipv6hdr *outer, const struct packet *p, const struct backend *backend)
+static __always_inline void write_outer6(struct ipv6hdr *outer, const struct packet *p, const struct backend *backend, bool gue)
 {
 	u32 *address = (u32 *)&outer->saddr;
 
 	*(__be32 *)outer = bpf_htonl(6U << 28 | (u32)p->traffic_class << 20);
-	outer->payload_len = bpf_htons(p->l3_length);
-	outer->nexthdr = p->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	outer->payload_len = bpf_htons(p->l3_length + encap_overhead(backend, gue) - sizeof(*outer));
+	outer->nexthdr = encap_protocol(p, gue);
 	outer->hop_limit = OUTER_TTL;
 	address[0] = ENCAP_SOURCE6_0;
 	address[1] = ENCAP_SOURCE6_1;
@@ -45,46 +60,24 @@ static __always_inline void write_outer6(struct ipv6hdr *outer, const struct pac
 	__builtin_memcpy(&outer->daddr, backend->address, 16);
 }
 
-/* Moves the Ethernet header, and up to two tags, from old to new; type is that of the outer header. */
-static __always_inline int move_ethernet(struct xdp_md *ctx, u32 grown, u32 l3, __be16 type)
+/* Generic UDP Encapsulation, variant 1: the IP packet follows directly. The checksum may be 0, for IPv6 by RFC 6935. */
+static __always_inline void write_gue(struct udphdr *udp, const struct packet *p)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct vlan_tag *from, *to;
-	struct ethhdr *eth = data;
-
-	/* The MACs are written by the caller. */
-	if (l3 == sizeof(struct ethhdr)) {
-		if ((void *)(eth + 1) > end)
-			return DROP_INTERNAL;
-		eth->h_proto = type;
-		return CONTINUE;
-	}
-	from = data + grown + sizeof(struct ethhdr);
-	to = data + sizeof(struct ethhdr);
-	if ((void *)(from + 1) > end)
-		return DROP_INTERNAL;
-	eth->h_proto = *(__be16 *)(data + grown + 12);
-	to->control = from->control;
-	to->next_type = type;
-	if (l3 == sizeof(struct ethhdr) + 2 * sizeof(struct vlan_tag)) {
-		if ((void *)(from + 2) > end)
-			return DROP_INTERNAL;
-		to->next_type = from->next_type;
-		to[1].control = from[1].control;
-		to[1].next_type = type;
-	}
-	return CONTINUE;
+	udp->source = bpf_htons(0xc000 | encap_spread(p) >> 2); /* the dynamic ports, RFC 6335 */
+	udp->dest = bpf_htons(GUE_PORT);
+	udp->len = bpf_htons(p->l3_length + sizeof(*udp));
+	udp->check = 0;
 }
 
-static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *p, const struct backend *backend)
+static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *p, const struct backend *backend, bool gue)
 {
 	bool outer4 = backend->family == 4;
-	u32 grown = outer4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), l3 = p->l3;
+	u32 grown = encap_overhead(backend, gue), l3 = p->l3;
 	void *data, *end, *outer;
 	int stop;
 
 	if (backend->mtu && p->l3_length + grown > backend->mtu)
-		return DROP_TOO_BIG;
+		return HAVE_TOO_BIG ? answer_too_big(ctx, p, backend->mtu - grown) : DROP_TOO_BIG;
 	if (bpf_xdp_adjust_head(ctx, -(int)grown))
 		return DROP_NO_HEADROOM;
 	stop = move_ethernet(ctx, grown, l3, outer4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6));
@@ -98,11 +91,18 @@ static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *p, con
 	if (outer4) {
 		if (outer + sizeof(struct iphdr) > end)
 			return DROP_INTERNAL;
-		write_outer4(outer, p, backend);
+		write_outer4(outer, p, backend, gue);
+		outer += sizeof(struct iphdr);
 	} else {
 		if (outer + sizeof(struct ipv6hdr) > end)
 			return DROP_INTERNAL;
-		write_outer6(outer, p, backend);
+		write_outer6(outer, p, backend, gue);
+		outer += sizeof(struct ipv6hdr);
+	}
+	if (gue) {
+		if (outer + sizeof(struct udphdr) > end)
+			return DROP_INTERNAL;
+		write_gue(outer, p);
 	}
 	p->data = data;
 	p->end = end;

@@ -8,6 +8,7 @@
  * that has been silent for FLOW_PROTECT_S. A flood of new flows thus evicts only other newcomers.
  */
 #define FLOW_STATE(seconds, service, class) ((u64)(seconds) << 32 | (u64)(service) << 16 | (class))
+#define FLOW_KEPT ~0ULL
 #define FLOW_TAG(hash) ((hash) >> 16 ?: 1) /* 0 is the empty slot */
 
 /* One store, not several: the compiler may neither split it nor leave it out. */
@@ -48,43 +49,46 @@ static __always_inline bool is_of_service(u64 state, const struct service *servi
 	return (state >> 16 & 0xffff) == service->number;
 }
 
-static __always_inline struct flow *flow_find(struct flow_bucket *bucket, u64 tag)
+/* The way whose slot has this tag, or FLOW_WAYS. */
+static __always_inline u32 flow_find(const struct flow_bucket *bucket, u64 tag)
 {
 	if (bucket->way[0].tag_backend >> 16 == tag)
-		return &bucket->way[0];
+		return 0;
 	if (bucket->way[1].tag_backend >> 16 == tag)
-		return &bucket->way[1];
+		return 1;
 	if (bucket->way[2].tag_backend >> 16 == tag)
-		return &bucket->way[2];
+		return 2;
 	if (bucket->way[3].tag_backend >> 16 == tag)
-		return &bucket->way[3];
-	return NULL;
+		return 3;
+	return FLOW_WAYS;
 }
 
-/* The slot a newcomer may take, or NULL. Rank: lower goes first. */
-static __always_inline struct flow *flow_victim(struct flow_bucket *bucket, u64 now_s)
+/* Who is evicted first: the lowest. An empty or idle slot 0, a newcomer by when it was seen, then the established. */
+static __always_inline u64 flow_rank(const struct flow *flow, u64 now_s)
 {
-	struct flow *victim = NULL;
-	u64 lowest = ~0ULL;
-	int i;
+	u64 state = flow->state;
+
+	if (!flow->tag_backend || is_idle(state, now_s))
+		return 0;
+	if (!(state & FLOW_ESTABLISHED))
+		return 1 + (state >> 32);
+	return flow_age(state, now_s) <= FLOW_PROTECT_S ? FLOW_KEPT : 1ULL << 33 | state >> 32;
+}
+
+/* The way a newcomer may take, or FLOW_WAYS. */
+static __always_inline u32 flow_victim(const struct flow_bucket *bucket, u64 now_s)
+{
+	u64 lowest = FLOW_KEPT;
+	u32 victim = FLOW_WAYS, i;
 
 #pragma unroll
 	for (i = 0; i < FLOW_WAYS; i++) {
-		struct flow *flow = &bucket->way[i];
-		u64 state = flow->state, seen_s = state >> 32, rank;
+		u64 rank = flow_rank(&bucket->way[i], now_s);
 
-		if (!flow->tag_backend || is_idle(state, now_s))
-			return flow;
-		if (state & FLOW_ESTABLISHED) {
-			if (flow_age(state, now_s) <= FLOW_PROTECT_S)
-				continue;
-			rank = seen_s | 1ULL << 32;
-		} else {
-			rank = seen_s;
-		}
+		asm volatile("" : "+r"(rank));
 		if (rank < lowest) {
 			lowest = rank;
-			victim = flow;
+			victim = i;
 		}
 	}
 	return victim;

@@ -2,13 +2,14 @@
 static __always_inline int forward(struct xdp_md *ctx, struct packet *p, const struct service *service,
 				   const struct backend *backend)
 {
-	bool l2 = HAVE_L2 && (!HAVE_IPIP || service->flags & SERVICE_L2), here = true;
+	bool l2 = HAVE_L2 && (!(HAVE_IPIP || HAVE_GUE) || service->flags & SERVICE_L2), here = true;
+	bool gue = HAVE_GUE && (!(HAVE_IPIP || HAVE_L2) || service->flags & SERVICE_GUE);
 	int stop;
 
 	if (!(backend->state & BACKEND_RESOLVED))
 		return DROP_NO_NEXT_HOP;
 	if (!l2) {
-		stop = encapsulate(ctx, p, backend);
+		stop = encapsulate(ctx, p, backend, gue);
 		if (stop)
 			return stop;
 	}
@@ -21,5 +22,7 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *p, const s
 	}
 	if (l2)
 		return here ? TX_L2 : REDIRECT_L2;
+	if (gue)
+		return here ? TX_GUE : REDIRECT_GUE;
 	return here ? TX_IPIP : REDIRECT_IPIP;
 }

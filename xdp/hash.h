@@ -55,12 +55,14 @@ static __always_inline u64 flow_hash(const struct packet *p)
 
 #define RING_KEY 0x736c756963652e31ULL /* "sluice.1" */
 
-/* The slot of a ring, 0 to RING_SLOTS - 1. With source affinity the VIP and the ports do not count. */
-static __always_inline u32 ring_slot(const struct packet *p, bool source_affinity)
+/* The slot of a ring, 0 to RING_SLOTS - 1. What the service's affinity leaves out does not count. */
+static __always_inline u32 ring_slot(const struct packet *p, u8 service_flags)
 {
 	u64 h;
 
-	if (HAVE_SOURCE_AFFINITY && source_affinity) {
+	if (HAVE_PORT_AFFINITY && service_flags & SERVICE_PORT_AFFINITY) {
+		h = mix(p->port ^ RING_KEY);
+	} else if (HAVE_SOURCE_AFFINITY && service_flags & SERVICE_SOURCE_AFFINITY) {
 		if (p->family == 4)
 			h = mix(p->source4 ^ RING_KEY);
 		else

@@ -16,6 +16,7 @@ struct packet {
 	u8 tcp_flags;
 	bool fragment;       /* any fragment */
 	bool has_ports;      /* TCP or UDP, and not a later fragment */
+	bool quoted;         /* an ICMP error: addresses, protocol and ports are those of the flow it quotes */
 	union {
 		u32 source4;
 		u32 source6[4];
@@ -31,6 +32,8 @@ struct packet {
 };
 
 #define NONE 0xffffffffU
+#define L3_MOST 31     /* masks: two VLAN tags end at 22, */
+#define L4_MOST 0x3fff /* and six IPv6 extensions of 2 KB at 12,350 */
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -52,6 +55,15 @@ struct ipv6_extension {
 	__be16 fragment;
 	__be32 id;
 };
+
+/* The verifier walks every path with all it knows of each value: what went through an unknown word it knows no more, and
+ * many paths are one again. `most` is a mask that it may keep. */
+static __always_inline u32 forget(u32 value, u32 unknown, u32 most)
+{
+	value ^= unknown;
+	asm volatile("" : "+r"(value), "+r"(unknown));
+	return (value ^ unknown) & most;
+}
 
 static __always_inline u32 frame_length(struct xdp_md *ctx)
 {
@@ -178,6 +190,7 @@ static __always_inline int parse_ipv6(struct packet *p)
 		/* An extension that is cut off, whatever would follow it. */
 		if (offset > p->l3 + p->l3_length)
 			return DROP_TRUNCATED;
+		offset = forget(offset, p->source6[0], L4_MOST);
 	}
 	return DROP_IPV6_CHAIN;
 }
@@ -221,5 +234,8 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *p)
 		stop = PASS_NOT_IP;
 	if (stop || !p->l4)
 		return stop;
-	return parse_l4(p);
+	stop = parse_l4(p);
+	p->l3 = forget(p->l3, p->source6[0], L3_MOST);
+	p->l4 = forget(p->l4, p->source6[0], L4_MOST);
+	return stop;
 }

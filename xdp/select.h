@@ -1,4 +1,4 @@
-/* Stage select: which backend. The flow table for flows it knows, else the ring, which is then remembered.
+/* Stage select: which backend. What a QUIC connection id names, else the flow table, else the ring, which is remembered.
  *
  * A SYN asks the ring and rewrites its entry: a reused port is a new connection. A RST is forwarded, and not remembered.
  */
@@ -20,7 +20,7 @@ static __always_inline bool is_opening(const struct packet *p)
 /* The ring's choice as an offset in the service's places, or NONE. */
 static __always_inline u32 ask_ring(const struct packet *p, const struct service *service)
 {
-	u32 slot = ring_slot(p, service->flags & SERVICE_SOURCE_AFFINITY), key = service->number;
+	u32 slot = ring_slot(p, service->flags), key = service->number;
 	struct service_ring *in_use = service_rings.lookup(&key);
 	struct cells *cells;
 
@@ -34,38 +34,72 @@ static __always_inline u32 ask_ring(const struct packet *p, const struct service
 	return cells ? cells->cell[slot & CELLS_MASK] : NONE;
 }
 
-static __always_inline void count_miss(bool evicted, bool tracked)
+static __always_inline void count_new_flow(bool miss, bool evicted, bool tracked)
 {
 	u32 key = 0;
 	struct flow_tally *tally = flow_counters.lookup(&key);
 
 	if (!tally)
 		return;
-	tally->misses++;
+	if (miss)
+		tally->misses++;
 	if (evicted)
 		tally->evictions++;
 	if (!tracked)
 		tally->untracked++;
 }
 
+/* Writes the flow into its way, or else into a newcomer's place. miss: it was the ring that chose. */
+static __always_inline void remember(struct flow_bucket *bucket, u32 way, u64 tag, u32 offset, u64 state, bool miss)
+{
+	bool evicted = false;
+
+	if (way == FLOW_WAYS) {
+		way = flow_victim(bucket, state >> 32);
+		evicted = way != FLOW_WAYS && flow_rank(&bucket->way[forget(way, tag, FLOW_WAYS - 1)], state >> 32);
+	}
+	if (way != FLOW_WAYS)
+		flow_write(&bucket->way[forget(way, tag, FLOW_WAYS - 1)], tag, offset, state);
+	count_new_flow(miss, evicted, way != FLOW_WAYS);
+}
+
+/* Whether a flow may stay with the backend it has. */
+static __always_inline bool may_stay(const struct service *service, const struct backend *backend)
+{
+	if (!(backend->state & BACKEND_ACTIVE))
+		return false;
+	return !(HAVE_UDP_MIGRATION && service->flags & SERVICE_UDP_MIGRATION) || backend->state & BACKEND_IN_RING;
+}
+
 static __always_inline int select_backend(struct packet *p, const struct service *service, struct backend **chosen)
 {
 	u64 hash = flow_hash(p), tag = FLOW_TAG(hash), now_s = coarse_seconds(), state, wanted;
 	struct flow_bucket *bucket = flow_bucket(hash);
-	struct flow *flow;
-	u32 offset;
-	bool evicted;
+	struct flow *flow = NULL;
+	u32 offset, way;
 
 	if (!bucket)
 		return DROP_INTERNAL;
-	flow = flow_find(bucket, tag);
+	way = flow_find(bucket, tag);
+	if (way != FLOW_WAYS)
+		flow = &bucket->way[forget(way, tag, FLOW_WAYS - 1)];
 	state = flow ? flow->state : 0;
+	wanted = FLOW_STATE(now_s, service->number, FLOW_ESTABLISHED | flow_class(p));
+	if (HAVE_QUIC && service->flags & SERVICE_QUIC && !p->quoted) {
+		offset = ask_quic_id(p, service);
+		if (offset != NONE) {
+			p->backend = place_of(service, offset);
+			*chosen = find_backend(p->backend);
+			if (!flow || state != wanted || (flow->tag_backend & 0xffff) != offset)
+				remember(bucket, way, tag, offset, wanted, false);
+			return *chosen ? CONTINUE : DROP_INTERNAL;
+		}
+	}
 	if (flow && is_of_service(state, service) && !is_opening(p)) {
 		p->backend = place_of(service, flow->tag_backend & 0xffff);
 		*chosen = find_backend(p->backend);
-		if (*chosen && (*chosen)->state & BACKEND_ACTIVE && !is_idle(state, now_s)) {
-			wanted = FLOW_STATE(now_s, service->number, FLOW_ESTABLISHED | flow_class(p));
-			if (state != wanted)
+		if (*chosen && may_stay(service, *chosen) && !is_idle(state, now_s)) {
+			if (state != wanted && !p->quoted)
 				write_whole(&flow->state, wanted);
 			return CONTINUE;
 		}
@@ -79,17 +113,9 @@ static __always_inline int select_backend(struct packet *p, const struct service
 	*chosen = find_backend(p->backend);
 	if (!*chosen)
 		return DROP_INTERNAL;
-	if (p->tcp_flags & TCP_RST) {
-		count_miss(false, true);
-		return CONTINUE;
-	}
-	evicted = false;
-	if (!flow) {
-		flow = flow_victim(bucket, now_s);
-		evicted = flow && flow->tag_backend && !is_idle(flow->state, now_s);
-	}
-	if (flow)
-		flow_write(flow, tag, offset, FLOW_STATE(now_s, service->number, FLOW_PROBATION | flow_class(p)));
-	count_miss(evicted, flow != NULL);
+	if (p->tcp_flags & TCP_RST || p->quoted)
+		count_new_flow(true, false, true);
+	else
+		remember(bucket, way, tag, offset, FLOW_STATE(now_s, service->number, FLOW_PROBATION | flow_class(p)), true);
 	return CONTINUE;
 }

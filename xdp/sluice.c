@@ -1,4 +1,4 @@
-/* Sluice's packet path: parse, admit, service, select, forward, finish.
+/* Sluice's packet path: parse, admit, icmp, service, select, forward, finish.
  *
  * Each stage returns CONTINUE or the verdict that ends the packet's way; finish() counts it and is the only exit.
  */
@@ -16,13 +16,16 @@
 #include "maps.h"
 #include "packet.h"
 #include "hash.h"
-#include "admit.h"
-#include "service.h"
-#include "flow.h"
-#include "select.h"
 #include "csum.h"
-#include "encap.h"
+#include "service.h"
+#include "admit.h"
+#include "icmp.h"
+#include "flow.h"
+#include "quic.h"
+#include "select.h"
 #include "rewrite.h"
+#include "too_big.h"
+#include "encap.h"
 #include "forward.h"
 #include "finish.h"
 
@@ -36,6 +39,9 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	if (verdict)
 		return verdict;
 	verdict = admit(p);
+	if (verdict)
+		return verdict;
+	verdict = read_icmp(p);
 	if (verdict)
 		return verdict;
 	verdict = find_service(p, &service);

@@ -19,7 +19,9 @@ from lb.settings import TableSizes
 BPFFS = Path("/sys/fs/bpf")
 PIN_PREFIX = "sluice-test-"
 OUR_MAC, OUR_IFINDEX = "02:00:00:00:aa:01", 7
-EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"}
+NOT_YET = {"HAVE_SPOOF", "HAVE_ECHO", "HAVE_TOO_BIG", "HAVE_GUE", "HAVE_QUIC", "HAVE_VIP_PREFIX"}
+"""What the reference does not know yet."""
+EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"} - NOT_YET
 FLOW_KEY0, FLOW_KEY1 = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 
 _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))

@@ -242,11 +242,11 @@ def test_removed_service_lets_pass(rig: Rig) -> None:
 
 
 def test_icmp_to_a_vip_passes(rig: Rig) -> None:
-    """Neither TCP nor UDP is for a service, not even one of any port; the kernel answers a ping."""
+    """Neither TCP nor UDP is for a service, not even one of any port; what an error quotes decides."""
     rig.apply(services=[service(port="any"), service("dns", port="any", protocol="udp")])
 
     assert rig.verdict(LINK / network() / ICMP()) == "PASS_PROTOCOL"
-    assert rig.verdict(LINK / network() / ICMP(type=3, code=4) / IP(src=VIP4)) == "PASS_PROTOCOL"
+    assert rig.verdict(LINK / network() / ICMP(type=3, code=4) / IP(src=VIP4)) == "PASS_ICMP_ERROR"
 
 
 @families

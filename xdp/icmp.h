@@ -1,0 +1,127 @@
+/* Stage icmp: of what comes for a VIP, echo requests are answered, and errors go the way of the flow they quote.
+ *
+ * ICMP (RFC 792) over IPv4, ICMPv6 (RFC 4443) over IPv6; any other pairing is just a protocol that is not balanced.
+ */
+struct icmp_header {
+	u8 type;
+	u8 code;
+	__be16 checksum;
+	__be32 rest;
+};
+
+struct port_pair {
+	__be16 source;
+	__be16 destination;
+};
+
+static __always_inline bool is_icmp(const struct packet *p)
+{
+	return p->protocol == (p->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+}
+
+static __always_inline bool is_echo_request(const struct packet *p, const struct icmp_header *icmp)
+{
+	return icmp->type == (p->family == 4 ? 8 : 128) && icmp->code == 0;
+}
+
+static __always_inline bool is_error(const struct packet *p, u8 type)
+{
+	return p->family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
+}
+
+/* The lengths of the IP header proper; type, TTL and their checksums are all that the addresses' exchange leaves to do. */
+static __always_inline int answer_echo(struct packet *p, struct icmp_header *icmp)
+{
+	u16 *type = (u16 *)icmp, asked = *type;
+	struct ethhdr *eth = p->data;
+	u8 mac[ETH_ALEN];
+
+	if (p->family == 4) {
+		struct iphdr *ip = p->data + p->l3;
+		u16 *ttl = (u16 *)&ip->ttl, came = *ttl;
+
+		if ((void *)(ip + 1) > p->end)
+			return DROP_INTERNAL;
+		ip->saddr = p->vip4;
+		ip->daddr = p->source4;
+		ip->ttl = OUTER_TTL;
+		ip->check = checksum_adjusted(ip->check, came, *ttl);
+		icmp->type = 0;
+	} else {
+		struct ipv6hdr *ip = p->data + p->l3;
+
+		if ((void *)(ip + 1) > p->end)
+			return DROP_INTERNAL;
+		__builtin_memcpy(&ip->saddr, p->vip6, 16);
+		__builtin_memcpy(&ip->daddr, p->source6, 16);
+		ip->hop_limit = OUTER_TTL;
+		icmp->type = 129;
+	}
+	icmp->checksum = checksum_adjusted(icmp->checksum, asked, *type);
+	__builtin_memcpy(mac, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, mac, ETH_ALEN);
+	return TX_ECHO;
+}
+
+/* From here on the packet is one of the flow that a quote, turned round, belongs to. */
+static __always_inline int become_flow(struct packet *p, u32 at, u8 protocol)
+{
+	struct port_pair *ports = p->data + at;
+
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return PASS_ICMP_ERROR;
+	if (at + sizeof(*ports) > p->l3 + p->l3_length || (void *)(ports + 1) > p->end)
+		return PASS_ICMP_ERROR;
+	p->protocol = protocol;
+	p->source_port = ports->destination;
+	p->port = ports->source;
+	p->has_ports = true;
+	p->quoted = true;
+	return CONTINUE;
+}
+
+static __always_inline int read_quote4(struct packet *p, u32 at)
+{
+	struct iphdr *quote = p->data + at;
+
+	if (at + sizeof(*quote) > p->l3 + p->l3_length || (void *)(quote + 1) > p->end)
+		return PASS_ICMP_ERROR;
+	if (quote->version != 4 || quote->ihl < 5 || quote->saddr != p->vip4)
+		return PASS_ICMP_ERROR;
+	if (quote->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
+		return PASS_ICMP_ERROR;
+	p->source4 = quote->daddr;
+	return become_flow(p, at + quote->ihl * 4, quote->protocol);
+}
+
+static __always_inline int read_quote6(struct packet *p, u32 at)
+{
+	struct ipv6hdr *quote = p->data + at;
+	const u32 *source = (const u32 *)&quote->saddr;
+
+	if (at + sizeof(*quote) > p->l3 + p->l3_length || (void *)(quote + 1) > p->end)
+		return PASS_ICMP_ERROR;
+	if (quote->version != 6 || source[0] != p->vip6[0] || source[1] != p->vip6[1] || source[2] != p->vip6[2] ||
+	    source[3] != p->vip6[3])
+		return PASS_ICMP_ERROR;
+	__builtin_memcpy(p->source6, &quote->daddr, 16);
+	return become_flow(p, at + sizeof(*quote), quote->nexthdr);
+}
+
+static __always_inline int read_icmp(struct packet *p)
+{
+	u32 header = p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), at = p->l4;
+	struct icmp_header *icmp = p->data + at;
+
+	if (p->fragment || !is_icmp(p) || !is_for_vip(p))
+		return CONTINUE;
+	if (at + sizeof(*icmp) > p->l3 + p->l3_length || (void *)(icmp + 1) > p->end)
+		return DROP_TRUNCATED;
+	if (is_error(p, icmp->type))
+		return p->family == 4 ? read_quote4(p, at + sizeof(*icmp)) : read_quote6(p, at + sizeof(*icmp));
+	/* With options or extensions it would take more than an exchange of addresses: the kernel answers these. */
+	if (HAVE_ECHO && is_echo_request(p, icmp) && at == p->l3 + header)
+		return answer_echo(p, icmp);
+	return CONTINUE;
+}
