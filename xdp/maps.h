@@ -4,7 +4,8 @@
 /* Services: VIP, port, protocol → service. Few, so ordinary updates. */
 BPF_TABLE_PINNED("hash", struct service4_key, struct service, services4, MAX_SERVICE_PORTS, PINNED("services4"));
 BPF_TABLE_PINNED("hash", struct service6_key, struct service, services6, MAX_SERVICE_PORTS, PINNED("services6"));
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, MAX_SERVICES, PINNED("vip_prefixes6"), BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, MAX_SERVICES,
+		 PINNED("vip_prefixes6"), BPF_F_NO_PREALLOC);
 BPF_TABLE_PINNED("hash", struct quic_key, u32, quic_ids, MAX_BACKENDS, PINNED("quic_ids"));
 
 /* Memory that Python maps and writes as numpy arrays, without a system call per entry. */

@@ -13,7 +13,7 @@
 	VERDICT(17, TX_IPIP, XDP_TX, "Forwarded to a backend in an outer IP header.") \
 	VERDICT(18, TX_GUE, XDP_TX, "Forwarded to a backend in an outer IP and UDP header (GUE).") \
 	VERDICT(19, TX_ECHO, XDP_TX, "An echo request for a VIP, answered.") \
-	VERDICT(20, TX_TOO_BIG, XDP_TX, "The packet is too big for the way once it has its outer header; the client was told so.") \
+	VERDICT(20, TX_TOO_BIG, XDP_TX, "Too big for the way once it has its outer header; the client was told.") \
 	VERDICT(32, REDIRECT_L2, XDP_REDIRECT, "Forwarded by MAC rewrite out of another interface.") \
 	VERDICT(33, REDIRECT_IPIP, XDP_REDIRECT, "Forwarded in an outer IP header out of another interface.") \
 	VERDICT(34, REDIRECT_GUE, XDP_REDIRECT, "Forwarded in an outer IP and UDP header (GUE) out of another interface.") \
@@ -27,7 +27,7 @@
 	VERDICT(55, DROP_FRAGMENT, XDP_DROP, "A fragment for a VIP: its port, so its backend, cannot be known.") \
 	VERDICT(56, DROP_NO_BACKEND, XDP_DROP, "The service has no backend that takes new flows.") \
 	VERDICT(57, DROP_NO_NEXT_HOP, XDP_DROP, "The backend's next-hop MAC is not known (yet).") \
-	VERDICT(58, DROP_TOO_BIG, XDP_DROP, "The packet is too big for the way once it has its outer header; the client was not told.") \
+	VERDICT(58, DROP_TOO_BIG, XDP_DROP, "Too big for the way once it has its outer header; the client was not told.") \
 	VERDICT(59, DROP_NO_HEADROOM, XDP_DROP, "The driver left no room before the frame for the outer header.") \
 	VERDICT(60, DROP_INTERNAL, XDP_DROP, "A table lookup that cannot fail failed.") \
 	VERDICT(61, DROP_SPOOFED, XDP_DROP, "The source address can be no client's: this host's, loopback, multicast, or a VIP.")
