@@ -12,7 +12,7 @@ from api.etags import Preconditions
 from api.exchange import Read, Write
 from api.problems import parameter_error
 from lb.model import Prefix
-from lb.model.service import Address
+from lb.model.address import Address
 from lb.reconcile.loop import Reconciler
 
 # Dependencies are coroutines even where they await nothing: plain functions would each cost a thread hop.

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from lb.errors import ConflictError, NotFoundError
+from lb.model.address import AnyAddress, AnyVip
 from lb.model.entries import PrefixList
 from lb.model.prefix import Prefix
 from lb.model.service import Protocol, Service
@@ -55,6 +56,24 @@ class Settings(BaseModel):
     tcp_idle_seconds: int = Field(
         3600, ge=10, le=604800, strict=True, description="a TCP flow unseen for so long is forgotten"
     )
+    drop_spoofed: bool = Field(
+        True,
+        strict=True,
+        description="drop packets whose source can be no client's: this host's, loopback, multicast, or a VIP",
+    )
+    answer_echo: bool = Field(
+        True, strict=True, description="answer echo requests for VIPs here; else they go to the kernel"
+    )
+    too_big_replies_per_second: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        strict=True,
+        description="clients told, at most, that a packet is too big for its outer header; 0: none",
+    )
+    gue_port: int = Field(
+        6080, ge=1, le=65535, strict=True, description="UDP port on which backends take GUE"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,7 @@ def clashes(services: Iterable[Service]) -> Iterator[Clash]:
 
 def _overlaps(services: Iterable[Service]) -> Iterator[Clash]:
     """A port and a range of ports must not overlap; "any" stands behind all of them (exact port first)."""
-    alike: dict[tuple[IPv4Address | IPv6Address, Protocol, bool], list[tuple[int, Service]]] = {}
+    alike: dict[tuple[AnyVip, Protocol, bool], list[tuple[int, Service]]] = {}
     for index, service in enumerate(services):
         alike.setdefault((service.vip, service.protocol, service.port.is_any), []).append((index, service))
     for group in alike.values():
@@ -95,18 +114,29 @@ def _overlaps(services: Iterable[Service]) -> Iterator[Clash]:
 
 
 def _loops(services: Iterable[Service], every: Iterable[Service]) -> Iterator[Clash]:
-    """Backends of these services that are the VIP of any."""
+    """Backends of these services that are the VIP of any, or lie in one."""
     owners = {service.vip: service for service in every}
+    lengths = sorted({vip.prefixlen for vip in owners if isinstance(vip, IPv6Network)}, reverse=True)
     for service in services:
         for index, backend in enumerate(service.backends):
-            owner = owners.get(backend.address)
-            if owner is not None:
+            for vip in _vips_around(backend.address, lengths):
+                if vip not in owners:
+                    continue
+                is_or_in = "is" if vip == backend.address else f"lies in {vip},"
                 yield Clash(
                     service,
                     ("backends", index, "address"),
-                    f'backend {backend.address} of service "{service.name}" is the VIP of service '
-                    f'"{owner.name}": packets would loop; use the backend\'s own address',
+                    f'backend {backend.address} of service "{service.name}" {is_or_in} the VIP of service '
+                    f'"{owners[vip].name}": packets would loop; use the backend\'s own address',
                 )
+                break
+
+
+def _vips_around(address: AnyAddress, lengths: Iterable[int]) -> Iterator[AnyVip]:
+    """The VIPs that would take packets for an address: itself, and its prefixes of these lengths."""
+    yield address
+    if address.version == 6:
+        yield from (IPv6Network((int(address), length), strict=False) for length in lengths)
 
 
 @dataclass(frozen=True)

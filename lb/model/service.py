@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Network
 from typing import Annotated
 
 from pydantic import (
@@ -17,10 +17,12 @@ from pydantic import (
     model_validator,
 )
 
+from lb.model.address import Address, AnyAddress, Vip
 from lb.model.fields import OneLine, faults
 
 PORT_MAX = 65535
 WEIGHT_MAX = 65535
+QUIC_ID_MAX = 2**32 - 1
 BACKENDS_MAX = 4096
 """Backends of one service: a ring of 65537 slots still gives each at least sixteen."""
 
@@ -40,13 +42,15 @@ class Mode(StrEnum):
 
     L2 = "l2"
     IPIP = "ipip"
+    GUE = "gue"
 
 
 class Affinity(StrEnum):
-    """What the ring hashes: the flow's five-tuple, or the source address alone."""
+    """What the ring hashes: the flow's five-tuple, the source address alone, or the destination port alone."""
 
     FLOW = "flow"
     SOURCE = "source"
+    DESTINATION_PORT = "destination-port"
 
 
 class AdminState(StrEnum):
@@ -105,34 +109,6 @@ class Port(BaseModel):
         return self.low if self.low == self.high else str(self)
 
 
-def _address(value: object) -> IPv4Address | IPv6Address:
-    if isinstance(value, IPv4Address | IPv6Address):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("an address is a string such as 192.0.2.1 or 2001:db8::1")
-    for kind in (IPv4Address, IPv6Address):
-        try:
-            address = kind(value)
-        except ValueError:
-            continue
-        if isinstance(address, IPv6Address) and address.scope_id:
-            raise ValueError(f"{value} has a zone; write the address without %{address.scope_id}")
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:
-            raise ValueError(f"{value} is an IPv4-mapped address; write {address.ipv4_mapped}")
-        return address
-    hint = "; leave the prefix length out" if "/" in value else ""
-    raise ValueError(f'"{value}" is no IPv4 or IPv6 address{hint}')
-
-
-def _unicast(value: object) -> IPv4Address | IPv6Address:
-    address = _address(value)
-    if address.is_multicast or address.is_unspecified or address.is_loopback:
-        raise ValueError(f"{address} is not an address that packets can be sent to: use a unicast address")
-    if isinstance(address, IPv4Address) and (address.packed[0] == 0 or address.packed[0] >= 240):
-        raise ValueError(f"{address} is in a reserved range: use a unicast address")
-    return address
-
-
 def _name(text: str) -> str:
     if not re.fullmatch(NAME_PATTERN, text):
         raise ValueError(
@@ -150,11 +126,6 @@ def _label(text: str) -> str:
     return text
 
 
-Address = Annotated[
-    IPv4Address | IPv6Address,
-    BeforeValidator(_unicast, json_schema_input_type=str),
-    PlainSerializer(str, return_type=str),
-]
 Name = Annotated[
     str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN}$"})
 ]
@@ -168,6 +139,9 @@ PortField = Annotated[
     PlainSerializer(Port.to_json, return_type=int | str),
 ]
 
+Fault = tuple[tuple[int | str, ...], str]
+"""Where something is wrong, as a path of keys, and a sentence."""
+
 
 class Backend(BaseModel):
     """One server behind a service. weight is relative, 0 takes no new flows."""
@@ -179,6 +153,14 @@ class Backend(BaseModel):
         1, ge=0, le=WEIGHT_MAX, strict=True, description="share of new flows, relative; 0 takes none"
     )
     admin_state: AdminState = Field(AdminState.ENABLED, description="what the operator wants of this backend")
+    quic_id: int | None = Field(
+        None,
+        ge=1,
+        le=QUIC_ID_MAX,
+        strict=True,
+        description="what its server writes into the QUIC connection ids it gives out; only with `quic`",
+        examples=[None, 7],
+    )
 
     @property
     def ring_weight(self) -> int:
@@ -192,11 +174,28 @@ class Service(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="unique name", examples=["web"])
-    vip: Address = Field(description="the address clients connect to", examples=["192.0.2.10"])
+    vip: Vip = Field(
+        description="the address clients connect to, or an IPv6 prefix of such addresses, of length 64 to 120",
+        examples=["192.0.2.10", "2001:db8:5::/64"],
+    )
     port: PortField = Field(description='a port, a range "8000-8010", or "any"', examples=[80])
     protocol: Protocol
-    mode: Mode = Field(Mode.IPIP, description="how packets reach the backend")
-    affinity: Affinity = Field(Affinity.FLOW, description="what keeps a client on one backend")
+    mode: Mode = Field(
+        Mode.IPIP, description="how packets reach the backend: by MAC rewrite, in IP, or in UDP"
+    )
+    affinity: Affinity = Field(
+        Affinity.FLOW, description="what keeps a client on one backend: what the choice of it depends on"
+    )
+    udp_migration: bool = Field(
+        False,
+        strict=True,
+        description="flows leave a backend that drains or has weight 0 at once; only with protocol udp",
+    )
+    quic: bool = Field(
+        False,
+        strict=True,
+        description="packets go to the backend whose quic_id their connection id holds; only with protocol udp",
+    )
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=32, description="free key and value pairs"
     )
@@ -204,12 +203,23 @@ class Service(BaseModel):
     backends: tuple[Backend, ...] = Field((), max_length=BACKENDS_MAX)
 
     @model_validator(mode="after")
-    def _check_backends(self) -> "Service":
-        faults(self._backend_faults())
+    def _check(self) -> "Service":
+        faults([*self._option_faults(), *self._backend_faults(), *self._quic_id_faults()])
         return self
 
-    def _backend_faults(self) -> Iterator[tuple[tuple[int | str, ...], str]]:
-        seen: set[IPv4Address | IPv6Address] = set()
+    def _option_faults(self) -> Iterator[Fault]:
+        if self.protocol is Protocol.UDP:
+            return
+        if self.udp_migration:
+            yield (
+                ("udp_migration",),
+                "a TCP flow cannot change its backend: leave it out, or use protocol udp",
+            )
+        if self.quic:
+            yield ("quic",), "QUIC is carried by UDP: leave it out, or use protocol udp"
+
+    def _backend_faults(self) -> Iterator[Fault]:
+        seen: set[AnyAddress] = set()
         for index, backend in enumerate(self.backends):
             address = backend.address
             where = ("backends", index, "address")
@@ -217,14 +227,42 @@ class Service(BaseModel):
                 yield where, f"backend {address} is listed twice: give each address once"
             if address == self.vip:
                 yield where, f"backend {address} is the VIP itself: packets would loop; use its own address"
+            if isinstance(self.vip, IPv6Network) and address in self.vip:
+                yield (
+                    where,
+                    f"backend {address} lies in the VIP {self.vip}: packets would loop; "
+                    "use an address outside it",
+                )
             if self.mode is Mode.L2 and address.version != self.vip.version:
                 yield (
                     where,
-                    f"backend {address} is IPv{address.version} and the VIP IPv{self.vip.version}: l2 "
-                    "forwards the packet unchanged, so use mode ipip or a backend of the same family",
+                    f"backend {address} is IPv{address.version} and the VIP IPv{self.vip.version}: l2 forwards "
+                    "the packet unchanged, so use mode ipip or gue, or a backend of the same family",
                 )
             seen.add(address)
 
-    def backend(self, address: IPv4Address | IPv6Address) -> Backend | None:
+    def _quic_id_faults(self) -> Iterator[Fault]:
+        owners: dict[int, AnyAddress] = {}
+        for index, backend in enumerate(self.backends):
+            if backend.quic_id is None:
+                continue
+            where = ("backends", index, "quic_id")
+            owner = owners.setdefault(backend.quic_id, backend.address)
+            if not self.quic:
+                yield where, "the service has no quic: set quic to true, or leave quic_id out"
+            elif owner != backend.address:
+                yield where, f"backend {owner} has the quic_id {backend.quic_id} too: give each its own"
+
+    @property
+    def vip_packed(self) -> bytes:
+        """The VIP's 4 or 16 bytes in network order: its address, or the network of its prefix."""
+        return (self.vip.network_address if isinstance(self.vip, IPv6Network) else self.vip).packed
+
+    @property
+    def vip_length(self) -> int:
+        """The length of the VIP's prefix; 0 where it is an address."""
+        return self.vip.prefixlen if isinstance(self.vip, IPv6Network) else 0
+
+    def backend(self, address: AnyAddress) -> Backend | None:
         """The backend with that address, or None."""
         return next((b for b in self.backends if b.address == address), None)

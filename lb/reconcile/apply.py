@@ -107,7 +107,7 @@ class ServiceMemory:
     def _put_keys(self, after: ServicePlans) -> None:
         wanted: dict[ServiceKey, ServiceValue] = {}
         for plan in after.by_name.values():
-            wanted[(plan.service.vip.packed, 0, 0)] = (0, 0, 0, 0)
+            wanted[(plan.service.vip_packed, 0, 0)] = (0, 0, 0, 0)
             for key in service_keys(plan):
                 wanted[key] = plan.value
         put = {key: value for key, value in wanted.items() if self._held.get(key) != value}

@@ -198,7 +198,7 @@ def _give_rings(
 
 def service_keys(plan: ServicePlan) -> list[tuple[bytes, int, int]]:
     """The (VIP, port, protocol) under which a service is found, port 0 standing for any."""
-    vip, protocol, port = plan.service.vip.packed, IP_PROTOCOL[plan.service.protocol], plan.service.port
+    vip, protocol, port = plan.service.vip_packed, IP_PROTOCOL[plan.service.protocol], plan.service.port
     if port.is_any:
         return [(vip, 0, protocol)]
     return [(vip, number, protocol) for number in range(port.low, port.high + 1)]

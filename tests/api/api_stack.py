@@ -19,11 +19,13 @@ WEB = {
     "protocol": "tcp",
     "mode": "ipip",
     "affinity": "flow",
+    "udp_migration": False,
+    "quic": False,
     "labels": {"team": "edge"},
     "health_check": None,
     "backends": [
-        {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled"},
-        {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled"},
+        {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled", "quic_id": None},
+        {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled", "quic_id": None},
     ],
 }
 

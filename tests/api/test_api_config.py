@@ -14,6 +14,10 @@ SETTINGS = {
     "encap_source_ipv6": "100::/64",
     "udp_idle_seconds": 30,
     "tcp_idle_seconds": 3600,
+    "drop_spoofed": True,
+    "answer_echo": True,
+    "too_big_replies_per_second": 1000,
+    "gue_port": 6080,
 }
 
 

@@ -13,7 +13,8 @@ def test_a_service_that_was_posted_is_answered_whole_and_can_be_read(client: Tes
     """POST fills in defaults, says where the service is, and GET gives the same with the same ETag."""
     made = client.post("/v1/services", json=DNS)
 
-    expected = {**DNS, "mode": "ipip", "affinity": "flow", "labels": {}, "health_check": None, "backends": []}
+    defaults = {"mode": "ipip", "affinity": "flow", "udp_migration": False, "quic": False}
+    expected = {**DNS, **defaults, "labels": {}, "health_check": None, "backends": []}
     assert made.status_code == 201
     assert made.json() == expected
     assert made.headers["location"] == "/v1/services/dns"
@@ -77,7 +78,7 @@ def test_put_of_the_backends_replaces_the_set(client: TestClient, web: JsonDocum
     """The set can be sent as an array, or as the document that GET gives."""
     answer = client.put("/v1/services/web/backends", json=[{"address": "10.0.0.13", "weight": 5}])
 
-    expected = [{"address": "10.0.0.13", "weight": 5, "admin_state": "enabled"}]
+    expected = [{"address": "10.0.0.13", "weight": 5, "admin_state": "enabled", "quic_id": None}]
     assert answer.json() == {"items": expected, "total": 1, "next": None}
     assert client.get("/v1/services/web").json() == {**web, "backends": expected}
 
@@ -94,15 +95,30 @@ def test_one_backend_is_created_changed_and_removed(client: TestClient, web: Jso
 
     created = client.put("/v1/services/web/backends/2001:DB8:0::13", json={"weight": 3})
     assert (created.status_code, created.headers["location"]) == (201, path)
-    assert created.json() == {"address": "2001:db8::13", "weight": 3, "admin_state": "enabled"}
+    assert created.json() == {
+        "address": "2001:db8::13",
+        "weight": 3,
+        "admin_state": "enabled",
+        "quic_id": None,
+    }
     assert client.get(path).json() == created.json()
 
     replaced = client.put(path, json={"address": "2001:db8::13", "admin_state": "disabled"})
     assert replaced.status_code == 200
-    assert replaced.json() == {"address": "2001:db8::13", "weight": 1, "admin_state": "disabled"}
+    assert replaced.json() == {
+        "address": "2001:db8::13",
+        "weight": 1,
+        "admin_state": "disabled",
+        "quic_id": None,
+    }
 
     patched = client.patch(path, json={"weight": 7})
-    assert patched.json() == {"address": "2001:db8::13", "weight": 7, "admin_state": "disabled"}
+    assert patched.json() == {
+        "address": "2001:db8::13",
+        "weight": 7,
+        "admin_state": "disabled",
+        "quic_id": None,
+    }
 
     assert client.delete(path).status_code == 204
     assert client.get(path).status_code == 404
@@ -140,11 +156,16 @@ def test_a_drain_ends_when_its_backend_takes_flows_again(client: TestClient, web
     where = client.post("/v1/services/web/backends/10.0.0.12/drain").headers["location"]
 
     disabled = client.post("/v1/services/web/backends/10.0.0.12/disable")
-    assert disabled.json() == {"address": "10.0.0.12", "weight": 2, "admin_state": "disabled"}
+    assert disabled.json() == {
+        "address": "10.0.0.12",
+        "weight": 2,
+        "admin_state": "disabled",
+        "quic_id": None,
+    }
     assert client.get(where).json()["state"] == "done"
 
     enabled = client.post("/v1/services/web/backends/10.0.0.12/enable")
-    assert enabled.json() == {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled"}
+    assert enabled.json() == {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled", "quic_id": None}
     assert client.get(where).status_code == 404
 
 

@@ -78,20 +78,27 @@ def prefix_lists(draw: st.DrawFn, each: st.SearchStrategy[Layer] = layers) -> Pr
 def services(draw: st.DrawFn, place: int) -> Service:
     """A service that clashes with no other of another place."""
     hosts = draw(st.lists(st.integers(1, 250), max_size=4, unique=True))
+    protocol = draw(st.sampled_from(["tcp", "udp"]))
+    quic = protocol == "udp" and draw(st.booleans())
+    mode = draw(st.sampled_from(["l2", "ipip", "gue"]))
+    vips = [f"198.51.100.{place + 1}"] + ([] if mode == "l2" else [f"2001:db8:{place}::/{64 + place}"])
     return Service.model_validate(
         {
             "name": f"s{place}",
-            "vip": f"198.51.100.{place + 1}",
+            "vip": draw(st.sampled_from(vips)),
             "port": draw(st.sampled_from([80, "8000-8010", "any"])),
-            "protocol": draw(st.sampled_from(["tcp", "udp"])),
-            "mode": draw(st.sampled_from(["l2", "ipip"])),
-            "affinity": draw(st.sampled_from(["flow", "source"])),
+            "protocol": protocol,
+            "mode": mode,
+            "affinity": draw(st.sampled_from(["flow", "source", "destination-port"])),
+            "udp_migration": protocol == "udp" and draw(st.booleans()),
+            "quic": quic,
             "labels": draw(st.dictionaries(st.sampled_from(["tier", "a/b"]), words, max_size=2)),
             "backends": [
                 {
                     "address": f"10.0.0.{host}",
                     "weight": draw(st.integers(0, 65535)),
                     "admin_state": draw(st.sampled_from(["enabled", "draining", "disabled"])),
+                    "quic_id": draw(st.sampled_from([None, host, 2**32 - host])) if quic else None,
                 }
                 for host in hosts
             ],
@@ -108,6 +115,10 @@ def configs(draw: st.DrawFn) -> Config:
         encap_source_ipv6=IPv6Network("100::/64"),
         udp_idle_seconds=draw(st.integers(1, 86400)),
         tcp_idle_seconds=3600,
+        drop_spoofed=draw(st.booleans()),
+        answer_echo=draw(st.booleans()),
+        too_big_replies_per_second=draw(st.integers(0, 1_000_000)),
+        gue_port=draw(st.integers(1, 65535)),
     )
     return Config(
         services={service.name: service for service in chosen},

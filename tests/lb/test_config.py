@@ -114,6 +114,33 @@ def test_backend_that_is_a_vip() -> None:
         Config().with_service(vip).with_service(fine).with_service(loop)
 
 
+def test_vip_prefixes_side_by_side() -> None:
+    """An equal prefix with the same port clashes; nested prefixes, and an address within one, do not."""
+    config = Config().with_service(service("a", vip="fc00:1:2::/64"))
+
+    for vip in ("fc00:1:2::/80", "fc00:1:2::", "fc00:1:2::1", "fc00:1:3::/64"):
+        assert len(config.with_service(service("b", vip=vip)).services) == 2
+    with pytest.raises(ConflictError, match="both take tcp fc00:1:2::/64 port 80"):
+        config.with_service(service("b", vip="fc00:1:2::/64"))
+
+
+@pytest.mark.parametrize("prefix", ["fc00:1:2::/64", "fc00:1:2::/120"])
+def test_backend_within_a_vip_of_another_service(prefix: str) -> None:
+    """A backend in some service's VIP prefix would make packets loop; it is found whichever comes last."""
+    says = f'backend fc00:1:2::7 of service "b" lies in {prefix}, the VIP of service "a": packets would loop'
+    other = service("c", vip="fc00:1:2::/96", port=81)
+    vip, loop = service("a", vip=prefix), service("b", "192.0.2.3", 80, "tcp", "fc00:1:3::7", "fc00:1:2::7")
+
+    with pytest.raises(ConflictError, match=says):
+        Config().with_service(vip).with_service(loop)
+    with pytest.raises(ConflictError, match=says):
+        Config().with_service(loop).with_service(vip)
+    fine = service("b", "192.0.2.3", 80, "tcp", "fc00:1:3::7")
+    with pytest.raises(ConflictError, match="packets would loop"):
+        Config().with_services([vip, other, fine]).with_service(loop)
+    assert [c.path for c in clashes([vip, other, loop])] == [("backends", 1, "address")]
+
+
 def test_equality() -> None:
     """Configs are equal if they hold the same, in whatever order their services were added."""
     one = Config().with_service(service("a")).with_service(service("b", port=81))
@@ -148,6 +175,12 @@ def test_equality() -> None:
         ("udp_idle_seconds", 0, "it should be greater than or equal to 1, not 0"),
         ("udp_idle_seconds", "30", 'it should be a valid integer, not "30"'),
         ("tcp_idle_seconds", 604801, "it should be less than or equal to 604800, not 604801"),
+        ("drop_spoofed", 0, "it should be a valid boolean, not 0"),
+        ("answer_echo", "no", 'it should be a valid boolean, not "no"'),
+        ("too_big_replies_per_second", -1, "it should be greater than or equal to 0, not -1"),
+        ("too_big_replies_per_second", 1_000_001, "it should be less than or equal to 1000000, not 1000001"),
+        ("gue_port", 0, "it should be greater than or equal to 1, not 0"),
+        ("gue_port", 65536, "it should be less than or equal to 65535, not 65536"),
         ("tcp_idle", 5, "this key is not known here: correct it or leave it out"),
     ],
 )

@@ -87,6 +87,10 @@ def test_the_canonical_document() -> None:
             "encap_source_ipv6": "100::/64",
             "udp_idle_seconds": 30,
             "tcp_idle_seconds": 3600,
+            "drop_spoofed": True,
+            "answer_echo": True,
+            "too_big_replies_per_second": 1000,
+            "gue_port": 6080,
         },
     }
     assert list(to_document(Config(), now=NOW)) == list(KEYS)

@@ -1,5 +1,6 @@
 """Services: what is accepted, what is refused, and where the fault is said to be."""
 
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ def test_defaults() -> None:
         "protocol": "tcp",
         "mode": "ipip",
         "affinity": "flow",
+        "udp_migration": False,
+        "quic": False,
         "labels": {},
         "health_check": None,
         "backends": [],
@@ -111,6 +114,49 @@ def test_addresses_that_are_refused(given: object, says: str) -> None:
     assert faults(vip=given) == [("/vip", says)]
 
 
+@pytest.mark.parametrize(
+    ("given", "shown", "length"),
+    [
+        ("fc00:1:2::/64", "fc00:1:2::/64", 64),
+        ("FC00:1:2:0:ab00::/72", "fc00:1:2:0:ab00::/72", 72),
+        ("fc00:1:2::ff00/120", "fc00:1:2::ff00/120", 120),
+        ("fc00:1:2::/128", "fc00:1:2::", 0),
+        ("fc00:1:2::7", "fc00:1:2::7", 0),
+    ],
+)
+def test_vips_that_are_prefixes(given: str, shown: str, length: int) -> None:
+    """A VIP may be an IPv6 prefix of length 64 to 120; /128 is the address."""
+    service = Service.model_validate(WEB | {"vip": given})
+
+    assert (str(service.vip), service.vip_length, len(service.vip_packed)) == (shown, length, 16)
+    assert Service.model_validate(service.model_dump(mode="json")) == service
+    assert Service.model_validate(dict(service)) == service
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("fc00:1:2::1/64", "fc00:1:2::1/64 has host bits set: the network is fc00:1:2::/64"),
+        (
+            "fc00:1::/48",
+            "fc00:1::/48 is no VIP: a VIP is an address, or an IPv6 prefix of length 64 to 120",
+        ),
+        (
+            "fc00:1::/121",
+            "fc00:1::/121 is no VIP: a VIP is an address, or an IPv6 prefix of length 64 to 120",
+        ),
+        ("ff02::/64", "ff02::/64 holds addresses that no packet can be sent to: use a unicast prefix"),
+        ("::/64", "::/64 holds addresses that no packet can be sent to: use a unicast prefix"),
+        ("::1/128", "::1 is not an address that packets can be sent to: use a unicast address"),
+        ("fc00::/x", '"fc00::/x" has no valid prefix length: 0 to 128'),
+        ("192.0.2.0/24", '"192.0.2.0/24" is no IPv4 or IPv6 address; leave the prefix length out'),
+    ],
+)
+def test_vips_that_are_refused(given: str, says: str) -> None:
+    """What is no prefix of addresses that clients can reach is refused, and the right one is named."""
+    assert faults(vip=given) == [("/vip", says)]
+
+
 @pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "a\n", "é", "a" * 64, None, 7])
 def test_names_that_are_refused(name: object) -> None:
     """A name is plain, so that it fits a path, a label and a terminal."""
@@ -170,14 +216,75 @@ def test_backends_among_each_other() -> None:
         (
             "/backends/3/address",
             "backend 2001:db8::1 is IPv6 and the VIP IPv4: l2 forwards the packet unchanged, "
-            "so use mode ipip or a backend of the same family",
+            "so use mode ipip or gue, or a backend of the same family",
         ),
     ]
 
 
-def test_families_may_differ_by_ipip() -> None:
-    """IPIP carries IPv4 in IPv6 and the other way round."""
-    service = Service.model_validate(WEB | {"backends": [{"address": "2001:db8::1"}]})
+@pytest.mark.parametrize("mode", ["l2", "ipip", "gue"])
+def test_backend_within_the_vip(mode: str) -> None:
+    """A backend within the VIP's prefix would get its packets back; one beside it is fine in every mode."""
+    beside, within = {"address": "fc00:1:3::1"}, {"address": "fc00:1:2::1"}
+
+    Service.model_validate(WEB | {"vip": "fc00:1:2::/64", "mode": mode, "backends": [beside]})
+    assert faults(vip="fc00:1:2::/64", mode=mode, backends=[beside, within]) == [
+        (
+            "/backends/1/address",
+            "backend fc00:1:2::1 lies in the VIP fc00:1:2::/64: packets would loop; use an address outside it",
+        )
+    ]
+
+
+def test_options_of_udp_alone() -> None:
+    """udp_migration and quic are refused for TCP, each by its name."""
+    assert faults(udp_migration=True, quic=True) == [
+        ("/udp_migration", "a TCP flow cannot change its backend: leave it out, or use protocol udp"),
+        ("/quic", "QUIC is carried by UDP: leave it out, or use protocol udp"),
+    ]
+    service = Service.model_validate(WEB | {"protocol": "udp", "udp_migration": True, "quic": True})
+    assert (service.udp_migration, service.quic) == (True, True)
+    assert faults(protocol="udp", quic="yes") == [("/quic", 'it should be a valid boolean, not "yes"')]
+
+
+def test_quic_ids() -> None:
+    """Each backend may have one of its own, of 32 bits, where the service has quic."""
+    given = [
+        {"address": f"10.0.0.{n}", "quic_id": number} for n, number in enumerate([1, 2**32 - 1, None, 1])
+    ]
+    udp = {"protocol": "udp", "quic": True}
+
+    assert [b.quic_id for b in Service.model_validate(WEB | udp | {"backends": given[:3]}).backends] == [
+        1,
+        2**32 - 1,
+        None,
+    ]
+    assert faults(**udp, backends=given) == [
+        ("/backends/3/quic_id", "backend 10.0.0.0 has the quic_id 1 too: give each its own")
+    ]
+    assert faults(protocol="udp", backends=given[2:]) == [
+        ("/backends/1/quic_id", "the service has no quic: set quic to true, or leave quic_id out")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (0, "it should be greater than or equal to 1, not 0"),
+        (2**32, "it should be less than or equal to 4294967295, not 4294967296"),
+        ("7", 'it should be a valid integer, not "7"'),
+    ],
+)
+def test_quic_ids_that_are_refused(given: object, says: str) -> None:
+    """A quic_id is a number that a connection id can hold."""
+    backends = [{"address": "10.0.0.1", "quic_id": given}]
+
+    assert faults(protocol="udp", quic=True, backends=backends) == [("/backends/0/quic_id", says)]
+
+
+@pytest.mark.parametrize("mode", ["ipip", "gue"])
+def test_families_may_differ_in_a_tunnel(mode: str) -> None:
+    """IPIP and GUE carry IPv4 in IPv6 and the other way round."""
+    service = Service.model_validate(WEB | {"mode": mode, "backends": [{"address": "2001:db8::1"}]})
     assert str(service.backends[0].address) == "2001:db8::1"
 
 
@@ -196,4 +303,4 @@ def test_backend_by_address() -> None:
     second = service.backends[1]
 
     assert service.backend(second.address) == second
-    assert service.backend(service.vip) is None
+    assert service.backend(IPv4Address("192.0.2.10")) is None

@@ -15,11 +15,13 @@ def test_a_service_is_added_shown_and_removed(web: Shell) -> None:
         "protocol": "tcp",
         "mode": "ipip",
         "affinity": "flow",
+        "udp_migration": False,
+        "quic": False,
         "labels": {"team": "edge"},
         "health_check": None,
         "backends": [
-            {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled"},
-            {"address": "10.0.0.12", "weight": 3, "admin_state": "enabled"},
+            {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled", "quic_id": None},
+            {"address": "10.0.0.12", "weight": 3, "admin_state": "enabled", "quic_id": None},
         ],
     }
 
@@ -75,8 +77,8 @@ def test_show_has_fields_and_backends(web: Shell) -> None:
     """The service's own fields come first, then a row for each backend."""
     text = web.ok("service", "show", "web")
 
-    assert "vip           192.0.2.10\n" in text
-    assert "labels        team=edge\n" in text
+    assert "vip            192.0.2.10\n" in text
+    assert "labels         team=edge\n" in text
     assert [line.split()[0] for line in text.splitlines() if line.startswith("10.")] == [
         "10.0.0.11",
         "10.0.0.12",
