@@ -1,11 +1,11 @@
 /* Every map, pinned by name in PIN_DIR, so that a new program works on the same memory as the old one. */
 #define PINNED(name) PIN_DIR "/" name
+#define TRIE BPF_F_NO_PREALLOC /* the kernel makes no other tries */
 
 /* Services: VIP, port, protocol → service. Few, so ordinary updates. */
 BPF_TABLE_PINNED("hash", struct service4_key, struct service, services4, MAX_SERVICE_PORTS, PINNED("services4"));
 BPF_TABLE_PINNED("hash", struct service6_key, struct service, services6, MAX_SERVICE_PORTS, PINNED("services6"));
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, MAX_SERVICES,
-		 PINNED("vip_prefixes6"), BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, MAX_SERVICES, PINNED("vip_prefixes6"), TRIE);
 BPF_TABLE_PINNED("hash", struct quic_key, u32, quic_ids, MAX_BACKENDS, PINNED("quic_ids"));
 
 /* Memory that Python maps and writes as numpy arrays, without a system call per entry. */
@@ -20,9 +20,9 @@ BPF_TABLE_PINNED("array", u32, struct deny_dense, deny4_dense, MAX_DENY_DENSE, P
 BPF_TABLE_PINNED("array", u32, struct budget, too_big_budget, 1, PINNED("too_big_budget"), BPF_F_MMAPABLE);
 
 /* Longest-prefix tries: prefix → rule number. */
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6, MAX_DENY6, PINNED("deny6"), BPF_F_NO_PREALLOC);
-BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, u32, allow4, MAX_ALLOW, PINNED("allow4"), BPF_F_NO_PREALLOC);
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, allow6, MAX_ALLOW, PINNED("allow6"), BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6, MAX_DENY6, PINNED("deny6"), TRIE);
+BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, u32, allow4, MAX_ALLOW, PINNED("allow4"), TRIE);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, allow6, MAX_ALLOW, PINNED("allow6"), TRIE);
 
 /* Counters, one copy a CPU: no line is shared, no add is atomic. */
 BPF_TABLE_PINNED("percpu_array", u32, struct tally, verdict_counters, VERDICTS_MAX, PINNED("verdict_counters"));
