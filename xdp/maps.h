@@ -2,9 +2,12 @@
 #define PINNED(name) PIN_DIR "/" name
 #define TRIE BPF_F_NO_PREALLOC /* the kernel makes no other tries */
 
-/* Services: VIP, port, protocol → service. Few, so ordinary updates. */
-BPF_TABLE_PINNED("hash", struct service4_key, struct service, services4, MAX_SERVICE_PORTS, PINNED("services4"));
-BPF_TABLE_PINNED("hash", struct service6_key, struct service, services6, MAX_SERVICE_PORTS, PINNED("services6"));
+/* Services: VIP, port, protocol → service, in memory that Python writes; and, as hashes, what found no room in its bucket. */
+BPF_TABLE_PINNED("array", u32, struct service4_bucket, services4, SERVICE_BUCKETS, PINNED("services4"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct service6_bucket, services6, SERVICE_BUCKETS, PINNED("services6"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("hash", struct service4_key, struct service, services4_more, MAX_SERVICE_PORTS, PINNED("services4_more"));
+BPF_TABLE_PINNED("hash", struct service6_key, struct service, services6_more, MAX_SERVICE_PORTS, PINNED("services6_more"));
+BPF_TABLE_PINNED("array", u32, struct vip_bits, vip_bits, 2, PINNED("vip_bits"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, MAX_SERVICES, PINNED("vip_prefixes6"), TRIE);
 BPF_TABLE_PINNED("hash", struct quic_key, u32, quic_ids, MAX_BACKENDS, PINNED("quic_ids"));
 

@@ -31,7 +31,7 @@
 
 static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 {
-	struct service *service = NULL;
+	struct service service = {};
 	struct backend *backend = NULL;
 	int verdict;
 
@@ -45,12 +45,12 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	if (verdict)
 		return verdict;
 	verdict = find_service(p, &service);
-	if (verdict || !service)
+	if (verdict)
 		return verdict;
-	verdict = select_backend(p, service, &backend);
+	verdict = select_backend(p, &service, &backend);
 	if (verdict || !backend)
 		return verdict;
-	return forward(ctx, p, service, backend);
+	return forward(ctx, p, &service, backend);
 }
 
 int sluice(struct xdp_md *ctx)

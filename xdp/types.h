@@ -38,6 +38,37 @@ struct service {
 #define SERVICE_UDP_MIGRATION 16  /* flows leave a backend that takes no new ones */
 #define SERVICE_QUIC 32           /* connection ids are read */
 
+/* services4 and services6: a key's bucket is one cache line. A slot is free while its last key word is 0, which is written
+ * last and cleared first; a last slot that says SERVICE_MORE sends those that found no room to services4_more, services6_more. */
+struct service4_slot {
+	__u64 key; /* struct service4_key */
+	struct service service;
+};
+
+struct service4_bucket {
+	struct service4_slot slot[4];
+} __attribute__((aligned(64)));
+
+struct service6_slot {
+	__u64 vip[2];
+	__u64 key; /* what follows vip in struct service6_key, and SERVICE6_USED */
+	struct service service;
+};
+
+struct service6_bucket {
+	struct service6_slot slot[2];
+} __attribute__((aligned(64)));
+
+#define SERVICE_MORE 0xffffffffffffffff
+#define SERVICE6_USED 0x100000000
+#define SERVICE4_MIX 0x9e3779b97f4a7c15 /* odd: Knuth's multiplicative hash; the bucket is its middle bits */
+#define SERVICE6_MIX 0xff51afd7ed558ccd
+
+/* Which addresses may be VIPs, a bit for each of 8192 hashes: answers for nearly all sources without a cache line of theirs. */
+struct vip_bits {
+	__u64 word[128];
+};
+
 /* Which ring a service uses: the switch from an old ring to a new one is one write of `ring`. */
 struct service_ring {
 	__u32 ring; /* index of `rings`; 0 is never written: no backend */

@@ -54,6 +54,9 @@ class Counters(Protocol):
 class Arrays:
     """Memory that the packet path reads while it is written. Shapes: S services, B places, R rings, F buckets."""
 
+    services4: Array  # (buckets, 4) struct service4_slot
+    services6: Array  # (buckets, 2) struct service6_slot
+    vip_bits: U64  # (2, 128): IPv4, IPv6
     service_rings: Array  # (S,) struct service_ring
     rings: U16  # (R, 66048): a ring's slots, of which the first 65537 are used
     backends: Array  # (B,) struct backend
@@ -90,8 +93,8 @@ class Tables:
 
 ARRAY_NAMES = tuple(f.name for f in fields(Arrays))
 TABLE_STRUCTS = {
-    "services4": ("service4_key", "service"),
-    "services6": ("service6_key", "service"),
+    "services4_more": ("service4_key", "service"),
+    "services6_more": ("service6_key", "service"),
     "vip_prefixes6": ("prefix6_key", "vip_prefix"),
     "quic_ids": ("quic_key", "__u32"),
     "deny6": ("prefix6_key", "__u32"),
@@ -114,12 +117,20 @@ def dtype_of(struct: str) -> np.dtype[Any]:
     return np.dtype("<u4") if struct == "__u32" else layout().structs[struct]
 
 
+def service_buckets(sizes: TableSizes) -> int:
+    """Cache lines of each service table: a power of two, with room for twice the IPv4 ports."""
+    return 1 << max(1, (sizes.service_ports - 1).bit_length() - 1)
+
+
 def capacities(sizes: TableSizes) -> dict[str, int]:
     """How many entries (C values) each map has."""
     constant = layout().constants
     return {
-        "services4": sizes.service_ports,
-        "services6": sizes.service_ports,
+        "services4": service_buckets(sizes),
+        "services6": service_buckets(sizes),
+        "services4_more": sizes.service_ports,
+        "services6_more": sizes.service_ports,
+        "vip_bits": 2,
         "vip_prefixes6": sizes.services,
         "quic_ids": sizes.backends,
         "service_rings": sizes.services,
@@ -151,6 +162,7 @@ def size_flags(sizes: TableSizes) -> dict[str, int]:
     return {
         "MAX_SERVICES": sizes.services,
         "MAX_SERVICE_PORTS": sizes.service_ports,
+        "SERVICE_BUCKETS": service_buckets(sizes),
         "MAX_BACKENDS": sizes.backends,
         "MAX_RINGS": sizes.rings,
         "FLOW_BUCKETS": sizes.flow_slots // layout().constants["FLOW_WAYS"],
@@ -171,6 +183,9 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         return data[: array_bytes(name, sizes)].view(dtype)  # mapped memory ends with a page
 
     return Arrays(
+        services4=view("services4", structs["service4_slot"]).reshape(-1, 4),
+        services6=view("services6", structs["service6_slot"]).reshape(-1, 2),
+        vip_bits=view("vip_bits", np.uint64).reshape(2, -1),
         service_rings=view("service_rings", structs["service_ring"]),
         rings=view("rings", np.uint16).reshape(-1, width),
         backends=view("backends", structs["backend"]),
@@ -188,6 +203,9 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
 def array_bytes(name: str, sizes: TableSizes) -> int:
     """The size of an array map's memory in bytes."""
     struct = {
+        "services4": "service4_bucket",
+        "services6": "service6_bucket",
+        "vip_bits": "vip_bits",
         "service_rings": "service_ring",
         "rings": "cells",
         "backends": "backend",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from frames import (
     BACKENDS4,
@@ -21,6 +22,7 @@ from frames import (
 from rig import Outcome, Rig
 from scapy.layers.inet import ICMP, IP
 
+from lb.dataplane.layout import layout
 from lb.reconcile.observed import Tally
 
 pytestmark = pytest.mark.root
@@ -267,3 +269,14 @@ def test_counters_of_service_and_backends_add_up(rig: Rig, vip: str) -> None:
     assert counters.backends == {
         ("web", b): Tally(reached.count(b), reached.count(b) * size) for b in BACKENDS6
     }
+
+
+@pytest.mark.parametrize("vip", [VIP4, VIP6])
+def test_every_port_of_a_range_is_found(rig: Rig, vip: str) -> None:
+    """So many that buckets of the service table overflow: each port is the service's, and its neighbours are not."""
+    rig.apply(services=[service("wide", vip=vip, port="1000-1999"), service("next", vip=vip, port=2000)])
+
+    assert {rig.verdict(tcp(dst=vip, dport=port)) for port in range(1000, 2001)} == {"TX_IPIP"}
+    assert {rig.verdict(tcp(dst=vip, dport=port)) for port in (999, 2001)} == {"PASS_NO_SERVICE"}
+    more = rig.plane.tables.arrays.services4 if "." in vip else rig.plane.tables.arrays.services6
+    assert (more["key"] == np.uint64(layout().constants["SERVICE_MORE"])).any()
