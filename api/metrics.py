@@ -96,6 +96,12 @@ FLOW_EVICTIONS = Definition(
 FLOW_UNTRACKED = Definition(
     COUNTER, "sluice_flow_table_untracked", "Packets of new flows that found no room."
 )
+QUIC_PACKETS = Definition(
+    COUNTER,
+    "sluice_quic_packets",
+    "Packets of services with quic, by whether their connection id names a backend: known, unknown or none.",
+    ("id",),
+)
 API_REQUESTS = Definition(
     COUNTER, "sluice_api_requests", "API requests answered, by route template.", ("method", "route", "status")
 )
@@ -161,6 +167,9 @@ def _of_packets(counters: Counters, actions: dict[str, str]) -> Iterator[Metric]
     yield FLOW_MISSES.family([((), flows.misses)])
     yield FLOW_EVICTIONS.family([((), flows.evictions)])
     yield FLOW_UNTRACKED.family([((), flows.untracked)])
+    quic = counters.quic
+    by_id = {"known": quic.by_id, "unknown": quic.unknown, "none": quic.without}
+    yield QUIC_PACKETS.family(((kind,), packets) for kind, packets in by_id.items())
 
 
 def registry_of(reconciler: Reconciler, requests: RequestCounts) -> CollectorRegistry:

@@ -9,7 +9,7 @@ from lb.model import Backend, Service, Settings
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
 from lb.model.times import format_moment
-from lb.reconcile.observed import FlowTableStats, Hits, Tally, VerdictInfo
+from lb.reconcile.observed import FlowTableStats, Hits, QuicStats, Tally, VerdictInfo
 
 T = TypeVar("T")
 
@@ -204,6 +204,7 @@ class Stats(BaseModel):
     backends: dict[str, dict[str, Tally]] = Field(description="by service, then address: what was sent to it")
     owners: dict[str, Tally] = Field(description='blocklist hits, by owner: "operator" or "feed:NAME"')
     flow_table: FlowTableStats = Field(description="what became of flow lookups")
+    quic: QuicStats = Field(description="packets of services with quic, by what their connection id said")
 
 
 class Alive(BaseModel):

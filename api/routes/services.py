@@ -28,6 +28,18 @@ _EXAMPLE = {
 }
 
 
+_QUIC_EXAMPLE = {
+    "vip": "2001:db8:5::/64",
+    "port": 443,
+    "protocol": "udp",
+    "mode": "gue",
+    "affinity": "source",
+    "udp_migration": True,
+    "quic": True,
+    "backends": [{"address": "2001:db8:1::11", "quic_id": 1}, {"address": "2001:db8:1::12", "quic_id": 2}],
+}
+
+
 def document_of(service: Service) -> dict[str, Any]:
     """The service as JSON."""
     return service.model_dump(mode="json")
@@ -94,7 +106,7 @@ def get_service(name: NameDep, read: ReadDep) -> Service | Response:
     "/{name}",
     summary="Create or replace a service",
     responses=documented(*BODY, *WRITE) | {201: {"description": "created", "model": Service}},
-    openapi_extra=takes({Media.JSON: Service}, _EXAMPLE),
+    openapi_extra=takes({Media.JSON: Service}, _QUIC_EXAMPLE),
 )
 def put_service(name: NameDep, body: JsonDep, write: WriteDep) -> Service:
     """The whole service: what is left out takes its default. Its name may be left out."""

@@ -35,6 +35,7 @@ def get_stats(reconciler: ReconcilerDep) -> Stats:
         backends=backends,
         owners=counters.owners,
         flow_table=counters.flow_table,
+        quic=counters.quic,
     )
 
 

@@ -11,6 +11,7 @@ from lb.cli.output import count, emit, percent, table
 from lb.cli.session import Group, Named, Session, pass_session
 
 POLL_SECONDS = 0.5
+_QUIC_ID_MAX = 2**32 - 1
 _PRECONDITION_FAILED = 412
 
 service_argument = click.argument("service", type=Named())
@@ -23,10 +24,12 @@ def backend() -> None:
 
 
 def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
-    """The table of backends as they are (documents of /services/{name}/status)."""
+    """The table of backends as they are (documents of /services/{name}/status); ids where there are any."""
+    backends = list(backends)
     header = ("address", "weight", "admin state", "effective state", "flows", "packets", "bytes", "share")
+    has_ids = any(b["quic_id"] for b in backends)
     return table(
-        header,
+        (*header, "quic id") if has_ids else header,
         (
             (
                 b["address"],
@@ -37,6 +40,7 @@ def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
                 count(b["packets"]),
                 count(b["bytes"], "B"),
                 percent(b["ring_share"]),
+                *((b["quic_id"],) if has_ids else ()),
             )
             for b in backends
         ),
@@ -67,14 +71,24 @@ def list_backends(session: Session, service: str) -> None:
         emit(session, session.client.call("GET", f"{path}/backends").document, list)
 
 
-@backend.command(example="sluice backend add web 10.0.0.13 --weight 2")
+quic_id_option = click.option(
+    "--quic-id",
+    type=click.IntRange(1, _QUIC_ID_MAX),
+    help="What its server writes into QUIC connection ids; only where the service has quic.",
+)
+
+
+@backend.command(
+    example="sluice backend add web 10.0.0.13 --weight 2\nsluice backend add h3 2001:db8:1::13 --quic-id 3"
+)
 @service_argument
 @address_argument
 @click.option(
     "--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 1 unless told, 0 takes none."
 )
+@quic_id_option
 @pass_session
-def add(session: Session, service: str, address: str, weight: int | None) -> None:
+def add(session: Session, service: str, address: str, weight: int | None, quic_id: int | None) -> None:
     """Add a backend.
 
     One that is there already is a conflict (exit code 4).
@@ -84,6 +98,8 @@ def add(session: Session, service: str, address: str, weight: int | None) -> Non
     body: dict[str, str | int] = {"address": address}
     if weight is not None:
         body["weight"] = weight
+    if quic_id is not None:
+        body["quic_id"] = quic_id
     try:
         made = session.client.call(
             "PUT", _path(service, address), body=body, headers={"If-None-Match": "*"}
@@ -100,20 +116,37 @@ def add(session: Session, service: str, address: str, weight: int | None) -> Non
     )
 
 
-@backend.command(name="set", example="sluice backend set web 10.0.0.13 --weight 5")
+@backend.command(
+    name="set",
+    example="sluice backend set web 10.0.0.13 --weight 5\nsluice backend set h3 2001:db8:1::13 --quic-id 7",
+)
 @service_argument
 @address_argument
-@click.option(
-    "--weight", required=True, type=click.IntRange(min=0), help="Share of new flows, relative; 0 takes none."
-)
+@click.option("--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 0 takes none.")
+@quic_id_option
+@click.option("--no-quic-id", is_flag=True, help="Take its QUIC id away.")
 @pass_session
-def set_weight(session: Session, service: str, address: str, weight: int) -> None:
-    """Change a backend's weight.
+def set_backend(
+    session: Session, service: str, address: str, *, weight: int | None, quic_id: int | None, no_quic_id: bool
+) -> None:
+    """Change a backend's weight or QUIC id.
 
     Flows it has stay where they are.
     """
-    made = session.client.call("PATCH", _path(service, address), body={"weight": weight}).document
-    emit(session, made, lambda: [f"backend {made['address']} of {service} has weight {made['weight']}"])
+    if quic_id is not None and no_quic_id:
+        raise click.UsageError("--quic-id and --no-quic-id contradict each other: say one of them")
+    patch: dict[str, int | None] = {} if weight is None else {"weight": weight}
+    if quic_id is not None or no_quic_id:
+        patch["quic_id"] = quic_id
+    if not patch:
+        raise click.UsageError("nothing to change: say --weight, --quic-id or --no-quic-id")
+    made = session.client.call("PATCH", _path(service, address), body=patch).document
+
+    def lines() -> Iterable[str]:
+        said = {"weight": f"weight {made['weight']}", "quic_id": f"QUIC id {made['quic_id'] or 'none'}"}
+        yield f"backend {made['address']} of {service} has {' and '.join(said[key] for key in patch)}"
+
+    emit(session, made, lines)
 
 
 @backend.command(example="sluice backend drain web 10.0.0.11 --wait --timeout 600")

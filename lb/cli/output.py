@@ -59,7 +59,9 @@ def alarming(text: str) -> str:
 
 
 def cell(value: object) -> str:
-    """One value as text: a dash for nothing, a question mark for a control character."""
+    """One value as text: a dash for nothing, yes or no, a question mark for a control character."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = _NOTHING if value is None or value == "" else str(value)
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 

@@ -1,13 +1,16 @@
 """sluice service: list, show, add and remove services."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
 from lb.cli.backend import observed_backends
-from lb.cli.output import Row, count, emit, fields, table
+from lb.cli.output import Row, cell, count, emit, fields, table
 from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+
+_MODES = ("l2", "ipip", "gue")
+_AFFINITIES = ("flow", "source", "destination-port")
 
 
 class BackendSpec(click.ParamType[dict[str, str | int]]):
@@ -110,24 +113,54 @@ def show(session: Session, name: str) -> None:
     emit(session, one, lines)
 
 
+def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that say how a service forwards; on_or_off: flags have a --no- form too."""
+
+    def flag(name: str, does: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        declared = f"--{name}/--no-{name}" if on_or_off else f"--{name}"
+        return click.option(declared, is_flag=True, default=None, help=does)
+
+    options = (
+        click.option(
+            "--mode",
+            type=click.Choice(_MODES),
+            help="How packets reach the backend: by MAC rewrite, in IP (the default), or in UDP (GUE).",
+        ),
+        click.option(
+            "--affinity",
+            type=click.Choice(_AFFINITIES),
+            help="What keeps a client on one backend: its flow (the default), its address, or the port it asks for.",
+        ),
+        flag("udp-migration", "Flows leave a draining backend at once; only for UDP."),
+        flag("quic", "Packets follow the backend's id in their QUIC connection id; only for UDP."),
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 @service.command(
     example=(
         "sluice service add web --vip 192.0.2.10 --port 80 --protocol tcp \\\n"
-        "  --backend 10.0.0.11 --backend 10.0.0.12=2 --label team=edge"
+        "  --backend 10.0.0.11 --backend 10.0.0.12=2 --label team=edge\n"
+        "sluice service add h3 --vip 2001:db8:5::/64 --port 443 --protocol udp \\\n"
+        "  --mode gue --quic --udp-migration"
     )
 )
 @click.argument("name", type=Named())
-@click.option("--vip", required=True, metavar="ADDR", help="The address clients connect to.")
+@click.option(
+    "--vip",
+    required=True,
+    metavar="ADDR|PREFIX",
+    help="The address clients connect to, or an IPv6 prefix of such addresses, /64 to /120.",
+)
 @click.option("--port", required=True, metavar="N|A-B|any", help="A port, a range of ports, or any.")
 @click.option("--protocol", required=True, type=click.Choice(["tcp", "udp"]), help="The transport.")
-@click.option(
-    "--mode", type=click.Choice(["l2", "ipip"]), help="How packets reach the backend; the default is ipip."
-)
-@click.option(
-    "--affinity",
-    type=click.Choice(["flow", "source"]),
-    help="What keeps a client on one backend: its flow (the default) or its address.",
-)
+@policy_options(on_or_off=False)
 @click.option(
     "--backend",
     "backends",
@@ -146,6 +179,8 @@ def add(
     protocol: str,
     mode: str | None,
     affinity: str | None,
+    udp_migration: bool | None,
+    quic: bool | None,
     backends: tuple[dict[str, str | int], ...],
     labels: tuple[tuple[str, str], ...],
 ) -> None:
@@ -155,7 +190,10 @@ def add(
     """
     document: dict[str, Any] = {"name": name, "vip": vip, "port": port, "protocol": protocol}
     # What was not said is left out: its default is the daemon's to choose.
-    said = {"mode": mode, "affinity": affinity, "labels": dict(labels), "backends": list(backends)}
+    said = {
+        **{"mode": mode, "affinity": affinity, "udp_migration": udp_migration, "quic": quic},
+        **{"labels": dict(labels), "backends": list(backends)},
+    }
     document |= {key: value for key, value in said.items() if value}
     made = session.client.call("POST", "/services", body=document).document
 
@@ -165,6 +203,31 @@ def add(
             f"service {made['name']} added: {made['protocol']} {made['vip']} port {made['port']}, "
             f"{number} backend{'' if number == 1 else 's'}"
         )
+
+    emit(session, made, lines)
+
+
+@service.command(
+    name="set", example="sluice service set web --affinity source\nsluice service set h3 --mode gue --no-quic"
+)
+@click.argument("name", type=Named())
+@policy_options(on_or_off=True)
+@pass_session
+def set_policy(session: Session, /, name: str, **policy: str | bool | None) -> None:
+    """Change how a service forwards.
+
+    What is not said stays. Flows that are known stay with their backend.
+    """
+    from lb.cli.client import quoted
+
+    patch = {key: value for key, value in policy.items() if value is not None}
+    if not patch:
+        raise click.UsageError("nothing to change: say --mode, --affinity, --udp-migration or --quic")
+    made = session.client.call("PATCH", f"/services/{quoted(name)}", body=patch).document
+
+    def lines() -> Iterable[str]:
+        now = ", ".join(f"{key} {cell(made[key])}" for key in patch)
+        yield f"service {made['name']} changed: {now}"
 
     emit(session, made, lines)
 

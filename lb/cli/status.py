@@ -98,6 +98,9 @@ def stats_lines(document: Mapping[str, Any]) -> Iterator[str]:
             yield ""
     flows = document["flow_table"]
     yield "flow table: " + ", ".join(f"{count(number)} {name}" for name, number in flows.items())
+    if any(document["quic"].values()):
+        said = {"by_id": "by id", "unknown": "with an id that is nobody's", "without": "without an id"}
+        yield "quic: " + ", ".join(f"{count(document['quic'][key])} {text}" for key, text in said.items())
 
 
 def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, int]]]) -> list[str]:

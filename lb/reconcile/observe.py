@@ -18,6 +18,7 @@ from lb.reconcile.observed import (
     Hits,
     InterfaceStatus,
     ProgramStatus,
+    QuicStats,
     ServiceStatus,
     Status,
     TableStatus,
@@ -86,6 +87,7 @@ def services(
                     ring_share=shares.get(place, 0) / total if total else 0.0,
                     next_hop_mac=hop.mac.hex(":") if hop and hop.mac else None,
                     interface=hop.interface if hop else None,
+                    quic_id=backend.quic_id,
                 )
             )
         whole, rest = _sum(block), _tally(own[plan.number])
@@ -163,7 +165,7 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
     verdicts = tables.verdict_counters.read()
     places, own = tables.backend_counters.read(), tables.service_counters.read()
     rules = tables.deny_counters.read()
-    flow = tables.flow_counters.read()[0]
+    flow, quic = tables.flow_counters.read()[0], tables.quic_counters.read()[0]
     by_service: dict[str, Tally] = {}
     by_backend: dict[tuple[str, str], Tally] = {}
     for name, plan in plans.by_name.items():
@@ -193,6 +195,7 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
             evictions=int(flow["evictions"]),
             untracked=int(flow["untracked"]),
         ),
+        quic=QuicStats(int(quic["by_id"]), int(quic["unknown"]), int(quic["without"])),
     )
 
 

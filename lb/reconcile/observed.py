@@ -36,6 +36,7 @@ class BackendStatus:
     ring_share: float
     next_hop_mac: str | None
     interface: str | None
+    quic_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,18 @@ class FlowTableStats:
 
 
 @dataclass(frozen=True, slots=True)
+class QuicStats:
+    """Packets of services with quic: led by a backend's id, with an id that is nobody's, or without one.
+
+    Those of the last two kinds went by the flow table and the ring.
+    """
+
+    by_id: int = 0
+    unknown: int = 0
+    without: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Hits:
     """Packets that a blocklist or allowlist entry decided, and when the last came (epoch seconds).
 
@@ -136,3 +149,4 @@ class Counters:
     backends: dict[tuple[str, str], Tally] = field(default_factory=dict)
     owners: dict[str, Tally] = field(default_factory=dict)
     flow_table: FlowTableStats = FlowTableStats()
+    quic: QuicStats = QuicStats()

@@ -83,6 +83,20 @@ def test_stats_count_by_verdict_service_and_backend(
     assert stats["services"] == {"web": seen}
     assert stats["backends"] == {"web": {"10.0.0.11": seen, "10.0.0.12": none}}
     assert stats["flow_table"] == {"hits": 7, "misses": 0, "evictions": 0, "untracked": 0}
+    assert stats["quic"] == {"by_id": 0, "unknown": 0, "without": 0}
+
+
+def test_quic_packets_are_counted_by_what_their_id_said(
+    client: TestClient, web: JsonDocument, plane: TwinDataPlane
+) -> None:
+    """/stats and the metric tell the same of packets by id, with an unknown one, and with none."""
+    counters = plane.tables.quic_counters.values  # type: ignore[attr-defined]
+    counters["by_id"], counters["unknown"], counters["without"] = 5, 2, 3
+
+    assert client.get("/v1/stats").json()["quic"] == {"by_id": 5, "unknown": 2, "without": 3}
+    seen = samples(client)
+    kinds = ("known", "unknown", "none")
+    assert [seen["sluice_quic_packets_total", (("id", kind),)] for kind in kinds] == [5, 2, 3]
 
 
 def test_the_verdict_list_is_that_of_the_program(client: TestClient, plane: TwinDataPlane) -> None:

@@ -24,6 +24,33 @@ def test_a_service_that_was_posted_is_answered_whole_and_can_be_read(client: Tes
     assert read.headers["etag"] == made.headers["etag"]
 
 
+def test_a_quic_id_is_taken_away(client: TestClient) -> None:
+    """null takes a quic_id away; quic cannot go while a backend has one, and each of them is named."""
+    backends = [{"address": f"10.0.0.{n}", "quic_id": n} for n in (1, 2)]
+    client.post("/v1/services", json={**DNS, "quic": True, "backends": backends}).raise_for_status()
+
+    patched = client.patch("/v1/services/dns/backends/10.0.0.1", json={"quic_id": None})
+    refused = client.patch("/v1/services/dns", json={"quic": False})
+
+    assert patched.json()["quic_id"] is None
+    assert refused.status_code == 422
+    assert [e["pointer"] for e in refused.json()["errors"]] == ["/backends/1/quic_id"]
+    assert client.get("/v1/services/dns/status").json()["backends"][1]["quic_id"] == 2
+
+
+def test_vips_that_are_prefixes(client: TestClient) -> None:
+    """A prefix is answered as it was written; the same prefix and port again is a conflict."""
+    vip = "2001:db8:5::/64"
+    made = client.post("/v1/services", json={**DNS, "vip": vip})
+    again = client.post("/v1/services", json={**DNS, "vip": vip, "name": "more"})
+    wrong = client.post("/v1/services", json={**DNS, "vip": "2001:db8:5::1/64"})
+
+    assert (made.status_code, made.json()["vip"], again.status_code) == (201, vip, 409)
+    assert wrong.json()["errors"] == [
+        {"pointer": "/vip", "detail": "2001:db8:5::1/64 has host bits set: the network is 2001:db8:5::/64"}
+    ]
+
+
 def test_the_collection_keeps_the_order_of_adding(client: TestClient, web: JsonDocument) -> None:
     """GET /services answers items, total and next."""
     client.post("/v1/services", json=DNS)

@@ -42,6 +42,82 @@ def test_add_says_what_was_made(shell: Shell) -> None:
     assert (held["mode"], held["affinity"], held["port"]) == ("l2", "source", "53-54")
 
 
+def test_a_service_of_quic_is_added_and_changed(shell: Shell) -> None:
+    """A VIP prefix, mode, affinity and both flags reach the daemon; set changes what is said and no more."""
+    said = shell.ok(
+        *("service", "add", "h3", "--vip", "2001:db8:5::/64", "--port", "443", "--protocol", "udp"),
+        *("--mode", "gue", "--affinity", "destination-port", "--udp-migration", "--quic"),
+    )
+
+    assert said == "service h3 added: udp 2001:db8:5::/64 port 443, 0 backends\n"
+    held = shell.rest("/services/h3")
+    assert (held["vip"], held["mode"], held["affinity"]) == ("2001:db8:5::/64", "gue", "destination-port")
+    assert (held["udp_migration"], held["quic"]) == (True, True)
+
+    said = shell.ok("service", "set", "h3", "--mode", "ipip", "--no-quic")
+
+    assert said == "service h3 changed: mode ipip, quic no\n"
+    assert shell.rest("/services/h3") == {**held, "mode": "ipip", "quic": False}
+    assert "udp_migration  yes\n" in shell.ok("service", "show", "h3")
+
+
+def test_flags_of_udp_are_refused_for_tcp(web: Shell) -> None:
+    """Exit code 1, and each flag by its name."""
+    result = web.run("service", "set", "web", "--quic", "--udp-migration")
+
+    assert result.exit_code == 1
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["/udp_migration", "/quic"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("service", "set", "web"),
+        ("backend", "set", "web", "10.0.0.11"),
+        ("backend", "set", "web", "10.0.0.11", "--quic-id", "1", "--no-quic-id"),
+        ("backend", "add", "web", "10.0.0.13", "--quic-id", "0"),
+        ("service", "set", "web", "--mode", "nat"),
+    ],
+)
+def test_settings_that_make_no_sense_are_usage_errors(web: Shell, words: tuple[str, ...]) -> None:
+    """Exit code 2, and nothing was changed."""
+    before = web.rest("/services")
+
+    assert web.run(*words).exit_code == 2
+    assert web.rest("/services") == before
+
+
+def test_quic_ids_are_given_shown_and_taken_away(shell: Shell) -> None:
+    """An id is set with the backend or later, is a column of its own while there is any, and can go."""
+    shell.ok("service", "add", "h3", "--vip", "192.0.2.9", "--port", "443", "--protocol", "udp", "--quic")
+    shell.ok("backend", "add", "h3", "10.0.0.11")
+    assert "QUIC ID" not in shell.ok("backend", "list", "h3")
+
+    shell.ok("backend", "add", "h3", "10.0.0.12", "--quic-id", "4294967295")
+    said = shell.ok("backend", "set", "h3", "10.0.0.11", "--quic-id", "7", "--weight", "2")
+
+    assert said == "backend 10.0.0.11 of h3 has weight 2 and QUIC id 7\n"
+    header, *rows = shell.ok("backend", "list", "h3").splitlines()
+    assert header.endswith("QUIC ID")
+    assert [row.split()[-1] for row in rows] == ["7", "4294967295"]
+
+    said = shell.ok("backend", "set", "h3", "10.0.0.11", "--no-quic-id")
+
+    assert said == "backend 10.0.0.11 of h3 has QUIC id none\n"
+    assert [b["quic_id"] for b in shell.rest("/services/h3/backends")["items"]] == [None, 4294967295]
+
+
+def test_a_quic_id_that_is_taken_names_its_owner(shell: Shell) -> None:
+    """Exit code 1, and whose it is."""
+    shell.ok("service", "add", "h3", "--vip", "192.0.2.9", "--port", "443", "--protocol", "udp", "--quic")
+    shell.ok("backend", "add", "h3", "10.0.0.11", "--quic-id", "7")
+
+    result = shell.run("backend", "add", "h3", "10.0.0.12", "--quic-id", "7")
+
+    assert result.exit_code == 1
+    assert result.stderr == "sluice: /quic_id: backend 10.0.0.11 has the quic_id 7 too: give each its own\n"
+
+
 def test_add_prints_the_document_of_the_answer(shell: Shell) -> None:
     """With -o json a write prints the new service as the API answered it."""
     made = shell.json("service", "add", "any", "--vip", "192.0.2.9", "--port", "any", "--protocol", "tcp")

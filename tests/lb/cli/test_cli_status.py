@@ -53,6 +53,7 @@ STATS = {
     "backends": {"web": {"10.0.0.1": {"packets": 5, "bytes": 300}}},
     "owners": {},
     "flow_table": {"hits": 1_200_000, "misses": 3},
+    "quic": {"by_id": 0, "unknown": 0, "without": 0},
 }
 
 
@@ -91,6 +92,13 @@ def test_stats_leave_out_zeros_and_begin_with_the_largest() -> None:
     assert any(line.split() == ["web", "10.0.0.1", "5", "300", "B"] for line in text)
     assert not any(line.startswith("SERVICE") for line in text)
     assert text[-1] == "flow table: 1.2 M hits, 3 misses"
+
+
+def test_stats_of_quic_are_shown_once_there_are_any() -> None:
+    """What connection ids said is the last line, if a service with quic has had packets."""
+    text = plain(stats_lines({**STATS, "quic": {"by_id": 5000, "unknown": 1, "without": 2}}))
+
+    assert text[-1] == "quic: 5.0 k by id, 1 with an id that is nobody's, 2 without an id"
 
 
 def test_status_of_the_daemon(web: Shell) -> None:
