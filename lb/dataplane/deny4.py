@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lb.dataplane.deny4_ranges import ALL, changed_ranges, paint_addresses, paint_cells
 from lb.dataplane.layout import layout
 from lb.dataplane.room import Room
 from lb.dataplane.tables import U16, U32, U64, Arrays
@@ -25,9 +26,6 @@ _DENSE = layout().constants["DENY_DENSE"]
 _LINE_ROOM = 15
 _STEP = 4
 """A run grows by so many lines: a little room, so that not every new /24 moves its run."""
-_ALL = (0, 1 << 24)
-_RANGES_MAX = 128
-"""With more changed prefixes than this all /24s are looked at in one go."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -63,6 +61,20 @@ class _Placed:
     moved: tuple[Ints, Ints, Ints]
 
 
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """All that `commit` writes, and what is free afterwards. dense: a place for each of blocks."""
+
+    version: int
+    entries: U64
+    changes: list[_Change]
+    placed: _Placed
+    dense: Ints
+    blocks: list[U16]
+    line_room: Room
+    dense_room: Room
+
+
 class Deny4:
     """Keeps map memory equal to a set of prefixes. One writer."""
 
@@ -70,6 +82,7 @@ class Deny4:
         self._cells, self._runs = arrays.deny4_cells, arrays.deny4_runs
         self._lines, self._dense = arrays.deny4_lines, arrays.deny4_dense
         self._entries = np.empty(0, np.uint64)
+        self._version = 0
         flagged = np.flatnonzero(self._cells & _LONGER)
         self._adopted = (
             not len(flagged) and not self._cells.any()
@@ -94,17 +107,20 @@ class Deny4:
         }
 
     def update(self, entries: U64) -> None:
-        """Make memory hold exactly these entries (see `pack`), sorted, one a prefix.
+        """Make memory hold exactly these entries (see `pack`), sorted, one a prefix. Raises what `prepare` raises."""
+        self.commit(self.prepare(entries))
 
-        CapacityError: they do not fit; nothing was changed.
+    def prepare(self, entries: U64) -> "Writes":
+        """What to write so that memory holds exactly these entries; nothing is changed.
+
+        CapacityError: they do not fit.
         """
-        self._line_room.settle()
-        self._dense_room.settle()
-        self._runs[self._idle] = 0
-        ranges = _changed_ranges(self._entries, entries) if self._adopted else [_ALL]
+        line_room, dense_room = self._line_room.copy(), self._dense_room.copy()
+        line_room.settle()
+        dense_room.settle()
+        ranges = changed_ranges(self._entries, entries) if self._adopted else [ALL]
         changes = [self._compare(entries, low, high) for low, high in ranges]
         blocks = [block for change in changes for block in change.blocks.values()]
-        dense_room = self._dense_room.copy()
         dense = dense_room.take(np.ones(len(blocks), np.int64))
         if dense is None:
             raise CapacityError(
@@ -112,21 +128,26 @@ class Deny4:
                 "raise --deny-dense, or block the /24s as a whole"
             )
         todo = np.concatenate([np.empty(0, np.int64), *(change.todo for change in changes)])
-        placed = self._place(todo)
-        self._dense_room = dense_room
-        self._write(changes, placed, dense, blocks)
-        self._entries, self._adopted = entries, True
+        placed = self._place(todo, line_room)
+        return Writes(self._version, entries, changes, placed, dense, blocks, line_room, dense_room)
 
-    def _write(self, changes: list[_Change], placed: _Placed, dense: Ints, blocks: list[U16]) -> None:
-        """In the order in which no reader sees half: what nothing points to, then runs, then cells."""
-        for at, block in zip(dense.tolist(), blocks, strict=True):
+    def commit(self, writes: "Writes") -> None:
+        """Write what was prepared. ValueError if something else was written since."""
+        if writes.version != self._version:
+            raise ValueError("the entries were prepared for memory that has changed since")
+        self._version += 1
+        self._line_room, self._dense_room = writes.line_room, writes.dense_room
+        self._runs[self._idle] = 0
+        # In the order in which no packet sees half: what nothing points to, then runs, then cells.
+        changes, placed = writes.changes, writes.placed
+        for at, block in zip(writes.dense.tolist(), writes.blocks, strict=True):
             self._dense[at] = block
         for source, to, count in zip(*(each.tolist() for each in placed.moved), strict=True):
             self._lines[to : to + count] = self._lines[source : source + count]
         first = used = 0
         for change in changes:
             rows = list(change.blocks)
-            change.rows[rows, 1] = _DENSE << 24 | dense[used : used + len(rows)]
+            change.rows[rows, 1] = _DENSE << 24 | writes.dense[used : used + len(rows)]
             part = slice(first, first + len(change.todo))
             self._lines[placed.lines[part]] = change.rows
             change.cells[change.todo - change.low] = _LONGER | placed.ordinals[part].astype(np.uint16)
@@ -138,6 +159,7 @@ class Deny4:
         self._idle = runs[((self._cells.reshape(-1, 256)[runs] & _LONGER) == 0).all(axis=1)]
         words = self._runs[self._idle].astype(np.int64)
         self._line_room.give(words & 0xFFFFFF, (words >> 24) * _STEP)
+        self._entries, self._adopted = writes.entries, True
 
     def _switch(self, change: _Change) -> Ints:
         """Write the cells that differ; those of them that pointed to a line. Gives back the blocks of these."""
@@ -162,7 +184,7 @@ class Deny4:
 
     def _compare(self, entries: U64, low: int, high: int) -> _Change:
         """What to write so that the /24s from low to high (exclusive) are right."""
-        cover = _paint(entries, low, high)
+        cover = paint_cells(entries, low, high)
         first, last = np.searchsorted(entries, np.array([low << 32, high << 32], np.uint64))
         inside = entries[first:last]
         longer = inside[(inside >> np.uint64(16) & np.uint64(0xFF)) > 24]
@@ -180,7 +202,7 @@ class Deny4:
         ).astype(np.uint32)
         lines[np.repeat(np.arange(len(cells)), counts)[small], column[small]] = words[small]
         blocks = {
-            at: _block(longer[starts[at] : starts[at] + counts[at]], int(lines[at, 0]))
+            at: paint_addresses(longer[starts[at] : starts[at] + counts[at]], int(lines[at, 0]))
             for at in np.flatnonzero(counts > _LINE_ROOM).tolist()
         }
         same = self._holds(cells, lines, blocks)
@@ -204,16 +226,16 @@ class Deny4:
                 same[row] = dense and np.array_equal(self._dense[mark & 0xFFFFFF], block)
         return same
 
-    def _place(self, todo: Ints) -> _Placed:
+    def _place(self, todo: Ints, line_room: Room) -> _Placed:
         """Lines for these /24s, sorted: in their /16's run where there is room, else in a longer run.
 
-        CapacityError: there are not enough lines; nothing was taken.
+        CapacityError: there are not enough lines.
         """
         none = np.empty(0, np.int64)
         if not len(todo):
             return _Placed(none, none, none, np.empty(0, np.uint32), (none, none, none))
         runs, row, need = np.unique(todo >> 8, return_inverse=True, return_counts=True)
-        word = self._runs[runs].astype(np.int64)
+        word = np.where(np.isin(runs, self._idle), 0, self._runs[runs]).astype(np.int64)
         start, room = word & 0xFFFFFF, (word >> 24) * _STEP
         cells = self._cells.reshape(-1, 256)[runs]
         flagged = (cells & _LONGER) != 0
@@ -225,77 +247,14 @@ class Deny4:
         nth = np.arange(len(run)) - np.searchsorted(run, np.arange(len(runs)))[run]
         ordinals = ordinal[nth < need[run]]  # by /16 and in order, as todo is
         grown = np.flatnonzero(wanted > room)
-        starts = self._line_room.take(wanted[grown])
+        starts = line_room.take(wanted[grown])
         if starts is None:
             raise CapacityError(
                 f"the IPv4 blocklist needs more than {len(self._lines)} /24s that hold longer prefixes: "
                 "raise --deny-hosts, or block larger prefixes"
             )
         old_start, old_room = start[grown], room[grown]
-        self._line_room.give(old_start, old_room)
+        line_room.give(old_start, old_room)
         start[grown] = starts
         words = (starts | wanted[grown] // _STEP << 24).astype(np.uint32)
         return _Placed(ordinals, start[row] + ordinals, runs[grown], words, (old_start, starts, old_room))
-
-
-def _changed_ranges(old: U64, new: U64) -> list[tuple[int, int]]:
-    """The /24s, as ranges (low, high exclusive), that a change touches; all of them if they are many."""
-    size = min(len(old), len(new))
-    differ = np.flatnonzero(old[:size] != new[:size])
-    head = int(differ[0]) if len(differ) else size
-    tail_differ = np.flatnonzero(old[::-1][: size - head] != new[::-1][: size - head])
-    tail = int(tail_differ[0]) if len(tail_differ) else size - head
-    if abs(len(old) - len(new)) > _RANGES_MAX:
-        return [_ALL]
-    both = np.concatenate([old[head : len(old) - tail], new[head : len(new) - tail]])
-    if not len(both):
-        return []
-    both.sort(kind="stable")  # two sorted runs, which are merged
-    differs = both[1:] != both[:-1]
-    changed = both[np.append(True, differs) & np.append(differs, True)]
-    if len(changed) > _RANGES_MAX:
-        return [_ALL]
-    ranges: list[tuple[int, int]] = []
-    for entry in changed.tolist():
-        low, length = entry >> 32, entry >> 16 & 0xFF
-        high = low + max(1, (1 << 24) >> length)
-        if ranges and low < ranges[-1][1]:
-            ranges[-1] = (ranges[-1][0], max(high, ranges[-1][1]))
-        else:
-            ranges.append((low, high))
-    return ranges
-
-
-def _paint(entries: U64, low: int, high: int) -> U16:
-    """For each /24 of a prefix's range, low to high, the rule number of its longest prefix of at most 24 bits, or 0."""
-    cells = np.zeros(high - low, np.uint16)
-    for length in range(24):  # what covers the range and starts before it, the longest last
-        network = low << 8 >> (32 - length) << (32 - length)
-        if network >> 8 < low:
-            at = int(np.searchsorted(entries, np.uint64(network << 24 | length << 16)))
-            if at < len(entries) and int(entries[at]) >> 16 == network << 8 | length:
-                cells[:] = int(entries[at]) & 0x7FFF
-    first, last = np.searchsorted(entries, np.array([low << 32, high << 32], np.uint64))
-    inside = entries[first:last]
-    lengths = (inside >> np.uint64(16) & np.uint64(0xFF)).astype(np.int64)
-    for length in np.unique(lengths[lengths <= 24]).tolist():
-        some = inside[lengths == length]
-        start = (some >> np.uint64(32)).astype(np.int64) - low
-        rule = (some & np.uint64(0x7FFF)).astype(np.uint16)
-        width = 1 << (24 - length)
-        if width <= 256:
-            for step in range(min(width, len(cells))):
-                cells[start + step] = rule
-        else:
-            for at, number in zip(start.tolist(), rule.tolist(), strict=True):
-                cells[at : at + width] = number
-    return cells
-
-
-def _block(longer: U64, cover: int) -> U16:
-    """All 256 addresses of a /24: the rule number of the longest prefix of each."""
-    block = np.full(256, cover, np.uint16)
-    for entry in sorted(longer.tolist(), key=lambda e: e >> 16 & 0xFF):
-        last, length = entry >> 24 & 0xFF, entry >> 16 & 0xFF
-        block[last : last + (1 << (32 - length))] = entry & 0x7FFF
-    return block

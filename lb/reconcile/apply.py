@@ -1,276 +1,292 @@
-"""Plans into memory, make before break.
+"""Services into memory, in the order make before break.
 
 What is new stands complete before anything points to it, and what is old is taken away when nothing does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from lb.dataplane.deny4 import Deny4
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
-from lb.dataplane.tables import Array, Arrays, Counters, Table, Tables, dtype_of
-from lb.errors import SluiceError
-from lb.reconcile.lists import ListPlan
-from lb.reconcile.ring import SLOTS
-from lb.reconcile.services import ACTIVE, RingCache, ServicePlan, ServicePlans, backend_rows, service_keys
+from lb.dataplane.room import Room
+from lb.dataplane.tables import Array, Arrays, Tables
+from lb.model import Service
+from lb.reconcile.keys import KeyTables
+from lb.reconcile.ring import SLOTS, build_ring
+from lb.reconcile.services import (
+    ACTIVE,
+    RESOLVED,
+    RingRecipe,
+    ServicePlan,
+    ServicePlans,
+    ServiceValue,
+    backend_rows,
+    service_keys,
+)
+from lb.settings import TableSizes
 
-ServiceValue = tuple[int, int, int, int]
-"""struct service: first place, number, flags, room."""
-ServiceKey = tuple[bytes, int, int]
-"""VIP, port (0: any), protocol (0 with port 0: the address is a VIP)."""
-
-_WORDS = layout().structs["backend"].itemsize // 8
+_ROW = np.zeros(1, layout().structs["backend"])
+_ROW["state"] = RESOLVED
+_RESOLVED_WORD = _ROW.view("<u8")[0]
+"""The bit RESOLVED, where it stands in the first word of a row."""
+_NOTE = slice(SLOTS, SLOTS + 8)
+"""Behind a ring's slots stands its recipe's name: the control plane's note of what it is."""
 
 
 class ServiceMemory:
-    """Keeps services, places and rings as planned. One writer."""
+    """Keeps services, places and rings as planned. One writer; `adopt` comes first, and after an error `go_back`."""
 
-    def __init__(self, tables: Tables, rings: RingCache) -> None:
-        self._tables, self._arrays, self._rings = tables, tables.arrays, rings
-        self._held = read_services(tables)
+    def __init__(self, tables: Tables) -> None:
+        self._tables, self._arrays = tables, tables.arrays
+        self._keys = KeyTables(tables)
+        self._underway = ServicePlans(), ServicePlans()
+        """What the last `put` came from and went to."""
+        self._moves: list[tuple[ServicePlan, ServicePlan, Array]] = []
+        """Blocks that move: from, to, and the counts (one row) that were copied."""
 
-    @property
-    def held(self) -> Mapping[ServiceKey, ServiceValue]:
-        """What the service tables hold."""
-        return self._held
+    def adopt(self, services: Mapping[str, Service], sizes: TableSizes) -> ServicePlans:
+        """What memory holds of these services, as a plan. What keys of others point to stays until the next `put`."""
+        held = self._keys.read()
+        plans: dict[str, ServicePlan] = {}
+        numbers: set[int] = set()
+        for name, service in services.items():
+            value = next((held[key] for key in service_keys(service) if key in held), None)
+            # A service cut in two: only one half can go on with what it had.
+            if value is not None and value[1] not in numbers:
+                numbers.add(value[1])
+                plans[name] = self._found(service, value)
+        self._keys.make_room_for(services.values())
+        left = self._keys.others(plans.values())
+        blocks = [(plan.start, 1 << plan.room) for plan in plans.values()]
+        blocks += [(start, 1 << bits) for _, start, bits in left]
+        self._take_out_all_but(numbers | {number for number, *_ in left}, blocks)
+        rings = {
+            plan.recipe.name: plan.ring for plan in plans.values() if plan.recipe and self._is_made(plan)
+        }
+        return ServicePlans(plans, rings, Room(sizes.backends, blocks), left)
+
+    def clear(self, sizes: TableSizes) -> ServicePlans:
+        """Take everything out."""
+        self._keys.read()
+        self._keys.clear()
+        self._take_out_all_but(set(), [])
+        return ServicePlans(places=Room(sizes.backends, []))
+
+    def _found(self, service: Service, value: ServiceValue) -> ServicePlan:
+        start, number, _, bits = value
+        rows = self._arrays.backends[start : start + (1 << bits)]
+        sizes = {0: 0, 4: 4, 6: 16}
+        places = tuple(row["address"].tobytes()[: sizes[int(row["family"])]] or None for row in rows)
+        ring = int(self._arrays.service_rings[number]["ring"])
+        active = [places[at] for at in np.flatnonzero(rows["state"] & ACTIVE).tolist()]
+        found = frozenset(address for address in active if address is not None)
+        plan = ServicePlan(service, number, start, bits, places, None, ring, found=found)
+        return replace(plan, recipe=RingRecipe.of(service, plan.at))
+
+    def _is_made(self, plan: ServicePlan) -> bool:
+        """Whether the ring that a service uses is the one of its recipe."""
+        name = plan.recipe.name if plan.recipe else b""
+        return bool(plan.ring) and self._arrays.rings[plan.ring, _NOTE].tobytes() == name
+
+    def _take_out_all_but(self, numbers: set[int], blocks: list[tuple[int, int]]) -> None:
+        others = np.ones(len(self._arrays.service_rings), bool)
+        others[list(numbers)] = False
+        self._arrays.service_rings["ring"][others] = 0
+        unused = np.ones(len(self._arrays.backends), bool)
+        for start, length in blocks:
+            unused[start : start + length] = False
+        rows = _words(self._arrays.backends)
+        rows[np.flatnonzero(unused & rows.any(axis=1))] = 0
 
     def put(
         self, before: ServicePlans, after: ServicePlans, hops: Mapping[bytes, NextHop], *, all_rows: bool
     ) -> None:
         """Go from one plan to the next. all_rows: next hops may have changed for services that did not."""
-        for key, number in after.rings.items():
-            if before.rings.get(key) != number:
-                self._arrays.rings[number, :SLOTS] = self._rings.get(key)
+        self._underway = before, after
         changed = [plan for name, plan in after.by_name.items() if before.by_name.get(name) is not plan]
-        for plan in changed:
-            self._clear_leftovers(plan, before.by_name.get(plan.service.name))
+        new = [plan for plan in changed if plan.service.name not in before.by_name]
+        known = [(old, plan) for plan in changed if (old := before.by_name.get(plan.service.name))]
+        moved = [(old, plan) for old, plan in known if old.start != plan.start]
+        self._make_rings(before, after, changed)
+        self._forget_others(changed, new)
+        self._clear_counts(new, [plan for old, plan in known if old.start == plan.start and plan.reused])
+        for was, plan in moved:
+            self._copy_rows(was, plan)
         rows = {
             plan.start: backend_rows(plan, hops) for plan in (after.by_name.values() if all_rows else changed)
         }
         for start, block in rows.items():
             write_rows(self._arrays, start, block, active=True)
-        known = [(old, plan) for plan in changed if (old := before.by_name.get(plan.service.name))]
-        moved = [(old, plan) for old, plan in known if old.start != plan.start]
-        copied = [self._copy_counters(old, plan) for old, plan in moved]
-        for plan in changed:
-            self._arrays.service_rings["ring"][plan.number] = plan.ring
-        self._put_keys(after)
-        for (old, plan), sums in zip(moved, copied, strict=True):
-            self._count_rest(old, plan, sums)
+        for old, plan in moved:
+            self._moves.append((old, plan, self._copy_counters(old, plan)))
+        # A ring may hold places beyond the old block: where the block moves, the keys are switched first.
+        moves = {plan.number for _, plan in moved} | {number for number, *_ in before.left}
+        staying = {plan.number: plan.ring for plan in changed if plan.number not in moves}
+        moving = {plan.number: plan.ring for plan in changed if plan.number in moves}
+        self._switch(staying)
+        self._keys.put(before, after, changed)
+        self._switch(moving)
         for start, block in rows.items():
             write_rows(self._arrays, start, block, active=False)
-        in_use = {plan.start for plan in after.by_name.values()}
-        numbers = {plan.number for plan in after.by_name.values()}
-        for old in before.by_name.values():
-            if old.start not in in_use:
-                block = self._arrays.backends[old.start : old.start + (1 << old.room)]
-                block[:] = np.zeros((), block.dtype)
-            if old.number not in numbers:
-                self._arrays.service_rings["ring"][old.number] = 0
+        self._clear_unused(before, after)
+        self._count_rest(after)
+        self._underway = after, after
 
-    def _clear_leftovers(self, plan: ServicePlan, old: ServicePlan | None) -> None:
-        """Flows and counts of whoever had a number or a place before must not be taken for this service's."""
+    def go_back(self, hops: Mapping[bytes, NextHop]) -> ServicePlans:
+        """After a `put` that failed: memory as it was before, whatever part of the change it holds."""
+        before, half = self._underway
+        self._keys.read()
+        plans = before.by_name.values()
+        # A service's keys may point to its old block or to its new one: the rows stand in both.
+        both = [(plan, half.by_name.get(plan.service.name, plan)) for plan in plans]
+        rows = {at.start: backend_rows(old, hops) for old, new in both for at in (old, new)}
+        for start, block in rows.items():
+            write_rows(self._arrays, start, block, active=True)
+        # The old ring is good in both blocks; what the new one has added since is not.
+        self._switch({plan.number: plan.ring for plan in plans})
+        forget_flows(
+            self._arrays,
+            [],
+            [
+                (old.number, at)
+                for old, new in both
+                for at, address in enumerate(new.places)
+                if at >= len(old.places) or old.places[at] != address
+            ],
+        )
+        self._keys.put(half, before, [])
+        for start, block in rows.items():
+            write_rows(self._arrays, start, block, active=False)
+        self._clear_unused(half, before)
+        self._count_rest(before)
+        self._underway = before, before
+        return before
+
+    def _make_rings(self, before: ServicePlans, after: ServicePlans, changed: list[ServicePlan]) -> None:
+        recipes = {plan.recipe.name: plan.recipe for plan in changed if plan.recipe}
+        for name, recipe in recipes.items():
+            number = after.rings[name]
+            if before.rings.get(name) == number:
+                continue
+            places = np.array([place for *_, place in recipe.parts], np.uint16)
+            ring = self._arrays.rings[number]
+            ring[_NOTE] = 0
+            ring[:SLOTS] = places[build_ring([(address, weight) for address, weight, _ in recipe.parts])]
+            ring[_NOTE] = np.frombuffer(name, np.uint16)
+
+    def _switch(self, rings: Mapping[int, int]) -> None:
+        """Each service number to its ring."""
+        for number, ring in rings.items():
+            self._arrays.service_rings["ring"][number] = ring
+
+    def _forget_others(self, changed: list[ServicePlan], new: list[ServicePlan]) -> None:
+        """Flows of whoever had a number or a place before must not be taken for this service's."""
+        pairs = [(plan.number, place) for plan in changed for place in plan.reused]
+        if new or pairs:
+            forget_flows(self._arrays, [plan.number for plan in new], pairs)
+
+    def _clear_counts(self, new: list[ServicePlan], staying: list[ServicePlan]) -> None:
+        """Nor their counts. Of a place that is used again, within a block that stays, the service keeps them."""
         tables = self._tables
-        if old is None:
-            forget_flows(self._arrays, plan.number, None)
-            tables.service_counters.clear([plan.number])
-            tables.backend_counters.clear(list(range(plan.start, plan.start + (1 << plan.room))))
-        elif plan.reused:
-            forget_flows(self._arrays, plan.number, plan.reused)
-            if old.start == plan.start:
-                indexes = [plan.start + at for at in plan.reused]
-                for tally in tables.backend_counters.read_some(indexes):
-                    tables.service_counters.add(plan.number, int(tally["packets"]), int(tally["bytes"]))
-                tables.backend_counters.clear(indexes)
+        places = [plan.start + at for plan in new for at in range(1 << plan.room)]
+        gone = []
+        for plan in staying:
+            indexes = [plan.start + at for at in plan.reused]
+            gone.append((plan.number, _sum(tables.backend_counters.read_some(indexes))))
+            places += indexes
+        if places:
+            tables.backend_counters.clear(places)
+        if new:
+            tables.service_counters.clear([plan.number for plan in new])
+        for number, tally in gone:
+            self._count_for_service(number, tally)
+
+    def _copy_rows(self, old: ServicePlan, plan: ServicePlan) -> None:
+        """A block that moves has the old rows too, those that end among them, until the old ring is out of use."""
+        rows = _words(self._arrays.backends)
+        rows[plan.start : plan.start + (1 << old.room)] = rows[old.start : old.start + (1 << old.room)]
 
     def _copy_counters(self, old: ServicePlan, plan: ServicePlan) -> Array:
-        """A block that moves takes its counts along."""
+        """A block that moves takes its counts along; their sum."""
         counters = self._tables.backend_counters
         counters.clear(list(range(plan.start, plan.start + (1 << plan.room))))
-        sums = counters.read_some(list(range(old.start, old.start + (1 << old.room))))
-        for at, tally in enumerate(sums):
-            if tally["packets"]:
-                counters.add(plan.start + at, int(tally["packets"]), int(tally["bytes"]))
-        return sums
+        tallies = counters.read_some(list(range(old.start, old.start + (1 << old.room))))
+        for at, (packets, octets) in enumerate(tallies.tolist()):
+            if packets:
+                counters.add(plan.start + at, packets, octets)
+        return _sum(tallies)
 
-    def _count_rest(self, old: ServicePlan, plan: ServicePlan, copied: Array) -> None:
-        """What was counted at the old place while it was left goes to the service."""
-        rest = self._tables.backend_counters.read_some(list(range(old.start, old.start + (1 << old.room))))
-        packets = int(rest["packets"].sum()) - int(copied["packets"].sum())
-        octets = int(rest["bytes"].sum()) - int(copied["bytes"].sum())
-        if packets:
-            self._tables.service_counters.add(plan.number, packets, octets)
-
-    def _put_keys(self, after: ServicePlans) -> None:
-        wanted: dict[ServiceKey, ServiceValue] = {}
-        for plan in after.by_name.values():
-            wanted[(plan.service.vip_packed, 0, 0)] = (0, 0, 0, 0)
-            for key in service_keys(plan):
-                wanted[key] = plan.value
-        put = {key: value for key, value in wanted.items() if self._held.get(key) != value}
-        gone = [key for key in self._held if key not in wanted]
-        try:
-            self._write_keys(put, gone)
-        except (OSError, SluiceError):
-            self._held = read_services(self._tables)
-            raise
-        self._held = wanted
-
-    def _write_keys(self, put: Mapping[ServiceKey, ServiceValue], gone: list[ServiceKey]) -> None:
-        for family, table in ((4, self._tables.services4), (16, self._tables.services6)):
-            some = {key: value for key, value in put.items() if len(key[0]) == family}
-            if some:
-                values = np.array(list(some.values()), layout().structs["service"])
-                table.write(_key_array(list(some)), values)
-            away = [key for key in gone if len(key[0]) == family]
-            if away:
-                table.delete(_key_array(away))
-
-
-def _key_array(keys: list[ServiceKey]) -> Array:
-    struct = "service4_key" if len(keys[0][0]) == 4 else "service6_key"
-    array = np.zeros(len(keys), layout().structs[struct])
-    field = array["vip"]
-    field[:] = np.frombuffer(b"".join(vip for vip, _, _ in keys), field.dtype).reshape(field.shape)
-    array["port"] = [port for _, port, _ in keys]
-    array["protocol"] = [protocol for *_, protocol in keys]
-    return array
-
-
-def read_services(tables: Tables) -> dict[ServiceKey, ServiceValue]:
-    """What the service tables hold."""
-    held: dict[ServiceKey, ServiceValue] = {}
-    for table in (tables.services4, tables.services6):
-        keys, values = table.read()
-        size, vips = keys.dtype["vip"].itemsize, np.ascontiguousarray(keys["vip"]).tobytes()
-        for at, (key, value) in enumerate(zip(keys, values, strict=True)):
-            name = (vips[at * size : at * size + size], int(key["port"]), int(key["protocol"]))
-            held[name] = (
-                int(value["backends"]),
-                int(value["number"]),
-                int(value["flags"]),
-                int(value["room"]),
+    def _count_rest(self, plans: ServicePlans) -> None:
+        """What a block that was left has counted beyond what was copied goes to its service."""
+        while self._moves:
+            old, new, copied = self._moves[-1]
+            now = plans.by_name[old.service.name]
+            left = new if now.start == old.start else old
+            tally = self._tables.backend_counters.read_some(
+                list(range(left.start, left.start + (1 << left.room)))
             )
-    return held
+            self._count_for_service(now.number, _sum(tally) - copied)
+            self._moves.pop()
+
+    def _count_for_service(self, number: int, tally: Array) -> None:
+        """Beside what its backends have counted; tally: packets and bytes."""
+        packets, octets = tally.tolist()
+        if packets:
+            self._tables.service_counters.add(number, packets, octets)
+
+    def _clear_unused(self, before: ServicePlans, after: ServicePlans) -> None:
+        """Blocks and ring switches that were left: nothing points there any more."""
+        starts = {plan.start for plan in after.by_name.values()}
+        numbers = {plan.number for plan in after.by_name.values()}
+        left = [(old.number, old.start, old.room) for old in before.by_name.values()]
+        left += before.left
+        for _, start, bits in left:
+            if start not in starts:
+                _words(self._arrays.backends[start : start + (1 << bits)])[:] = 0
+        self._switch({number: 0 for number, *_ in left if number not in numbers})
+
+
+def _sum(tallies: Array) -> Array:
+    """Packets and bytes of all rows."""
+    return np.array([tallies["packets"].sum(), tallies["bytes"].sum()], np.int64)
+
+
+def _words(rows: Array) -> Array:
+    """Rows of `backends` as aligned words, each of which is written whole."""
+    return rows.view("<u8").reshape(len(rows), -1)
 
 
 def write_rows(arrays: Arrays, start: int, rows: Array, *, active: bool) -> None:
-    """Write the rows that differ and are (or are not) active; the word with MAC and state last, or first to disarm."""
-    memory = arrays.backends[start : start + len(rows)].view("<u8").reshape(-1, _WORDS)
-    words = rows.view("<u8").reshape(-1, _WORDS)
-    differ = (memory != words).any(axis=1) & (((rows["state"] & ACTIVE) != 0) == active)
-    for at in np.flatnonzero(differ).tolist():
-        if (memory[at, 2:4] != words[at, 2:4]).any():
-            memory[at, 0] = 0
-        memory[at, 1:] = words[at, 1:]
-        memory[at, 0] = words[at, 0]
+    """Write the rows that differ and are (or are not) active.
+
+    The first word, with MAC and state, comes last; of a row that takes packets now, and whose address or interface
+    changes or that ends, it comes first: no packet leaves by half of the old and half of the new.
+    """
+    memory, words = _words(arrays.backends[start : start + len(rows)]), _words(rows)
+    chosen = ((rows["state"] & ACTIVE) != 0) == active
+    differ = np.flatnonzero((memory != words).any(axis=1) & chosen)
+    if active:
+        other_way = differ[(memory[differ, 2:] != words[differ, 2:]).any(axis=1)]
+        memory[other_way, 0] &= ~_RESOLVED_WORD
+        memory[differ, 1:] = words[differ, 1:]
+        memory[differ, 0] = words[differ, 0]
+    else:
+        memory[differ, 0] = words[differ, 0]
+        memory[differ, 1:] = words[differ, 1:]
 
 
-def forget_flows(arrays: Arrays, number: int, places: tuple[int, ...] | None) -> int:
-    """Take the flows of a service (of some of its places) out of the flow table; how many there were."""
-    flows = arrays.flows
-    mine = (flows["tag_backend"] != 0) & ((flows["state"] >> np.uint64(16) & np.uint64(0xFFFF)) == number)
-    if places is not None:
-        mine &= np.isin(flows["tag_backend"] & np.uint64(0xFFFF), np.array(places, np.uint64))
-    at = np.nonzero(mine)
-    flows["tag_backend"][at] = 0
-    return len(at[0])
-
-
-class ListMemory:
-    """Keeps blocklist and allowlist as planned. One writer."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self.deny4 = Deny4(tables.arrays)
-        self._deny6 = _read_prefixes(tables.deny6)
-        self._allow4 = _read_prefixes(tables.allow4)
-        self._allow6 = _read_prefixes(tables.allow6)
-
-    def put(self, deny: ListPlan, allow: ListPlan) -> None:
-        """Make memory hold both lists. CapacityError: the blocklist does not fit, the old one is still in force."""
-        tables = self._tables
-        _note_owners(tables.arrays.deny_owners, tables.deny_counters, deny.numbers)
-        _note_owners(tables.arrays.allow_owners, tables.allow_counters, allow.numbers)
-        allow4, allow6 = _entries4(allow), _entries6(allow)
-        # The wider of old and new: nobody who is allowed before and after is dropped in between.
-        _put_prefixes(tables.allow4, self._allow4, {**self._allow4, **allow4})
-        _put_prefixes(tables.allow6, self._allow6, {**self._allow6, **allow6})
-        self.deny4.update(deny.ipv4)
-        deny6 = _entries6(deny)
-        _put_prefixes(tables.deny6, self._deny6, deny6)
-        _put_prefixes(tables.allow4, {**self._allow4, **allow4}, allow4)
-        _put_prefixes(tables.allow6, {**self._allow6, **allow6}, allow6)
-        self._deny6, self._allow4, self._allow6 = deny6, allow4, allow6
-
-    def usage(self) -> dict[str, tuple[int, int]]:
-        """Used and all places of each table."""
-        return {
-            **self.deny4.usage(),
-            "deny6": (len(self._deny6), self._tables.deny6.capacity),
-            "allow4": (len(self._allow4), self._tables.allow4.capacity),
-            "allow6": (len(self._allow6), self._tables.allow6.capacity),
-        }
-
-
-def _note_owners(owners: npt.NDArray[np.uint64], counters: Counters, numbers: Mapping[int, int]) -> None:
-    """Numbers that get a new owner start counting at zero; numbers given back are nobody's."""
-    wanted = np.zeros_like(owners)
-    if numbers:
-        wanted[np.fromiter(numbers.values(), np.int64, len(numbers))] = np.fromiter(
-            numbers, np.uint64, len(numbers)
-        )
-    changed = np.flatnonzero(owners != wanted)
-    fresh = changed[wanted[changed] != 0]
-    if len(fresh):
-        counters.clear(fresh.tolist())
-    owners[changed] = wanted[changed]
-
-
-def read_owners(owners: npt.NDArray[np.uint64]) -> dict[int, int]:
-    """Numbers by identity, as the maps remember them."""
-    used = np.flatnonzero(owners)
-    return dict(zip(owners[used].tolist(), used.tolist(), strict=True))
-
-
-def _entries4(plan: ListPlan) -> dict[bytes, int]:
-    """LPM keys (struct prefix4_key) and rule numbers."""
-    keys = np.zeros(len(plan.ipv4), dtype_of("prefix4_key"))
-    keys["length"] = plan.ipv4 >> np.uint64(16) & np.uint64(0xFF)
-    keys["address"] = plan.ipv4 >> np.uint64(24)
-    return _by_key(keys, plan.ipv4 & np.uint64(0x7FFF))
-
-
-def _entries6(plan: ListPlan) -> dict[bytes, int]:
-    raw = np.frombuffer(plan.ipv6.tobytes(), np.uint8).reshape(len(plan.ipv6), 17)
-    keys = np.zeros(len(raw), dtype_of("prefix6_key"))
-    keys["length"] = raw[:, 16]
-    keys["address"] = np.ascontiguousarray(raw[:, :16]).view("<u4")
-    return _by_key(keys, plan.ipv6_rules)
-
-
-def _by_key(keys: Array, rules: Array) -> dict[bytes, int]:
-    data, size = keys.tobytes(), keys.dtype.itemsize
-    return {data[n * size : n * size + size]: rule for n, rule in enumerate(rules.tolist())}
-
-
-def _read_prefixes(table: Table) -> dict[bytes, int]:
-    keys, values = table.read()
-    return _by_key(keys, values)
-
-
-def _put_prefixes(table: Table, have: Mapping[bytes, int], want: Mapping[bytes, int]) -> None:
-    put = [key for key, rule in want.items() if have.get(key) != rule]
-    gone = [key for key in have if key not in want]
-    dtype = dtype_of("prefix4_key" if table.capacity and _key_size(put or gone) == 8 else "prefix6_key")
-    if put:
-        table.write(np.frombuffer(b"".join(put), dtype), np.array([want[key] for key in put], "<u4"))
-    if gone:
-        table.delete(np.frombuffer(b"".join(gone), dtype))
-
-
-def _key_size(keys: list[bytes]) -> int:
-    return len(keys[0]) if keys else 0
+def forget_flows(arrays: Arrays, numbers: Iterable[int], places: Iterable[tuple[int, int]]) -> None:
+    """Take the flows of these services, and of these (service, place), out of the flow table."""
+    flows = arrays.flows.reshape(-1)
+    used = np.flatnonzero(flows["tag_backend"])
+    if not len(used):
+        return
+    service = flows["state"][used] >> np.uint64(16) & np.uint64(0xFFFF)
+    place = flows["tag_backend"][used] & np.uint64(0xFFFF)
+    pairs = np.array([number << 16 | at for number, at in places], np.uint64)
+    gone = np.isin(service, np.array([*numbers], np.uint64)) | np.isin(
+        service << np.uint64(16) | place, pairs
+    )
+    flows["tag_backend"][used[gone]] = 0

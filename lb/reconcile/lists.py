@@ -1,75 +1,88 @@
-"""Blocklist and allowlist to map contents: which prefix has which rule number. Pure.
+"""Blocklist and allowlist to map contents: which prefix has which rule number. Pure; numbers stay while wanted.
 
-Numbers stay while they are wanted. An operator's entry has a number of its own (its hits are exact) while there
-are some; a feed's entries share the feed's.
-A number belongs to an identity, a 64-bit word that depends on the prefix and action (or owner and action) alone; it is
-kept beside the counters, so that a restart finds whose the hits are.
+An operator's entry has a number of its own (its hits are exact) while there are some; a feed's entries share the
+feed's. A number belongs to an identity, a 64-bit word that depends on the prefix and action (or owner and action)
+alone; it is kept beside the counters, so that a restart finds whose the hits are.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 
 from lb.dataplane.deny4 import pack
 from lb.dataplane.layout import layout
+from lb.dataplane.tables import U16, U64
 from lb.errors import CapacityError
+from lb.model.columns import KEY_TYPE, Column, Keys, Positions
 from lb.model.entries import FAMILIES, OPERATOR, Action, PrefixList
-from lb.model.layers import Layer
 
 _C = layout().constants
-U64 = npt.NDArray[np.uint64]
-U16 = npt.NDArray[np.uint16]
 
-OWN_NUMBERS = 8192
-"""Operator entries with a number of their own, an action; what comes after shares one. Leaves room for feeds."""
+FOR_OWNERS = 1024
+"""Numbers of each action that are left for owners whose entries share one."""
+_SEEN_BITS = 18
+_SEEN_MASK = np.uint64((1 << _SEEN_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Numbering:
-    """Ranges that numbers are taken from, by action; low included, high not."""
+    """Ranges that numbers are taken from, by action; low included, high not. size: of the array of owners."""
 
     ranges: Mapping[Action, tuple[int, int]]
+    size: int
+
+    def own(self, action: Action) -> int:
+        """Operator entries with a number of their own: half of what there is, for new ones stand beside the old."""
+        low, high = self.ranges[action]
+        return (high - low - FOR_OWNERS) // 2
 
 
 DENY = Numbering(
-    {Action.DROP: (1, _C["RULE_COUNT_ONLY"]), Action.COUNT: (_C["RULE_COUNT_ONLY"], _C["RULE_NUMBERS"])}
+    {Action.DROP: (1, _C["RULE_COUNT_ONLY"]), Action.COUNT: (_C["RULE_COUNT_ONLY"], _C["RULE_NUMBERS"])},
+    _C["RULE_NUMBERS"],
 )
-ALLOW = Numbering({Action.DROP: (1, _C["ALLOW_NUMBERS"])})
+ALLOW = Numbering({Action.DROP: (1, _C["ALLOW_NUMBERS"])}, _C["ALLOW_NUMBERS"])
 
 
 @dataclass(frozen=True)
 class ListPlan:
     """One list as the maps hold it.
 
-    ipv4: packed entries (dataplane.deny4.pack), sorted; ipv6: 17-byte keys, with ipv6_rules; numbers: by identity;
-    shared: numbers that several entries share, with their owner.
+    ipv4: packed entries (dataplane.deny4.pack), sorted; ipv6: 17-byte keys, sorted, with ipv6_rules; owners: whose
+    each number is, 0 nobody's; shared: numbers that several entries share, with their owner; until: when the first
+    entry's time is over, seconds since the epoch; wanted: what it was made of.
     """
 
+    owners: U64
     ipv4: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
-    ipv6: npt.NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, "S17"))
+    ipv6: Keys = field(default_factory=lambda: np.empty(0, KEY_TYPE[6]))
     ipv6_rules: U16 = field(default_factory=lambda: np.empty(0, np.uint16))
-    numbers: Mapping[int, int] = field(default_factory=dict)
     shared: Mapping[int, str] = field(default_factory=dict)
+    until: float = math.inf
+    wanted: PrefixList | None = None
 
 
 def _mix(words: U64) -> U64:
-    """SplitMix64's finalizer (Steele, Lea, Flood, OOPSLA 2014)."""
+    """SplitMix64's finalizer (Steele, Lea, Flood, OOPSLA 2014): different words stay different."""
     z = words + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return z ^ z >> np.uint64(31)
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z
 
 
-def entry_identities(family: int, keys: npt.NDArray[np.generic], action: Action) -> U64:
+def entry_identities(family: int, keys: Keys, action: Action) -> U64:
     """The identity of each entry."""
-    salt = np.uint64(family << 1 | (action is Action.COUNT))
+    salt = np.uint64((family << 1 | (action is Action.COUNT)) << 56)
     if family == 4:
-        return _mix(_mix(keys.astype(np.uint64)) ^ salt)
+        return _mix(keys.astype(np.uint64) ^ salt)
     lanes = np.frombuffer(keys.astype("S24").tobytes(), np.uint64).reshape(-1, 3)
-    return _mix(_mix(_mix(_mix(lanes[:, 0]) ^ lanes[:, 1]) ^ lanes[:, 2]) ^ salt)
+    return _mix(_mix(_mix(lanes[:, 0]) ^ lanes[:, 1]) ^ lanes[:, 2] ^ salt)
 
 
 def owner_identity(owner: str, action: Action) -> int:
@@ -80,95 +93,114 @@ def owner_identity(owner: str, action: Action) -> int:
 class _Numbers:
     """Gives out numbers: the one an identity had, else one that nobody had before."""
 
-    def __init__(self, numbering: Numbering, before: Mapping[int, int]) -> None:
-        self.before, self.given = before, dict[int, int]()
-        taken = set(before.values())
-        self._free = {a: iter([n for n in range(*r) if n not in taken]) for a, r in numbering.ranges.items()}
+    def __init__(self, numbering: Numbering, before: U64) -> None:
+        self.owners = np.zeros_like(before)
+        held = np.flatnonzero(before)
+        self._held = held[np.argsort(before[held])]
+        self._identities = before[self._held]
+        self._seen = np.zeros(1 << _SEEN_BITS, bool)
+        self._seen[self._identities & _SEEN_MASK] = True
+        self._free = {
+            action: iter((np.flatnonzero(before[low:high] == 0) + low).tolist())
+            for action, (low, high) in numbering.ranges.items()
+        }
 
-    def get(self, identity: int, action: Action) -> int:
-        number = self.given.get(identity) or self.before.get(identity) or next(self._free[action], 0)
-        if not number:
-            raise CapacityError("there are more owners of list entries than rule numbers: remove a feed")
-        self.given[identity] = number
-        return number
+    def known(self, identities: U64) -> U16:
+        """The number that each had, or 0."""
+        numbers = np.zeros(len(identities), np.uint16)
+        some = np.flatnonzero(self._seen[identities & _SEEN_MASK])  # most of a million are ruled out so
+        at = np.searchsorted(self._identities, identities[some])
+        at[at == len(self._held)] = 0
+        numbers[some] = np.where(self._identities[at] == identities[some], self._held[at], 0)
+        return numbers
+
+    def give(self, identities: U64, action: Action) -> U16:
+        """A number for each. CapacityError if there are not enough."""
+        numbers = self.known(identities)
+        for at in np.flatnonzero(numbers == 0).tolist():
+            number = next(self._free[action], None)
+            if number is None:
+                raise CapacityError("there are more owners of list entries than rule numbers: remove a feed")
+            numbers[at] = number
+        self.owners[numbers] = identities
+        return numbers
 
 
 def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: float) -> ListPlan:
-    """Number every unexpired entry. Where owners hold the same prefix the foremost one's number counts."""
-    numbers = _Numbers(numbering, before.numbers)
+    """Number every unexpired entry. Where owners hold the same prefix the foremost one's number counts.
+
+    It is the plan before if nothing is to be done. CapacityError: there are more owners than numbers.
+    """
+    if wanted is before.wanted and now < before.until:
+        return before
+    numbers = _Numbers(numbering, before.owners)
     shared: dict[int, str] = {}
-    found: dict[int, list[tuple[npt.NDArray[np.generic], U16]]] = {f: [] for f in FAMILIES}
-    own_left = dict.fromkeys(numbering.ranges, _own_numbers(numbering))
+    found = {family: Column.empty(family) for family in FAMILIES}
     for owner, layer in wanted.layers.items():
-        for family in FAMILIES:
-            column = layer.active(family, now)
-            actions = _actions(layer)[column.ids] if len(layer.attributes) else np.empty(0, bool)
-            rules = np.zeros(len(column.keys), np.uint16)
-            for action in numbering.ranges:
-                mine = np.flatnonzero(actions == (action is Action.COUNT))
-                if not len(mine):
-                    continue
-                own = mine[:0]
-                if owner == OPERATOR:
-                    own = _own(
-                        entry_identities(family, column.keys[mine], action), mine, before, own_left[action]
-                    )
-                    own_left[action] -= len(own)
-                    identities = entry_identities(family, column.keys[own], action).tolist()
-                    rules[own] = [numbers.get(identity, action) for identity in identities]
-                if len(own) < len(mine):
-                    number = numbers.get(owner_identity(owner, action), action)
-                    shared[number] = owner
-                    rules[mine[rules[mine] == 0]] = number
-            found[family].append((column.keys, rules))
-    keys4, rules4 = _joined(4, found[4])
-    keys6, rules6 = _joined(6, found[6])
-    return ListPlan(pack(keys4.astype(np.uint64), rules4), keys6.astype("S17"), rules6, numbers.given, shared)
+        counting = np.array([a.action is Action.COUNT for a in layer.attributes], bool)
+        columns = {family: layer.active(family, now) for family in FAMILIES}
+        rules = {family: np.zeros(len(columns[family]), np.uint32) for family in FAMILIES}
+        for action in numbering.ranges:
+            some = {f: np.flatnonzero(counting[columns[f].ids] == (action is Action.COUNT)) for f in FAMILIES}
+            if owner == OPERATOR:
+                keys = {f: columns[f].keys[some[f]] for f in FAMILIES}
+                for f, (own, given) in _own_numbers(keys, action, numbers, numbering.own(action)).items():
+                    rules[f][some[f][own]] = given
+                    some[f] = np.delete(some[f], own)
+            if any(map(len, some.values())):
+                number = int(numbers.give(np.array([owner_identity(owner, action)], np.uint64), action)[0])
+                shared[number] = owner
+                for f in FAMILIES:
+                    rules[f][some[f]] = number
+        for f in FAMILIES:
+            found[f] = _joined(found[f], Column(columns[f].keys, rules[f]))
+    deadline = wanted.next_expiry(now)
+    return ListPlan(
+        owners=numbers.owners,
+        ipv4=pack(found[4].keys.astype(np.uint64), found[4].ids),
+        ipv6=found[6].keys,
+        ipv6_rules=found[6].ids.astype(np.uint16),
+        shared=shared,
+        until=math.inf if deadline is None else deadline,
+        wanted=wanted,
+    )
 
 
-def _own_numbers(numbering: Numbering) -> int:
-    """How many entries of an action may have a number of their own: half of a small range is left to owners."""
-    return min(OWN_NUMBERS, *(high - low >> 1 for low, high in numbering.ranges.values()))
+def _own_numbers(
+    keys: Mapping[int, Keys], action: Action, numbers: _Numbers, most: int
+) -> dict[int, tuple[Positions, U16]]:
+    """Which entries of each family get a number of their own, and which: those that had one, then the first."""
+    identities = {family: entry_identities(family, some, action) for family, some in keys.items()}
+    had = {family: numbers.known(some) != 0 for family, some in identities.items()}
+    room = most - sum(int(some.sum()) for some in had.values())
+    given = {}
+    for family, some in identities.items():
+        new = np.flatnonzero(~had[family])[: max(room, 0)]
+        own = np.concatenate([np.flatnonzero(had[family]), new])
+        given[family] = own, numbers.give(some[own], action)
+        room -= len(new)
+    return given
 
 
-def _actions(layer: Layer) -> npt.NDArray[np.bool_]:
-    return np.fromiter((a.action is Action.COUNT for a in layer.attributes), bool, len(layer.attributes))
-
-
-def _own(
-    identities: U64, places: npt.NDArray[np.int64], before: ListPlan, room: int
-) -> npt.NDArray[np.int64]:
-    """Which entries get a number of their own: those that have one, then the first."""
-    if len(places) <= room:
-        return places
-    had = np.isin(identities, np.fromiter(before.numbers, np.uint64, len(before.numbers)))
-    return np.sort(np.concatenate([places[had], places[~had]])[:room])
-
-
-def _joined(
-    family: int, parts: list[tuple[npt.NDArray[np.generic], U16]]
-) -> tuple[npt.NDArray[np.generic], U16]:
-    """All layers in one: of one key the first layer's rule."""
-    parts = [p for p in parts if len(p[0])]
-    if not parts:
-        return np.empty(0, np.uint64 if family == 4 else "S17"), np.empty(0, np.uint16)
-    if len(parts) == 1:
-        return parts[0]
-    keys, first = np.unique(np.concatenate([k for k, _ in parts]), return_index=True)
-    return keys, np.concatenate([r for _, r in parts])[first]
+def _joined(first: Column, second: Column) -> Column:
+    """Both in one: of a key that both hold the first one's rule."""
+    if len(first) < len(second):
+        return second.merged(first.keys, first.ids)
+    _, known = first.locate(second.keys)
+    return first.merged(second.keys[~known], second.ids[~known])
 
 
 def rules_of(plan: ListPlan, family: int, keys: Iterable[int | bytes]) -> list[int]:
     """The rule number of each key, 0 where it has none."""
     rules = []
     for key in keys:
-        if family == 4:
-            low = np.uint64(int(key) << 16)
-            at = int(np.searchsorted(plan.ipv4, low))
+        if isinstance(key, int):
+            at = int(np.searchsorted(plan.ipv4, np.uint64(key << 16)))
             hit = at < len(plan.ipv4) and int(plan.ipv4[at]) >> 16 == key
             rules.append(int(plan.ipv4[at]) & 0xFFFF if hit else 0)
         else:
-            at = int(np.searchsorted(plan.ipv6, np.asarray(key, "S17")))
-            hit = at < len(plan.ipv6) and plan.ipv6[at] == np.asarray(key, "S17")
+            wanted = np.asarray(key, KEY_TYPE[6])
+            at = int(np.searchsorted(plan.ipv6, wanted))
+            hit = at < len(plan.ipv6) and plan.ipv6[at] == wanted
             rules.append(int(plan.ipv6_rules[at]) if hit else 0)
     return rules

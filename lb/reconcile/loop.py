@@ -1,22 +1,24 @@
 """The reconciler: the one writer. Serialises changes, keeps the maps equal to the store, and reports what is seen."""
 
-import contextlib
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from lb.dataplane.protocol import DataPlane, NextHop, ProgramWish
+from lb.dataplane.protocol import DataPlane, ProgramWish
 from lb.errors import CapacityError, DataPlaneError, SluiceError
-from lb.model import Affinity, Config, Mode, Prefix, Settings
+from lb.model import Config, Prefix
 from lb.reconcile import observe
-from lb.reconcile.apply import ListMemory, ServiceMemory, read_owners
+from lb.reconcile.apply import ServiceMemory
+from lb.reconcile.apply_lists import ListMemory
+from lb.reconcile.desired import Desired, keeping
+from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ALLOW, DENY, ListPlan, plan_list
 from lb.reconcile.observed import Counters, Hits, ServiceStatus, Status, VerdictInfo
-from lb.reconcile.services import RingCache, ServicePlans, adopt_services, plan_services
+from lb.reconcile.services import ServicePlans, plan_steps
+from lb.reconcile.wish import program_wish
 from lb.store import RevisionInfo, Store
 
 log = logging.getLogger("sluice.reconcile")
@@ -25,23 +27,19 @@ TRIM_AFTER_SECONDS = 10.0
 """How long a feature must have been out of use before the program is built without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """A revision and what it says. Immutable: readers take it once and see one state."""
-
-    revision: int
-    config: Config
-
-
 @dataclass(frozen=True)
 class Plans:
-    """Everything that is in the maps, or is about to be."""
+    """Everything that is in the maps, or is about to be. steps: on the way to services, plans to go through first."""
 
-    services: ServicePlans
     deny: ListPlan
     allow: ListPlan
-    until: float = math.inf
-    """When the first of its entries' time is over, seconds since the epoch."""
+    services: ServicePlans
+    steps: tuple[ServicePlans, ...] = field(default=(), repr=False)
+
+    @property
+    def until(self) -> float:
+        """When the first entry's time is over, seconds since the epoch."""
+        return min(self.deny.until, self.allow.until)
 
 
 class Reconciler:
@@ -52,11 +50,12 @@ class Reconciler:
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._hops_changed = self._stopping = False
-        self._rings = RingCache()
-        self._hops: dict[bytes, NextHop] = {}
+        self._hops = Hops(dataplane)
+        self._services = ServiceMemory(dataplane.tables)
+        self._served = {state.name for state in dataplane.interfaces()}
         revision, config = store.load()
         self._desired = Desired(revision, config)
-        self._plans = Plans(ServicePlans(), ListPlan(), ListPlan())
+        self._plans: Plans
         self._failure: str | None = "the data plane has not been filled yet"
         self._changed_at = time.monotonic()
         self._started_at = clock()
@@ -67,26 +66,41 @@ class Reconciler:
     def start(self) -> None:
         """Adopt what the maps hold, write what differs from the store, and keep it so. Raises what applying raises."""
         with self._lock:
-            tables, config = self._dataplane.tables, self._desired.config
-            self._service_memory = ServiceMemory(tables, self._rings)
-            self._list_memory = ListMemory(tables)
-            before = Plans(
-                adopt_services(
-                    config.services,
-                    self._service_memory.held,
-                    tables.arrays,
-                    self._rings,
-                    self._dataplane.sizes,
-                ),
-                ListPlan(numbers=read_owners(tables.arrays.deny_owners)),
-                ListPlan(numbers=read_owners(tables.arrays.allow_owners)),
-            )
-            self._refresh_hops(config)
-            # Memory first: a program of another layout must not be in force over empty tables.
-            self._apply(config, before, self._plan(config, before), all_rows=True, program_last=True)
+            self._fill()
         self._dataplane.watch(self._on_hops_changed)
         self._thread = threading.Thread(target=self._follow, name="reconciler", daemon=True)
         self._thread.start()
+
+    def _fill(self) -> None:
+        """Whatever the maps hold at the start: adopt of it what is desired, and write the rest."""
+        config, sizes = self._desired.config, self._dataplane.sizes
+        self._take_over(self._services.adopt(config.services, sizes))
+        self._hops.refresh(config)
+        try:
+            plans = self._plan(config)
+        except CapacityError:  # there is no room beside what goes: it goes first
+            self._take_over(self._services.clear(sizes))
+            plans = self._plan(config)
+        # Memory first: a program of another layout must not be in force over empty tables.
+        self._apply(config, plans, all_rows=True, program_last=True)
+
+    def _go_back(self) -> None:
+        """Whatever part of a change the maps hold: back to what is desired."""
+        self._failure = self._failure or "a change is being taken back"
+        config = self._desired.config
+        self._hops.refresh(config)
+        self._take_over(self._services.go_back(self._hops.known))
+        self._apply(config, self._plan(config), all_rows=True, program_last=True)
+
+    def _take_over(self, services: ServicePlans) -> None:
+        """These services, and whatever lists the maps hold, are what there is."""
+        tables = self._dataplane.tables
+        self._lists = ListMemory(tables)
+        self._plans = Plans(
+            ListPlan(owners=tables.arrays.deny_owners.copy()),
+            ListPlan(owners=tables.arrays.allow_owners.copy()),
+            services,
+        )
 
     def stop(self) -> None:
         """End the background thread; the maps stay as they are."""
@@ -108,27 +122,26 @@ class Reconciler:
         A config equal to the present one makes no revision. CapacityError: it does not fit a map, nothing changed.
         """
         with self._lock:
-            config = edit(self._desired.config)
-            if config is self._desired.config or config == self._desired.config:
-                return self._desired
+            before = self._desired
+            config = keeping(before.config, edit(before.config))
+            if config is before.config:
+                return before
             self._check_attached()
             began = time.perf_counter()
-            plans = self._plan(config, self._plans)
-            before = self._desired
+            plans = self._plan(config)
             revision = self._store.commit(
                 config, before=before.config, actor=actor, summary=summary, now=self._clock()
             )
             try:
-                self._learn_hops(config)
-                self._apply(config, self._plans, plans, all_rows=False)
-            except SluiceError as error:
-                self._undo(revision, before, plans, error)
+                late = self._hops.learn(config, before.config)
+                self._apply(config, plans, all_rows=late)
+            except Exception as error:
+                self._undo(revision, error)
                 raise
             self._desired = Desired(revision, config)
             self.apply_seconds = time.perf_counter() - began
             self._changed_at = time.monotonic()
-        with self._wake:
-            self._wake.notify()
+        self._notify()
         return self._desired
 
     def _check_attached(self) -> None:
@@ -143,8 +156,8 @@ class Reconciler:
     def check(self, edit: Callable[[Config], Config]) -> tuple[Config, Config]:
         """A dry run: the present config and the one that edit would make, planned but not stored or applied."""
         with self._lock:
-            config = edit(self._desired.config)
-            self._plan(config, self._plans)
+            config = keeping(self._desired.config, edit(self._desired.config))
+            self._plan(config)
             return self._desired.config, config
 
     def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
@@ -156,70 +169,56 @@ class Reconciler:
         """The clock that entries' deadlines are kept by, seconds since the epoch."""
         return self._clock()
 
-    def _plan(self, config: Config, before: Plans) -> Plans:
-        now, sizes = self._clock(), self._dataplane.sizes
-        deadlines = (config.blocklist.next_expiry(now), config.allowlist.next_expiry(now))
-        until = min((d for d in deadlines if d is not None), default=math.inf)
+    def _plan(self, config: Config) -> Plans:
+        """From what is in the maps to what the config says. CapacityError: it does not fit; nothing was changed."""
+        now, before = self._clock(), self._plans
         deny = plan_list(config.blocklist, before.deny, DENY, now)
         allow = plan_list(config.allowlist, before.allow, ALLOW, now)
-        for name, count, room, option in (
-            ("IPv6 blocklist", len(deny.ipv6), sizes.deny_ipv6, "--deny-ipv6"),
-            ("IPv4 allowlist", len(allow.ipv4), sizes.allow, "--allow"),
-            ("IPv6 allowlist", len(allow.ipv6), sizes.allow, "--allow"),
-        ):
-            if count > room:
-                raise CapacityError(
-                    f"the {name} would hold {count} prefixes, room is for {room}: raise {option}"
-                )
-        return Plans(plan_services(config.services, before.services, sizes), deny, allow, until)
+        self._lists.prepare(deny, allow)
+        *steps, services = plan_steps(config.services, before.services, self._dataplane.sizes)
+        return Plans(deny, allow, services, tuple(steps))
 
-    def _apply(
-        self, config: Config, before: Plans, after: Plans, *, all_rows: bool, program_last: bool = False
-    ) -> None:
-        wish = program_wish(config, after, self._hops.values(), self._interfaces())
+    def _apply(self, config: Config, plans: Plans, *, all_rows: bool, program_last: bool = False) -> None:
+        """What was planned last, into the maps."""
+        wish = self._wish(config, plans)
         try:
             if not program_last:
                 self._dataplane.require(wish)
-            self._list_memory.put(after.deny, after.allow)
-            self._service_memory.put(before.services, after.services, self._hops, all_rows=all_rows)
+            self._lists.put()
+            at = self._plans.services
+            for step in (*plans.steps, plans.services):
+                self._services.put(at, step, self._hops.known, all_rows=all_rows)
+                at = step
             if program_last:
                 self._dataplane.require(wish)
-        except SluiceError as error:
+        except Exception as error:
             self._failure = str(error)
+            if isinstance(error, OSError):
+                self._failure = f"the kernel refused a map write: {error}"
+                raise DataPlaneError(self._failure) from error
             raise
-        except OSError as error:
-            self._failure = f"the kernel refused a map write: {error}"
-            raise DataPlaneError(self._failure) from error
-        self._plans, self._failure = after, None
+        self._plans, self._failure = replace(plans, steps=()), None
 
-    def _undo(self, revision: int, before: Desired, half: Plans, error: SluiceError) -> None:
-        """Go back from plans of which any part may be in memory. If that fails too, `_follow` tries again."""
+    def _undo(self, revision: int, error: Exception) -> None:
+        """Whatever part of a change is in the maps, go back. If that fails too, `_follow` tries again."""
         log.error("revision %d could not be applied and is taken back: %s", revision, error)
+        try:
+            self._go_back()
+        except Exception as again:
+            log.error("the maps are not as they were: %s", again)
+            self._notify()
         self._store.discard(revision)
-        with contextlib.suppress(SluiceError):
-            self._apply(before.config, half, self._plans, all_rows=True)
 
-    def _interfaces(self) -> set[str]:
-        return {state.name for state in self._dataplane.interfaces()}
-
-    def _addresses(self, config: Config) -> set[bytes]:
-        return {b.address.packed for service in config.services.values() for b in service.backends}
-
-    def _learn_hops(self, config: Config) -> None:
-        """Ask for the ways to addresses that are new; those known are kept up to date by `_follow`."""
-        unknown = self._addresses(config) - self._hops.keys()
-        if unknown:
-            self._hops.update(self._dataplane.next_hops(unknown))
-
-    def _refresh_hops(self, config: Config) -> bool:
-        hops = dict(self._dataplane.next_hops(self._addresses(config)))
-        changed = hops != self._hops
-        self._hops = hops
-        return changed
+    def _wish(self, config: Config, plans: Plans) -> ProgramWish:
+        redirects = len(self._served) > 1 or not self._hops.interfaces <= self._served
+        return program_wish(config, plans.deny, plans.allow, redirects=redirects)
 
     def _on_hops_changed(self) -> None:
+        self._hops_changed = True
+        self._notify()
+
+    def _notify(self) -> None:
         with self._wake:
-            self._hops_changed = True
             self._wake.notify()
 
     def _follow(self) -> None:
@@ -238,23 +237,29 @@ class Reconciler:
                     self._trim()
             except SluiceError as error:
                 log.error("the maps could not be brought up to date: %s", error)
+            except Exception:  # whatever it was, entries must expire and next hops be followed
+                log.exception("the maps could not be brought up to date")
 
     def _follow_once(self, hops_changed: bool) -> None:
         config = self._desired.config
-        moved = hops_changed and self._refresh_hops(config)
-        if moved or self._failure or self._plans.until <= self._clock():
-            self._apply(config, self._plans, self._plan(config, self._plans), all_rows=True)
+        if self._failure:
+            self._go_back()
+            return
+        try:
+            moved = hops_changed and self._hops.refresh(config)
+        except Exception as error:
+            self._failure = f"the next hops cannot be read: {error}"
+            raise
+        if moved or self._plans.until <= self._clock():
+            self._apply(config, self._plan(config), all_rows=moved)
 
     def _trim(self) -> None:
         """Take what nothing uses out of the program. It is compiled before the lock is taken: changes go on."""
-        wish = self._wish()
+        wish = self._wish(self._desired.config, self._plans)
         self._dataplane.prepare(wish)
         with self._lock:
-            if wish == self._wish():
+            if wish == self._wish(self._desired.config, self._plans):
                 self._dataplane.require(wish, exactly=True)
-
-    def _wish(self) -> ProgramWish:
-        return program_wish(self._desired.config, self._plans, self._hops.values(), self._interfaces())
 
     def _pause(self) -> float:
         """How long nothing can be due."""
@@ -267,8 +272,9 @@ class Reconciler:
             return observe.status(
                 self._dataplane,
                 self._plans.services,
-                self._hops,
-                self._list_memory.usage(),
+                self._hops.known,
+                self._lists.usage(),
+                settings=self._desired.config.settings,
                 revision=self._desired.revision,
                 reasons=self.readiness(),
                 started_at=self._started_at,
@@ -277,9 +283,12 @@ class Reconciler:
     def service_status(self, name: str) -> ServiceStatus:
         """One service as it is; NotFoundError."""
         with self._lock:
-            self._desired.config.service(name)
-            plan = self._plans.services.by_name[name]
-            return observe.services(self._dataplane, {name: plan}, self._hops)[0]
+            config = self._desired.config
+            config.service(name)
+            plan = self._plans.services.by_name.get(name)
+            if plan is None:
+                raise DataPlaneError(f'service "{name}" is not in the maps: {self._failure}')
+            return observe.services(self._dataplane, [plan], self._hops.known, config.settings)[0]
 
     def readiness(self) -> list[str]:
         """Why the data plane is not in step with the desired state; empty when it is."""
@@ -316,35 +325,3 @@ class Reconciler:
     def verdicts(self) -> list[VerdictInfo]:
         """The verdict list of the data plane, in order of number."""
         return [VerdictInfo(v.number, v.name, v.action, v.sentence) for v in self._dataplane.verdicts]
-
-
-def program_wish(config: Config, plans: Plans, hops: Iterable[NextHop], interfaces: set[str]) -> ProgramWish:
-    """The features that this state needs, and the constants it sets."""
-    services = list(config.services.values())
-    features = {
-        "HAVE_DENY4": len(plans.deny.ipv4) > 0,
-        "HAVE_DENY6": len(plans.deny.ipv6) > 0,
-        "HAVE_ALLOW": len(plans.allow.ipv4) + len(plans.allow.ipv6) > 0,
-        "HAVE_VIP4": any(s.vip.version == 4 for s in services),
-        "HAVE_VIP6": any(s.vip.version == 6 for s in services),
-        "HAVE_ANY_PORT": any(s.port.is_any for s in services),
-        "HAVE_SOURCE_AFFINITY": any(s.affinity is Affinity.SOURCE for s in services),
-        "HAVE_L2": any(s.mode is Mode.L2 for s in services),
-        "HAVE_IPIP": any(s.mode is Mode.IPIP for s in services),
-        "HAVE_REDIRECT": len(interfaces) > 1 or any(hop.interface not in interfaces for hop in hops),
-    }
-    return ProgramWish(
-        frozenset(name for name, needed in features.items() if needed), _constants(config.settings)
-    )
-
-
-def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
-    source4, source6 = settings.encap_source_ipv4, settings.encap_source_ipv6.network_address.packed
-    words = [int.from_bytes(source6[at : at + 4], "little") for at in (0, 4, 8)]
-    return (
-        ("ENCAP_SOURCE4", int(source4.network_address)),
-        ("ENCAP_SOURCE4_HOSTS", int(source4.hostmask) & 0xFFFF),
-        *((f"ENCAP_SOURCE6_{n}", word) for n, word in enumerate(words)),
-        ("UDP_IDLE_S", settings.udp_idle_seconds),
-        ("TCP_IDLE_S", settings.tcp_idle_seconds),
-    )

@@ -1,6 +1,6 @@
 """What is seen: the tables and counters of the data plane, said in the operator's words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from lb.dataplane.protocol import DataPlane, NextHop
 from lb.dataplane.tables import Array
 from lb.dataplane.tables import Counters as CounterTable
 from lb.model import AdminState, Backend, Mode, Prefix, Settings
+from lb.model.entries import OPERATOR
 from lb.reconcile.lists import ListPlan, rules_of
 from lb.reconcile.observed import (
     BackendStatus,
@@ -37,15 +38,18 @@ def _sum(rows: Array) -> Tally:
     return Tally(int(rows["packets"].sum()), int(rows["bytes"].sum()))
 
 
-def live_flows(dataplane: DataPlane, settings: Settings | None = None) -> dict[tuple[int, int], int]:
+def _tally_list(rows: Array) -> list[Tally]:
+    return [Tally(packets, octets) for packets, octets in rows.tolist()]
+
+
+def live_flows(dataplane: DataPlane, settings: Settings) -> dict[tuple[int, int], int]:
     """Flows that are not idle, by (service number, place)."""
-    limits = settings or Settings()
     flows = dataplane.tables.arrays.flows.ravel()
     used = flows[flows["tag_backend"] != 0]
     state = used["state"]
     age = dataplane.clock_seconds() - (state >> np.uint64(32)).astype(np.int64)
     udp = (state & np.uint64(_C["FLOW_UDP"])) != 0
-    alive = age <= np.where(udp, limits.udp_idle_seconds, limits.tcp_idle_seconds)
+    alive = age <= np.where(udp, settings.udp_idle_seconds, settings.tcp_idle_seconds)
     service = state >> np.uint64(16) & np.uint64(0xFFFF)
     pairs = (service << np.uint64(16) | used["tag_backend"] & np.uint64(0xFFFF))[alive]
     keys, counts = np.unique(pairs, return_counts=True)
@@ -55,25 +59,18 @@ def live_flows(dataplane: DataPlane, settings: Settings | None = None) -> dict[t
 
 
 def services(
-    dataplane: DataPlane, plans: Mapping[str, ServicePlan], hops: Mapping[bytes, NextHop]
+    dataplane: DataPlane, plans: Iterable[ServicePlan], hops: Mapping[bytes, NextHop], settings: Settings
 ) -> list[ServiceStatus]:
     """Each service with its backends."""
-    flows = live_flows(dataplane)
-    tallies = dataplane.tables.backend_counters.read()
-    own = dataplane.tables.service_counters.read()
+    flows = live_flows(dataplane, settings)
     found = []
-    for plan in plans.values():
+    for plan, block, rest in _tallies(dataplane, list(plans)):
         service = plan.service
-        block = tallies[plan.start : plan.start + (1 << plan.room)]
-        shares = {place: weight for _, weight, place in plan.ring_key or ()}
+        shares = {place: weight for _, weight, place in plan.recipe.parts} if plan.recipe else {}
         total = sum(shares.values())
         backends = []
         for backend in service.backends:
-            place = plan.place(backend.address.packed)
-            hop = hops.get(backend.address.packed)
-            if place is None:
-                continue
-            tally = _tally(block[place])
+            place, hop = plan.at[backend.address.packed], hops.get(backend.address.packed)
             backends.append(
                 BackendStatus(
                     address=str(backend.address),
@@ -82,15 +79,14 @@ def services(
                     effective_state=_effective_state(backend, service.mode, hop),
                     health="unknown",
                     flows=flows.get((plan.number, place), 0),
-                    packets=tally.packets,
-                    bytes=tally.bytes,
+                    packets=block[place].packets,
+                    bytes=block[place].bytes,
                     ring_share=shares.get(place, 0) / total if total else 0.0,
                     next_hop_mac=hop.mac.hex(":") if hop and hop.mac else None,
                     interface=hop.interface if hop else None,
                     quic_id=backend.quic_id,
                 )
             )
-        whole, rest = _sum(block), _tally(own[plan.number])
         found.append(
             ServiceStatus(
                 name=service.name,
@@ -98,13 +94,29 @@ def services(
                 port=service.port.to_json(),
                 protocol=str(service.protocol),
                 mode=str(service.mode),
-                flows=sum(count for (number, _), count in flows.items() if number == plan.number),
-                packets=whole.packets + rest.packets,
-                bytes=whole.bytes + rest.bytes,
+                flows=sum(flows.get((plan.number, place), 0) for place in range(1 << plan.room)),
+                packets=sum(tally.packets for tally in block) + rest.packets,
+                bytes=sum(tally.bytes for tally in block) + rest.bytes,
                 backends=backends,
             )
         )
     return found
+
+
+def _tallies(
+    dataplane: DataPlane, plans: Sequence[ServicePlan]
+) -> Iterator[tuple[ServicePlan, list[Tally], Tally]]:
+    """For each service the counts of its places, and of what was counted for it at places that it has left."""
+    tables = dataplane.tables
+    places, own = tables.backend_counters, tables.service_counters
+    if len(plans) == 1:  # one among many: all counters of all CPUs are megabytes
+        (plan,) = plans
+        block = places.read_some(list(range(plan.start, plan.start + (1 << plan.room))))
+        yield plan, _tally_list(block), _tally(own.read_some([plan.number])[0])
+        return
+    every, rests = places.read(), own.read()
+    for plan in plans:
+        yield plan, _tally_list(every[plan.start : plan.start + (1 << plan.room)]), _tally(rests[plan.number])
 
 
 def _effective_state(backend: Backend, mode: Mode, hop: NextHop | None) -> str:
@@ -121,6 +133,7 @@ def status(
     hops: Mapping[bytes, NextHop],
     lists: Mapping[str, tuple[int, int]],
     *,
+    settings: Settings,
     revision: int,
     reasons: list[str],
     started_at: float,
@@ -154,7 +167,7 @@ def status(
         )
         if program
         else None,
-        services=services(dataplane, plans.by_name, hops),
+        services=services(dataplane, plans.by_name.values(), hops, settings),
         tables=[TableStatus(name, used, room) for name, (used, room) in tables.items()],
     )
 
@@ -163,24 +176,20 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
     """The document of GET /v1/stats."""
     tables = dataplane.tables
     verdicts = tables.verdict_counters.read()
-    places, own = tables.backend_counters.read(), tables.service_counters.read()
     rules = tables.deny_counters.read()
     flow, quic = tables.flow_counters.read()[0], tables.quic_counters.read()[0]
     by_service: dict[str, Tally] = {}
     by_backend: dict[tuple[str, str], Tally] = {}
-    for name, plan in plans.by_name.items():
-        block, rest = places[plan.start : plan.start + (1 << plan.room)], _tally(own[plan.number])
-        whole = _sum(block)
-        by_service[name] = Tally(whole.packets + rest.packets, whole.bytes + rest.bytes)
+    for plan, block, rest in _tallies(dataplane, list(plans.by_name.values())):
+        name = plan.service.name
+        packets, octets = sum(tally.packets for tally in block), sum(tally.bytes for tally in block)
+        by_service[name] = Tally(packets + rest.packets, octets + rest.bytes)
         for backend in plan.service.backends:
-            place = plan.place(backend.address.packed)
-            if place is not None:
-                by_backend[name, str(backend.address)] = _tally(block[place])
-    owners: dict[str, Tally] = {}
-    for number in deny.numbers.values():
-        owner, row = deny.shared.get(number, "operator"), rules[number]
-        old = owners.get(owner, Tally())
-        owners[owner] = Tally(old.packets + int(row["packets"]), old.bytes + int(row["bytes"]))
+            by_backend[name, str(backend.address)] = block[plan.at[backend.address.packed]]
+    numbers: dict[str, list[int]] = {}
+    for number in np.flatnonzero(deny.owners).tolist():
+        numbers.setdefault(deny.shared.get(number, OPERATOR), []).append(number)
+    owners = {owner: _sum(rules[some]) for owner, some in numbers.items()}
     forwarded = sum(
         int(verdicts[v.number]["packets"]) for v in dataplane.verdicts if v.action in ("tx", "redirect")
     )
@@ -202,15 +211,11 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
 def hits(plan: ListPlan, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float) -> list[Hits]:
     """What each entry has decided; the data plane's clock is turned into the epoch's."""
     rules = [rules_of(plan, prefix.family, [prefix.key])[0] for prefix in prefixes]
-    rows = table.read_some(rules)
+    if not rules:
+        return []
     return [
-        Hits(
-            int(row["packets"]),
-            int(row["bytes"]),
-            now - clock_s + int(row["last_s"]) if row["packets"] else None,
-            rule in plan.shared,
-        )
+        Hits(packets, octets, now - clock_s + last_s if packets else None, rule in plan.shared)
         if rule
         else Hits()
-        for rule, row in zip(rules, rows, strict=True)
+        for rule, (packets, octets, last_s) in zip(rules, table.read_some(rules).tolist(), strict=True)
     ]

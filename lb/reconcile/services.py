@@ -1,15 +1,14 @@
 """Services to map contents: numbers, places, rings. Pure; what was given out before stays as it was.
 
-A service has a number (its ring switch and its counters), a block of places in `backends` (a power of two), and,
-while a backend takes new flows, a ring. A backend keeps its place within the block as long as the block remembers
-its address, so that flows, which remember the place, stay where they are.
+A service has a number (its ring switch and its counters), a block of places in `backends` (a power of two), and, while
+a backend takes new flows, a ring. A backend keeps its place within the block as long as the block remembers its
+address, so that flows, which remember the place, stay where they are.
 """
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,9 @@ import numpy.typing as npt
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.room import Room
-from lb.dataplane.tables import U16, Array, Arrays
+from lb.dataplane.tables import Array
 from lb.errors import CapacityError
-from lb.model import AdminState, Affinity, Backend, Mode, Protocol, Service
-from lb.reconcile.ring import SLOTS, build_ring
+from lb.model import AdminState, Affinity, Mode, Protocol, Service
 from lb.settings import TableSizes
 
 _C = layout().constants
@@ -29,16 +27,37 @@ IP_PROTOCOL = {Protocol.TCP: 6, Protocol.UDP: 17}
 SMALLEST_ROOM = 3
 """A block has at least 2**3 places."""
 
-RingKey = tuple[tuple[bytes, int, int], ...]
-"""What a ring is made of, sorted: (address, weight, place)."""
+ServiceKey = tuple[bytes, int, int]
+"""VIP, port (0: any), protocol (0 with port 0: the address is a VIP)."""
+ServiceValue = tuple[int, int, int, int]
+"""The fields of struct service: first place, number, flags, room."""
 
 
 @dataclass(frozen=True, slots=True)
+class RingRecipe:
+    """What a ring is made of. parts: (address, weight, place), sorted; name: 16 bytes that stand for them."""
+
+    parts: tuple[tuple[bytes, int, int], ...]
+    name: bytes
+
+    @classmethod
+    def of(cls, service: Service, at: Mapping[bytes, int]) -> "RingRecipe | None":
+        """For the backends that take new flows, at these places; None if there are none."""
+        parts = sorted(
+            (address, backend.ring_weight, at[address])
+            for backend in service.backends
+            if backend.ring_weight and (address := backend.address.packed) in at
+        )
+        words = b"".join(b"%b%d,%d;" % (address, weight, place) for address, weight, place in parts)
+        return cls(tuple(parts), blake2b(words, digest_size=16, person=b"ring 1").digest()) if parts else None
+
+
+@dataclass(frozen=True)
 class ServicePlan:
     """What one service has in the maps.
 
-    places: for each place of the block the packed address it is for, or None.
-    ring_key: None while nothing takes new flows.
+    places: for each place of the block the packed address it is for, or None; recipe: None while nothing takes new
+    flows; ring: its number, 0 none.
     """
 
     service: Service
@@ -46,18 +65,33 @@ class ServicePlan:
     start: int
     room: int
     places: tuple[bytes | None, ...]
-    ring_key: RingKey | None
-    ring: int
+    recipe: RingRecipe | None
+    ring: int = 0
     reused: tuple[int, ...] = ()
-    """Places that another address had before: their flows and counters are not this one's."""
+    """Places that another address had before: their flows and counters are not this one's. A block that moves has
+    room enough to use none again."""
+    found: frozenset[bytes] | None = None
+    """Of one that was found in the maps, and not yet compared with what is wanted: who takes packets there."""
+
+    @cached_property
+    def at(self) -> Mapping[bytes, int]:
+        """The place of each address within the block."""
+        return {address: n for n, address in enumerate(self.places) if address is not None}
 
     def place(self, address: bytes) -> int | None:
-        """The place of a backend within the block."""
-        return self.places.index(address) if address in self.places else None
+        """The place of a backend within the block, None if it has none."""
+        return self.at.get(address)
 
     @property
-    def value(self) -> tuple[int, int, int, int]:
-        """Struct service."""
+    def active(self) -> frozenset[bytes]:
+        """Who takes packets: as was found, or as is desired."""
+        if self.found is not None:
+            return self.found
+        return frozenset(backend.address.packed for backend in self.service.backends)
+
+    @property
+    def value(self) -> ServiceValue:
+        """What its keys hold."""
         flags = _C["SERVICE_L2"] if self.service.mode is Mode.L2 else 0
         flags |= _C["SERVICE_SOURCE_AFFINITY"] if self.service.affinity is Affinity.SOURCE else 0
         return self.start, self.number, flags, self.room
@@ -65,207 +99,207 @@ class ServicePlan:
 
 @dataclass(frozen=True)
 class ServicePlans:
-    """All services, and what is given out to them. rings: a ring's number by what it is made of."""
+    """All services, and what is given out to them.
+
+    rings: a ring's number by its recipe's name; left: (number, first place, room) of what keys in memory still point
+    to though no plan has it, as a crash leaves it: it is free once they point elsewhere.
+    """
 
     by_name: Mapping[str, ServicePlan] = field(default_factory=dict)
-    rings: Mapping[RingKey, int] = field(default_factory=dict)
+    rings: Mapping[bytes, int] = field(default_factory=dict)
     places: Room = field(default_factory=lambda: Room(0, []))
-
-
-def ring_key(service: Service, places: tuple[bytes | None, ...]) -> RingKey | None:
-    """What the ring of a service is made of, None if no backend takes new flows."""
-    parts = [
-        (b.address.packed, b.ring_weight, places.index(b.address.packed))
-        for b in service.backends
-        if b.ring_weight
-    ]
-    return tuple(sorted(parts)) or None
-
-
-class RingCache:
-    """The rings built lately: a ring costs milliseconds, and services share them."""
-
-    def __init__(self, size: int = 256) -> None:
-        self._rings: OrderedDict[RingKey, U16] = OrderedDict()
-        self._size = size
-
-    def get(self, key: RingKey) -> U16:
-        """The SLOTS places of a ring."""
-        ring = self._rings.get(key)
-        if ring is None:
-            positions = build_ring([(address, weight) for address, weight, _ in key])
-            ring = np.array([place for *_, place in key], np.uint16)[positions]
-            self._rings[key] = ring
-            if len(self._rings) > self._size:
-                self._rings.popitem(last=False)
-        self._rings.move_to_end(key)
-        return ring
+    left: tuple[tuple[int, int, int], ...] = ()
 
 
 def plan_services(services: Mapping[str, Service], before: ServicePlans, sizes: TableSizes) -> ServicePlans:
     """Give every service its number, places and ring. CapacityError names the setting; nothing was changed."""
-    if len(services) > sizes.services:
-        raise CapacityError(f"{len(services)} services do not fit {sizes.services}: raise --services")
-    ports = {4: 0, 6: 0}
-    for service in services.values():
-        ports[service.vip.version] += _ports(service) + 1
-    if max(ports.values()) > sizes.service_ports:
-        raise CapacityError(
-            f"the services take {max(ports.values())} ports of their VIPs, room is for {sizes.service_ports}: "
-            'raise --service-ports, or use port "any"'
-        )
+    _check_ports(services, before, sizes)
     room = before.places.copy() if before.places.size else Room(sizes.backends, [])
     room.settle()
-    numbers = {plan.number for plan in before.by_name.values()}
+    busy = {plan.number for plan in before.by_name.values()} | {number for number, *_ in before.left}
+    numbers = iter([n for n in range(sizes.services) if n not in busy])
     plans: dict[str, ServicePlan] = {}
     for name, service in services.items():
         old = before.by_name.get(name)
-        if old is not None and old.service is service:
+        if old is not None and old.service is service and old.found is None:
             plans[name] = replace(old, reused=()) if old.reused else old
             continue
-        number = old.number if old else next(n for n in range(sizes.services + 1) if n not in numbers)
-        if number >= sizes.services:
-            raise CapacityError(f"over {sizes.services} services at once while changing: raise --services")
-        numbers.add(number)
+        number = old.number if old else next(numbers, None)
+        if number is None:
+            raise CapacityError(
+                f"the services need more than {sizes.services} numbers (with those being removed): raise --services"
+            )
         plans[name] = _place(service, number, old, room)
-    for name, old in before.by_name.items():
-        if name not in plans or plans[name].start != old.start:
-            room.give(np.array([old.start]), np.array([1 << old.room]))
+    gone = [
+        (old.start, 1 << old.room)
+        for name, old in before.by_name.items()
+        if name not in plans or plans[name].start != old.start
+    ]
+    gone += [(start, 1 << bits) for _, start, bits in before.left]
+    for start, length in gone:
+        room.give(np.array([start]), np.array([length]))
     return _give_rings(plans, before, room, sizes)
 
 
+def plan_steps(
+    services: Mapping[str, Service], before: ServicePlans, sizes: TableSizes
+) -> list[ServicePlans]:
+    """The plans to go through, one after the other; nearly always one.
+
+    Old and new stand side by side while they are switched. Where there is no room for that, a part of the services
+    goes first, and the rest uses what that has freed. CapacityError: it does not fit by parts either.
+    """
+    try:
+        return [plan_services(services, before, sizes)]
+    except CapacityError:
+        part = _half_way(services, before)
+        if part is None:
+            raise
+    first = plan_steps(part, before, sizes)
+    return first + plan_steps(services, first[-1], sizes)
+
+
+def _half_way(services: Mapping[str, Service], before: ServicePlans) -> dict[str, Service] | None:
+    """Half of the way: first without those that go, then with half of those that differ. None if that is no part."""
+    had = {name: plan.service for name, plan in before.by_name.items()}
+    stay = {name: service for name, service in had.items() if name in services}
+    differ = [name for name, service in services.items() if had.get(name) is not service]
+    moved = [name for name in differ if name not in had or _packets(had[name]) != _packets(services[name])]
+    left = {(had[name].vip, had[name].protocol) for name in had if name not in services or name in moved}
+    if any((services[name].vip, services[name].protocol) in left for name in moved):
+        return None  # packets that pass from one service to another must do so at once
+    if len(stay) < len(had):
+        return stay if differ else None
+    return (
+        {**stay, **{name: services[name] for name in differ[: len(differ) // 2]}} if len(differ) > 1 else None
+    )
+
+
+def _check_ports(services: Mapping[str, Service], before: ServicePlans, sizes: TableSizes) -> None:
+    """What changes stands beside the old until it is switched, so both must fit."""
+    ports = {4: 0, 6: 0}
+    for service in services.values():
+        ports[service.vip.version] += _ports(service)
+    for name, old in before.by_name.items():
+        now = services.get(name)
+        if now is None or _packets(now) != _packets(old.service):
+            ports[old.service.vip.version] += _ports(old.service)
+    if max(ports.values()) > sizes.service_ports:
+        raise CapacityError(
+            f"the services take {max(ports.values())} ports of their VIPs (with those being removed), and there is "
+            f'room for {sizes.service_ports}: raise --service-ports, or use port "any"'
+        )
+
+
+def _packets(service: Service) -> tuple[object, ...]:
+    """What says which packets are for it."""
+    return service.vip, service.port, service.protocol
+
+
 def _ports(service: Service) -> int:
-    return 1 if service.port.is_any else service.port.high - service.port.low + 1
+    """Keys that it takes: its ports, and one for the VIP."""
+    return 2 if service.port.is_any else service.port.high - service.port.low + 2
 
 
 def _place(service: Service, number: int, old: ServicePlan | None, room: Room) -> ServicePlan:
-    """Places for the backends: the one each had, else one never used, else one left by a backend that is gone."""
-    wanted = [b.address.packed for b in service.backends]
+    """Places for the backends: the one each had, else one never used, else one that was left earlier.
+
+    Those that are left just now have packets until the ring is switched: they are the last resort.
+    """
+    wanted = [backend.address.packed for backend in service.backends]
     places: list[bytes | None] = list(old.places) if old else []
     start, bits = (old.start, old.room) if old else (-1, 0)
-    known, present = set(places), set(wanted)
+    known, present = old.at if old else {}, set(wanted)
     missing = [address for address in wanted if address not in known]
     spare = [n for n, address in enumerate(places) if address is None]
-    left = [n for n, address in enumerate(places) if address is not None and address not in present]
-    if len(missing) > len(spare) + len(left) or old is None:
-        bits = max(
-            SMALLEST_ROOM, (2 * len(wanted) - 1).bit_length() if old else (len(wanted) or 1).bit_length()
-        )
+    leaving = old.active if old else frozenset()
+    gone = [place for address, place in known.items() if address not in present]
+    left = sorted(gone, key=lambda place: places[place] in leaving)
+    short = len(missing) - len(spare) - sum(places[place] not in leaving for place in gone)
+    if old is None or short > 0:
+        bits = max(SMALLEST_ROOM, len(wanted).bit_length())
+        if old:
+            bits = max((2 * len(wanted) - 1).bit_length(), (len(places) + short - 1).bit_length())
         taken = room.take(np.array([1 << bits]))
-        if taken is None:
+        if taken is not None:
+            start = int(taken[0])
+            spare += range(len(places), 1 << bits)
+            places += [None] * ((1 << bits) - len(places))
+        elif old is None or len(missing) > len(spare) + len(left):
             raise CapacityError(
                 f'service "{service.name}" needs {1 << bits} backend places, and so many are not free: raise --backends'
             )
-        start = int(taken[0])
-        spare += range(len(places), 1 << bits)
-        places += [None] * ((1 << bits) - len(places))
-    reused = []
-    for address in missing:
-        if spare:
-            at = spare.pop(0)
         else:
-            at = left.pop(0)
-            reused.append(at)
-        places[at] = address
-    return ServicePlan(
-        service, number, start, bits, tuple(places), ring_key(service, tuple(places)), 0, tuple(reused)
-    )
+            bits = old.room
+    reused = left[: max(0, len(missing) - len(spare))]
+    for place, address in zip([*spare, *left], missing, strict=False):
+        places[place] = address
+    plan = ServicePlan(service, number, start, bits, tuple(places), None, 0, tuple(reused))
+    return replace(plan, recipe=RingRecipe.of(service, plan.at))
 
 
 def _give_rings(
     plans: dict[str, ServicePlan], before: ServicePlans, places: Room, sizes: TableSizes
 ) -> ServicePlans:
-    """A ring number for each key in use: the one it has, else one that is not in use before or after."""
-    keys = {plan.ring_key for plan in plans.values() if plan.ring_key}
-    rings = {key: number for key, number in before.rings.items() if key in keys}
-    busy = set(before.rings.values())
+    """A ring number for each recipe: the one it has, else one that is not in use before or after."""
+    recipes = {plan.recipe.name for plan in plans.values() if plan.recipe}
+    rings = {recipe: number for recipe, number in before.rings.items() if recipe in recipes}
+    busy = {*before.rings.values(), *(plan.ring for plan in before.by_name.values())}
     free = iter([n for n in range(1, sizes.rings) if n not in busy])
-    for key in sorted(keys - rings.keys()):
+    for recipe in sorted(recipes - rings.keys()):
         number = next(free, None)
         if number is None:
             raise CapacityError(
-                f"the services need over {sizes.rings - 1} different rings, with those being replaced: raise --rings"
+                f"the services need more than {sizes.rings - 1} different rings (with those being replaced): "
+                "raise --rings"
             )
-        rings[key] = number
-    by_name = {
-        name: plan
-        if plan.ring == (want := rings[plan.ring_key] if plan.ring_key else 0)
-        else replace(plan, ring=want)
-        for name, plan in plans.items()
-    }
-    return ServicePlans(by_name, rings, places)
+        rings[recipe] = number
+    for name, plan in plans.items():
+        ring = rings[plan.recipe.name] if plan.recipe else 0
+        if plan.ring != ring:
+            plans[name] = replace(plan, ring=ring)
+    return ServicePlans(plans, rings, places)
 
 
-def service_keys(plan: ServicePlan) -> list[tuple[bytes, int, int]]:
-    """The (VIP, port, protocol) under which a service is found, port 0 standing for any."""
-    vip, protocol, port = plan.service.vip_packed, IP_PROTOCOL[plan.service.protocol], plan.service.port
+def service_keys(service: Service) -> list[ServiceKey]:
+    """The keys under which a service is found."""
+    vip, protocol, port = service.vip_packed, IP_PROTOCOL[service.protocol], service.port
     if port.is_any:
         return [(vip, 0, protocol)]
     return [(vip, number, protocol) for number in range(port.low, port.high + 1)]
 
 
+def vip_keys(services: Iterable[Service]) -> set[ServiceKey]:
+    """The keys that mark an address as a VIP."""
+    return {(service.vip_packed, 0, 0) for service in services}
+
+
 def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
     """The block's places as struct backend, one row a place."""
-    rows: npt.NDArray[Any] = np.zeros(1 << plan.room, layout().structs["backend"])
-    backends: dict[bytes, Backend] = {b.address.packed: b for b in plan.service.backends}
+    rows = np.zeros(1 << plan.room, layout().structs["backend"])
+    known = list(plan.at.values())
+    rows["family"][known] = [4 if len(address) == 4 else 6 for address in plan.at]
+    rows["address"][known] = _columns((address.ljust(16, b"\0") for address in plan.at), "<u4")
     l2 = plan.service.mode is Mode.L2
-    for row, address in zip(rows, plan.places, strict=True):
-        if address is None:
+    active, resolved = [], dict[int, NextHop]()
+    for backend in plan.service.backends:
+        if backend.admin_state is AdminState.DISABLED:
             continue
-        row["family"] = 4 if len(address) == 4 else 6
-        row["address"] = np.frombuffer(address.ljust(16, b"\0"), "<u4")
-        backend = backends.get(address)
-        if backend is None or backend.admin_state is AdminState.DISABLED:
-            continue
-        row["state"] = ACTIVE
-        hop = hops.get(address)
+        address = backend.address.packed
+        place, hop = plan.at[address], hops.get(address)
+        active.append(place)
         # By a router's MAC an l2 packet, which keeps the VIP as its destination, would come straight back.
-        if hop is None or hop.mac is None or (l2 and hop.gateway):
-            continue
-        row["state"] = ACTIVE | RESOLVED
-        row["mac"] = np.frombuffer(hop.mac, np.uint8)
-        row["source_mac"] = np.frombuffer(hop.source_mac, np.uint8)
-        row["mtu"] = min(hop.mtu, 65535)
-        row["ifindex"] = hop.ifindex
+        if hop is not None and hop.mac is not None and not (l2 and hop.gateway):
+            resolved[place] = hop
+    rows["state"][active] = ACTIVE
+    at, ways = list(resolved), resolved.values()
+    rows["state"][at] = ACTIVE | RESOLVED
+    rows["mac"][at] = _columns((hop.mac or b"" for hop in ways), "u1", 6)
+    rows["source_mac"][at] = _columns((hop.source_mac for hop in ways), "u1", 6)
+    rows["mtu"][at] = [min(hop.mtu, 65535) for hop in ways]
+    rows["ifindex"][at] = [hop.ifindex for hop in ways]
     return rows
 
 
-def adopt_services(
-    services: Mapping[str, Service],
-    found: Mapping[tuple[bytes, int, int], tuple[int, int, int, int]],
-    arrays: Arrays,
-    cache: RingCache,
-    sizes: TableSizes,
-) -> ServicePlans:
-    """What the maps already hold of these services. found: struct service by (VIP, port, protocol)."""
-    plans: dict[str, ServicePlan] = {}
-    in_use: dict[RingKey, int] = {}
-    used: list[tuple[int, int]] = []
-    for name, service in services.items():
-        probe = ServicePlan(service, 0, 0, 0, (), None, 0)
-        value = found.get(service_keys(probe)[0])
-        if value is None:
-            continue
-        start, number, _, bits = value
-        block = arrays.backends[start : start + (1 << bits)]
-        places = tuple(
-            None if not row["family"] else row["address"].tobytes()[: 4 if row["family"] == 4 else 16]
-            for row in block
-        )
-        used.append((start, 1 << bits))
-        # The service is left out of the plan's identity, so that planning looks at it afresh.
-        key = _held_key(service, places)
-        ring = int(arrays.service_rings[number]["ring"])
-        if key is not None and ring and np.array_equal(arrays.rings[ring][:SLOTS], cache.get(key)):
-            in_use[key] = ring
-        plans[name] = ServicePlan(service.model_copy(), number, start, bits, places, key, ring)
-    return ServicePlans(plans, in_use, Room(sizes.backends, used))
-
-
-def _held_key(service: Service, places: tuple[bytes | None, ...]) -> RingKey | None:
-    return ring_key(service, places) if all(b.address.packed in places for b in service.backends) else None
-
-
-def address_text(packed: bytes) -> str:
-    """An address as people write it."""
-    return str(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed))
+def _columns(values: Iterable[bytes], dtype: str, width: int = 4) -> npt.NDArray[np.generic]:
+    return np.frombuffer(b"".join(values), dtype).reshape(-1, width)

@@ -1,11 +1,11 @@
 """The IPv4 blocklist in memory, against a plain longest-prefix match, and as a reader sees it while it changes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
+from watched import watch_arrays
 
 from lb.dataplane.deny4 import Deny4, pack
 from lb.dataplane.layout import layout
@@ -282,41 +282,6 @@ def test_room_of_removed_prefixes_comes_back() -> None:
         assert deny.usage() == {"deny4_lines": (0, 64), "deny4_dense": (0, 2)}
 
 
-class Watched(np.ndarray):
-    """An array that writes one element after the other, and tells of each."""
-
-    after: Callable[[], None] | None = None
-    memory: np.ndarray | None = None
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.after, self.memory = getattr(source, "after", None), getattr(source, "memory", None)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        if self.after is None or not np.may_share_memory(self, self.memory):  # a copy
-            super().__setitem__(key, value)
-            return
-        rows = (
-            [key]
-            if isinstance(key, int)
-            else range(*key.indices(len(self)))
-            if isinstance(key, slice)
-            else key
-        )
-        values = np.broadcast_to(np.asarray(value, self.dtype), (len(rows), *self.shape[1:]))
-        for row, some in zip(rows, values, strict=True):
-            for column in np.ndindex(self.shape[1:]):
-                np.ndarray.__setitem__(self, (int(row), *column), some[column])
-                self.after()
-
-
-def watched(arrays: Arrays, after: Callable[[], None]) -> Arrays:
-    """The same memory, told of after each write."""
-    views = {name: getattr(arrays, name).view(Watched) for name in PARTS}
-    for name, view in views.items():
-        view.after, view.memory = after, getattr(arrays, name)
-    return Arrays(**{name: views.get(name, getattr(arrays, name)) for name in ARRAY_NAMES})
-
-
 class Readers:
     """Packets at each address of interest, some of which began their lookup before the change."""
 
@@ -357,7 +322,7 @@ def test_no_packet_sees_half_a_change(seed: int) -> None:
     def look() -> None:
         readers[-1].look()
 
-    deny = Deny4(watched(arrays, look))
+    deny = Deny4(watch_arrays(arrays, look, elements=dict.fromkeys(PARTS, 1)))
     for count in (12, 1, 4, 30, 2, 150, 3, 1, 8):
         after = change_some(random, rules, count, crowded=seed % 2 == 0, shortest=20)
         changed = [key for key in {*rules, *after} if rules.get(key) != after.get(key)]

@@ -9,7 +9,7 @@ import pytest
 
 from lb.dataplane.layout import layout
 from lb.dataplane.twin import TwinDataPlane
-from lb.errors import CapacityError, DataPlaneError
+from lb.errors import CapacityError, CompileError, DataPlaneError
 from lb.model import Config, Prefix, Service
 from lb.model.layers import Action, Attributes
 from lb.reconcile.loop import Reconciler
@@ -182,6 +182,70 @@ def test_what_the_kernel_refuses_is_taken_back(house: House, monkeypatch: pytest
     assert house.reconciler.readiness() == []
     assert house.change(lambda c: c.with_service(service("more", "10.200.1.2"))) > revision
     assert set(house.ring_of("more")) == {"10.0.0.11", "10.0.0.12", "10.0.0.13"}
+
+
+def test_a_program_that_does_not_compile_changes_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was refused before any map was written is not mistaken for the change before it."""
+    house.change(lambda c: c.with_service(service()))
+    more = [{"address": f"10.0.1.{n}"} for n in range(1, 31)]
+    house.change(lambda c: c.with_service(service(backends=more)))
+    before, revision = house.memory(), house.reconciler.desired.revision
+    monkeypatch.setattr(
+        house.twin, "require", Refusals(house.twin.require, CompileError("it does not compile"))
+    )
+
+    with pytest.raises(CompileError):
+        house.change(lambda c: c.with_service(service("six", "fc00:1::1")))
+
+    assert (house.memory(), house.reconciler.desired.revision) == (before, revision)
+    assert house.reconciler.readiness() == []
+
+
+def test_what_was_refused_twice_is_taken_back_later(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If going back fails too, the loop goes on trying; then all is as it was, and changes work again."""
+    house.change(lambda c: c.with_service(service()))
+    before = house.memory()
+    more = [{"address": f"10.0.1.{n}"} for n in range(1, 31)]
+    tables = house.twin.tables
+    monkeypatch.setattr(
+        tables.services4, "write", Refusals(tables.services4.write, OSError(12, "out of memory"), times=1)
+    )
+    monkeypatch.setattr(
+        tables.services4, "read", Refusals(tables.services4.read, OSError(12, "out of memory"), times=1)
+    )
+
+    with pytest.raises(DataPlaneError):
+        house.change(lambda c: c.with_service(service(backends=more)))
+
+    until(lambda: house.reconciler.readiness() == [])
+    assert house.memory() == before
+    house.change(lambda c: c.with_service(service(backends=more)))
+    assert set(house.ring_of("web")) == {f"10.0.1.{n}" for n in range(1, 31)}
+
+
+class Refusals:
+    """A call that fails so many times, and then does what it does."""
+
+    def __init__(self, call: Callable[..., object], error: Exception, times: int = 1) -> None:
+        self._call, self._error, self._times = call, error, times
+
+    def __call__(self, *arguments: object, **more: object) -> object:
+        if self._times:
+            self._times -= 1
+            raise self._error
+        return self._call(*arguments, **more)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for it, ten seconds at most."""
+    waited = threading.Event()
+    for _ in range(1000):
+        if holds():
+            return
+        waited.wait(0.01)
+    raise AssertionError("it does not come to hold")
 
 
 def test_entry_leaves_when_its_time_is_over(house: House) -> None:

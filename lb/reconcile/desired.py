@@ -1,0 +1,31 @@
+"""The desired state as readers take it, and what of a new one is the same."""
+
+from dataclasses import dataclass, replace
+
+from lb.model import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A revision and what it says. Immutable: readers take it once and see one state."""
+
+    revision: int
+    config: Config
+
+
+def keeping(present: Config, wanted: Config) -> Config:
+    """What is wanted, with the very objects of the present where they are equal; the present itself if all are.
+
+    So that what comes after can tell by identity what has changed.
+    """
+    services = {
+        name: old if (old := present.services.get(name)) == service else service
+        for name, service in wanted.services.items()
+    }
+    kept = replace(
+        wanted,
+        services=services,
+        blocklist=present.blocklist if wanted.blocklist == present.blocklist else wanted.blocklist,
+        allowlist=present.allowlist if wanted.allowlist == present.allowlist else wanted.allowlist,
+    )
+    return present if kept == present else kept

@@ -1,0 +1,54 @@
+"""The ways to all backends, as far as they are known."""
+
+from collections.abc import Mapping
+
+from lb.dataplane.protocol import DataPlane, NextHop
+from lb.model import Config
+
+
+class Hops:
+    """Asks the data plane for ways, and remembers them."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+        self._known: dict[bytes, NextHop] = {}
+        self._missing: set[bytes] = set()
+        self.interfaces: set[str] = set()
+        """Those that the ways lead out of."""
+
+    @property
+    def known(self) -> Mapping[bytes, NextHop]:
+        """By packed address."""
+        return self._known
+
+    def learn(self, config: Config, before: Config) -> bool:
+        """Ask for the ways to backends of services that differ, if they are not known.
+
+        Whether one was found that other services have been missing.
+        """
+        unknown = _addresses(config, before) - self._known.keys()
+        found = self._dataplane.next_hops(unknown) if unknown else {}
+        late = not self._missing.isdisjoint(found)
+        self._known.update(found)
+        self._missing = (self._missing | unknown) - found.keys()
+        self.interfaces |= {hop.interface for hop in found.values()}
+        return late
+
+    def refresh(self, config: Config) -> bool:
+        """Ask for all of them again. Whether anything changed."""
+        wanted = _addresses(config, None)
+        found = dict(self._dataplane.next_hops(wanted))
+        changed = found != self._known
+        self._known, self._missing = found, wanted - found.keys()
+        self.interfaces = {hop.interface for hop in found.values()}
+        return changed
+
+
+def _addresses(config: Config, before: Config | None) -> set[bytes]:
+    """Of the backends of all services, or of those that are not the same in another config."""
+    return {
+        backend.address.packed
+        for name, service in config.services.items()
+        if before is None or before.services.get(name) is not service
+        for backend in service.backends
+    }

@@ -1,0 +1,39 @@
+"""What the program must be able to do for a desired state, so that it has nothing else compiled in."""
+
+from lb.dataplane.protocol import ProgramWish
+from lb.model import Affinity, Config, Mode, Settings
+from lb.reconcile.lists import ListPlan
+
+
+def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: bool) -> ProgramWish:
+    """The features that this state needs, and the constants it sets.
+
+    redirects: a next hop may be behind another interface than the one a packet came in by.
+    """
+    services = list(config.services.values())
+    features = {
+        "HAVE_DENY4": len(deny.ipv4) > 0,
+        "HAVE_DENY6": len(deny.ipv6) > 0,
+        "HAVE_ALLOW": len(allow.ipv4) + len(allow.ipv6) > 0,
+        "HAVE_VIP4": any(s.vip.version == 4 for s in services),
+        "HAVE_VIP6": any(s.vip.version == 6 for s in services),
+        "HAVE_ANY_PORT": any(s.port.is_any for s in services),
+        "HAVE_SOURCE_AFFINITY": any(s.affinity is Affinity.SOURCE for s in services),
+        "HAVE_L2": any(s.mode is Mode.L2 for s in services),
+        "HAVE_IPIP": any(s.mode is Mode.IPIP for s in services),
+        "HAVE_REDIRECT": redirects,
+    }
+    needed = frozenset(name for name, is_needed in features.items() if is_needed)
+    return ProgramWish(needed, _constants(config.settings))
+
+
+def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
+    source4, source6 = settings.encap_source_ipv4, settings.encap_source_ipv6.network_address.packed
+    words = [int.from_bytes(source6[at : at + 4], "little") for at in (0, 4, 8)]
+    return (
+        ("ENCAP_SOURCE4", int(source4.network_address)),
+        ("ENCAP_SOURCE4_HOSTS", int(source4.hostmask) & 0xFFFF),
+        *((f"ENCAP_SOURCE6_{n}", word) for n, word in enumerate(words)),
+        ("UDP_IDLE_S", settings.udp_idle_seconds),
+        ("TCP_IDLE_S", settings.tcp_idle_seconds),
+    )

@@ -1,0 +1,501 @@
+"""Services written into memory: in an order in which no packet sees half, and found again by a restart."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_address
+
+import numpy as np
+import pytest
+from service_samples import addresses, named, service
+from twin_memory import memory
+from watched import WatchedTable, watch_arrays
+
+from lb.dataplane.layout import layout
+from lb.dataplane.protocol import NextHop
+from lb.dataplane.tables import Tables
+from lb.dataplane.twin import SMALL, TwinDataPlane
+from lb.model import Service
+from lb.reconcile.apply import ServiceMemory
+from lb.reconcile.ring import ring_slot
+from lb.reconcile.services import ServicePlans, plan_services
+
+ACTIVE, RESOLVED = layout().constants["BACKEND_ACTIVE"], layout().constants["BACKEND_RESOLVED"]
+Flow = tuple[str, int, str, int, int]
+"""Source, source port, VIP, port, protocol."""
+
+
+def ways(services: Mapping[str, Service], **changes: object) -> dict[bytes, NextHop]:
+    """A resolved way to every backend."""
+    twin = TwinDataPlane(replace(SMALL, deny_hosts=4, deny_dense=1))
+    found = twin.next_hops({b.address.packed for s in services.values() for b in s.backends})
+    return {address: replace(hop, **changes) for address, hop in found.items()}  # type: ignore[arg-type]
+
+
+class Bench:
+    """Memory, and the plans that went into it."""
+
+    def __init__(self, twin: TwinDataPlane | None = None, tables: Tables | None = None) -> None:
+        self.twin = twin or TwinDataPlane()
+        self.services = ServiceMemory(tables or self.twin.tables)
+        self.plans = ServicePlans()
+
+    def put(
+        self,
+        services: Mapping[str, Service],
+        hops: Mapping[bytes, NextHop] | None = None,
+        *,
+        all_rows: bool = False,
+    ) -> None:
+        """One change."""
+        after = plan_services(services, self.plans, self.twin.sizes)
+        self.services.put(self.plans, after, ways(services) if hops is None else hops, all_rows=all_rows)
+        self.plans = after
+
+    def adopt(self, services: Mapping[str, Service], hops: Mapping[bytes, NextHop] | None = None) -> "Bench":
+        """A new owner of the same memory, which makes it what is wanted."""
+        new = Bench(self.twin)
+        new.plans = new.services.adopt(services, self.twin.sizes)
+        new.put(services, hops, all_rows=True)
+        return new
+
+
+def choice(tables: Tables, flow: Flow) -> object:
+    """What the packet path finds in memory for a new flow: the way it goes, or why it goes none."""
+    source, source_port, vip, port, protocol = flow
+    keys, values = (tables.services4 if ":" not in vip else tables.services6).read()
+    size = keys.dtype["vip"].itemsize
+    raw = np.ascontiguousarray(keys["vip"]).tobytes()
+    vips = [raw[at : at + size] for at in range(0, len(raw), size)]
+    found = dict(
+        zip(zip(vips, keys["port"].tolist(), keys["protocol"].tolist(), strict=True), values, strict=True)
+    )
+    packed = ip_address(vip).packed
+    value = found.get((packed, port, protocol), found.get((packed, 0, protocol)))
+    if value is None:
+        return "no service"
+    arrays = tables.arrays
+    ring = int(arrays.service_rings[int(value["number"])]["ring"])
+    if not ring:
+        return "no backend"
+    affinity = bool(value["flags"] & layout().constants["SERVICE_SOURCE_AFFINITY"])
+    slot = ring_slot(ip_address(source).packed, source_port, packed, port, protocol, source_affinity=affinity)
+    row = arrays.backends[int(value["backends"]) + int(arrays.rings[ring, slot])]
+    return way(row) if row["state"] & RESOLVED else "no next hop"
+
+
+def way(row: np.void) -> tuple[bytes, ...]:
+    """All that a packet to this backend is sent with."""
+    return tuple(row[name].tobytes() for name in ("address", "mac", "ifindex"))
+
+
+def kept(tables: Tables, services: Mapping[str, Service], number: int, place: int) -> object:
+    """Where a flow that remembers its place goes."""
+    for table in (tables.services4, tables.services6):
+        keys, values = table.read()
+        for key, value in zip(keys, values, strict=True):
+            if key["protocol"] and int(value["number"]) == number:
+                row = tables.arrays.backends[int(value["backends"]) + place]
+                return row["address"].tobytes() if row["state"] & ACTIVE else "by the ring"
+    return "no service"
+
+
+def flows(vip: str = "10.200.1.1", port: int = 80, *, count: int = 12, protocol: int = 6) -> list[Flow]:
+    net = "192.0.2." if ":" not in vip else "2001:db8::"
+    return [(f"{net}{n + 1}", 1000 + 7 * n, vip, port, protocol) for n in range(count)]
+
+
+EIGHT = addresses(8)
+WEB = service("web", *EIGHT[:5])
+DNS = service("dns", "10.0.0.1", "fd00::1", port="any", protocol="udp", vip="fc00:1::1")
+SIX = service("six", "fd00::1", "fd00::2", vip="fc00:1::2", port="8000-8002", affinity="source")
+SIX_LATER = service("six", "fd00::1", "fd00::2", vip="fc00:1::2", port="8001-8003", affinity="source")
+
+CHANGES = {
+    "a backend is added": (named(WEB, DNS), named(service("web", *EIGHT[:6]), DNS)),
+    "a backend is removed": (named(WEB, DNS), named(service("web", *EIGHT[1:5]), DNS)),
+    "a weight changes": (named(WEB), named(service("web", (EIGHT[0], 9), *EIGHT[1:5]))),
+    "the block grows": (named(WEB, DNS), named(service("web", *addresses(40)), DNS)),
+    "the block grows and others leave": (named(WEB, DNS), named(service("web", *addresses(30)[3:]), DNS)),
+    "all backends are others": (named(WEB), named(service("web", *addresses(5, net="10.9")))),
+    "one is drained": (named(WEB), named(service("web", (EIGHT[0], 1, "draining"), *EIGHT[1:5]))),
+    "one is disabled": (named(WEB), named(service("web", (EIGHT[0], 1, "disabled"), *EIGHT[1:5]))),
+    "all are drained": (named(WEB), named(service("web", *((a, 1, "draining") for a in EIGHT[:5])))),
+    "a service is added": (named(WEB), named(WEB, SIX)),
+    "a service is removed": (named(WEB, SIX), named(WEB)),
+    "a service takes another's place": (named(WEB), named(service("new", *addresses(5, net="10.9")))),
+    "ports move": (named(SIX), named(SIX_LATER)),
+    "ports are swapped": (
+        named(WEB, service("other", *addresses(3, net="10.9"), port=81)),
+        named(service("web", *EIGHT[:5], port=81), service("other", *addresses(3, net="10.9"))),
+    ),
+    "everything at once": (
+        named(WEB, DNS, SIX),
+        named(service("web", *addresses(20)[2:]), DNS.model_copy(update={"backends": WEB.backends[:2]})),
+    ),
+}  # fmt: skip
+
+
+def all_flows() -> list[Flow]:
+    """Of every service that the changes name, and of ports that nobody takes."""
+    tcp = flows() + flows(port=81, count=4) + flows(port=82, count=1)
+    six = [flow for port in (8000, 8001, 8003) for flow in flows("fc00:1::2", port, count=2)]
+    return tcp + six + flows("fc00:1::1", 53, count=3, protocol=17)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_no_packet_sees_half_a_change(name: str) -> None:
+    """Between any two writes a new flow goes the old way or the new one, and a known flow to its backend."""
+    before, after = CHANGES[name]
+    looks: list[bool] = []
+    twin = TwinDataPlane(replace(SMALL, flow_slots=64, rings=16, backends=256))
+    wanted: dict[Flow, set[object]] = {}
+    known: dict[tuple[int, int], bytes] = {}
+
+    def look() -> None:
+        looks.append(True)
+        for flow, answers in wanted.items():
+            assert choice(twin.tables, flow) in answers, flow
+        for (number, place), address in known.items():
+            assert kept(twin.tables, after, number, place) == address
+
+    once = {"service_rings": 1, "backends": 1, "rings": 1 << 14}
+    tables = replace(
+        twin.tables,
+        arrays=watch_arrays(twin.tables.arrays, look, elements=once),
+        services4=WatchedTable(twin.tables.services4, look),
+        services6=WatchedTable(twin.tables.services6, look),
+    )
+    hops = ways({**{f"old-{n}": s for n, s in before.items()}, **after})
+    bench = Bench(twin, tables)
+    bench.put(before, hops)
+    reference = Bench(TwinDataPlane(twin.sizes))
+    reference.put(before, hops)
+    reference.put(after, hops)
+    wanted.update(
+        {flow: {choice(twin.tables, flow), choice(reference.twin.tables, flow)} for flow in all_flows()}
+    )
+    for service_name in before.keys() & after.keys():
+        if before[service_name].port != after[service_name].port:
+            continue
+        plan = bench.plans.by_name[service_name]
+        stays = {b.address.packed for b in after[service_name].backends if b.admin_state != "disabled"}
+        known.update({(plan.number, at): a.ljust(16, b"\0") for a, at in plan.at.items() if a in stays})
+    looks.clear()
+
+    bench.put(after, hops)
+
+    assert looks
+    assert [choice(twin.tables, flow) for flow in all_flows()] == [
+        choice(reference.twin.tables, flow) for flow in all_flows()
+    ]
+
+
+def test_a_way_that_changes_is_not_mixed_with_the_old_one() -> None:
+    """When a backend moves behind another interface, packets go the old way, the new one, or wait for it."""
+    twin = TwinDataPlane(replace(SMALL, backends=64))
+    old = ways(named(WEB))
+    new = ways(named(WEB), ifindex=9, source_mac=b"\6" * 6, mac=b"\4" * 6)
+    answers: dict[Flow, set[object]] = {}
+
+    def look() -> None:
+        for flow, some in answers.items():
+            assert choice(twin.tables, flow) in some
+
+    tables = replace(twin.tables, arrays=watch_arrays(twin.tables.arrays, look, elements={"backends": 1}))
+    bench = Bench(twin, tables)
+    bench.put(named(WEB), old)
+    first = {flow: choice(twin.tables, flow) for flow in flows()}
+    reference = Bench()
+    reference.put(named(WEB), new)
+    last = {flow: choice(reference.twin.tables, flow) for flow in flows()}
+    answers.update({flow: {first[flow], last[flow], "no next hop"} for flow in flows()})
+
+    bench.put(named(WEB), new, all_rows=True)
+
+    assert {flow: choice(twin.tables, flow) for flow in flows()} == last
+    assert not set(first.values()) & set(last.values())
+
+
+ADOPTED = {
+    "a few": [named(WEB, DNS, SIX)],
+    "one that has grown": [named(WEB, SIX), named(service("web", *addresses(40)), SIX)],
+    "with places left": [named(service("web", *addresses(20))), named(service("web", *addresses(20)[5:12]))],
+    "with places used again": [
+        named(service("web", *EIGHT[:7])),
+        named(service("web", *EIGHT[:3])),
+        named(service("web", *EIGHT[:3], *addresses(5, net="10.9"))),
+    ],
+    "all states": [
+        named(service("web", ("10.0.0.1", 0), ("10.0.0.2", 5, "draining"), ("10.0.0.3", 1, "disabled"), "10.0.0.4"))
+    ],
+    "no backends": [named(service("web"), service("dns", ("10.0.0.1", 0), port=53))],
+    "after removals": [named(WEB, DNS, SIX), named(SIX), named(SIX, service("late", "10.0.0.7", port=99))],
+    "shared rings": [named(WEB, service("twin", *EIGHT[:5], port=81), service("any", *EIGHT[:5], port="any"))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADOPTED)
+@pytest.mark.parametrize("unresolved", [False, True])
+def test_a_restart_writes_nothing_that_is_right(name: str, unresolved: bool) -> None:
+    """A new owner of the memory reads the same plans out of it, and not one byte differs afterwards."""
+    bench = Bench()
+    *_, last = ADOPTED[name]
+    for services in ADOPTED[name]:
+        hops = ways(services, mac=None) if unresolved else ways(services)
+        bench.put(services, hops)
+    before = memory(bench.twin)
+
+    again = bench.adopt(last, hops)
+
+    assert memory(bench.twin) == before
+    assert again.plans.rings == bench.plans.rings
+    assert again.plans.places.used() == bench.plans.places.used()
+    for service_name, plan in bench.plans.by_name.items():
+        now = again.plans.by_name[service_name]
+        assert (now.number, now.start, now.places, now.ring) == (
+            plan.number,
+            plan.start,
+            plan.places,
+            plan.ring,
+        )
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_restart_into_another_state_is_a_change(name: str) -> None:
+    """A daemon that died before it wrote a change makes it at its next start: the same flows go the same ways."""
+    before, after = CHANGES[name]
+    bench, reference = Bench(), Bench()
+    bench.put(before)
+    reference.put(after)
+
+    bench.adopt(after)
+
+    for flow in all_flows():
+        assert choice(bench.twin.tables, flow) == choice(reference.twin.tables, flow)
+    keys = {name: set(memory(bench.twin)[name]) for name in ("services4", "services6")}  # type: ignore[call-overload]
+    assert keys == {name: set(memory(reference.twin)[name]) for name in ("services4", "services6")}  # type: ignore[call-overload]
+
+
+def test_a_service_cut_in_two_while_nobody_looked() -> None:
+    """Two services that find the same place in memory do not both take it."""
+    bench = Bench()
+    bench.put(named(service("wide", *EIGHT[:4], port="80-89")))
+    halves = named(service("wide", *EIGHT[:4], port="80-84"), service("more", *EIGHT[4:7], port="85-89"))
+
+    plans = bench.adopt(halves).plans
+
+    wide, more = plans.by_name.values()
+    assert (wide.number, wide.start) != (more.number, more.start)
+    assert {choice(bench.twin.tables, flow) for flow in flows(port=84, count=40)}.isdisjoint(
+        choice(bench.twin.tables, flow) for flow in flows(port=85, count=40)
+    )
+
+
+def test_a_ring_that_is_not_what_its_note_says_is_made_anew() -> None:
+    """A crash while a ring was written leaves it without its note; the service gets another, and this one is free."""
+    bench = Bench()
+    bench.put(named(WEB))
+    arrays = bench.twin.tables.arrays
+    right = arrays.rings[1].copy()
+    arrays.rings[1, 65537:] = 0
+    arrays.rings[1, :30000] = 0
+
+    plans = bench.adopt(named(WEB)).plans
+
+    ring = int(arrays.service_rings["ring"][plans.by_name["web"].number])
+    assert ring != 1
+    assert (arrays.rings[ring] == right).all()
+
+
+def test_the_note_of_a_ring_stands_only_behind_a_whole_ring() -> None:
+    """While a ring's number is given a new one, a restart would not take the half for the old or the new."""
+    twin = TwinDataPlane(replace(SMALL, rings=3))
+    arrays = twin.tables.arrays
+    halves: list[bytes] = []
+
+    def look() -> None:
+        halves.append(arrays.rings[1].tobytes())
+
+    tables = replace(twin.tables, arrays=watch_arrays(arrays, look, elements={"rings": 1 << 14}))
+    bench = Bench(twin, tables)
+    for weight in (1, 2):  # ring 1, then 2
+        bench.put(named(service("web", (EIGHT[0], weight), EIGHT[1])))
+    old = arrays.rings[1].tobytes()
+    halves.clear()
+    bench.put(named(service("web", (EIGHT[0], 3), EIGHT[1])))
+    new = arrays.rings[1].tobytes()
+
+    assert old != new
+    assert len(halves) > 4
+    slots = 2 * 65537
+    assert {half[slots:] for half in halves if half[:slots] not in (old[:slots], new[:slots])} == {
+        bytes(len(old) - slots)
+    }
+
+
+def test_a_service_whose_ring_is_not_the_one_wanted_keeps_it_until_the_new_one_stands() -> None:
+    """A restart into other weights does not write over the ring that is in use."""
+    bench = Bench()
+    bench.put(named(WEB))
+    old = bench.twin.tables.arrays.rings[1].copy()
+
+    bench.adopt(named(service("web", (EIGHT[0], 7), *EIGHT[1:5])))
+
+    arrays = bench.twin.tables.arrays
+    assert (arrays.rings[1] == old).all()
+    assert arrays.service_rings["ring"][0] == 2
+
+
+def test_what_nobody_wants_is_gone_after_a_restart() -> None:
+    """Keys, switches and rows of services that are no longer desired are taken out."""
+    bench = Bench()
+    bench.put(named(WEB, DNS, SIX))
+
+    bench.adopt({})
+
+    arrays = bench.twin.tables.arrays
+    assert not arrays.backends.view(np.uint8).any()
+    assert not arrays.service_rings["ring"].any()
+    assert len(bench.twin.tables.services4.read()[0]) == len(bench.twin.tables.services6.read()[0]) == 0
+
+
+def test_a_row_that_ends_is_disarmed_before_the_rest_is_written() -> None:
+    """Until the word with the state is written, the row of a disabled backend stands whole."""
+    twin = TwinDataPlane(replace(SMALL, backends=64))
+    rows: list[tuple[int, bytes]] = []
+    bench = Bench(
+        twin,
+        replace(
+            twin.tables,
+            arrays=watch_arrays(
+                twin.tables.arrays,
+                lambda: rows.append(
+                    (int(twin.tables.arrays.backends[0]["state"]), way(twin.tables.arrays.backends[0])[2])
+                ),
+                elements={"backends": 1},
+            ),
+        ),
+    )
+    bench.put(named(WEB))
+    rows.clear()
+
+    bench.put(named(service("web", (EIGHT[0], 1, "disabled"), *EIGHT[1:5])))
+
+    assert rows
+    assert {ifindex for state, ifindex in rows if state & ACTIVE} <= {(1).to_bytes(4, "little")}
+    assert rows[-1][0] == 0
+
+
+def count(bench: Bench, name: str, address: str, packets: int) -> None:
+    """Packets that a backend has had."""
+    plan = bench.plans.by_name[name]
+    bench.twin.tables.backend_counters.add(
+        plan.start + plan.at[ip_address(address).packed], packets, packets * 100
+    )
+
+
+def counted(bench: Bench, name: str) -> tuple[dict[str, int], int]:
+    """Packets of each backend of a service, and those counted for the service beside them."""
+    plan, tables = bench.plans.by_name[name], bench.twin.tables
+    places = {str(b.address): plan.start + plan.at[b.address.packed] for b in plan.service.backends}
+    rows = {
+        address: int(tables.backend_counters.read_some([at])["packets"][0]) for address, at in places.items()
+    }
+    return rows, int(tables.service_counters.read_some([plan.number])["packets"][0])
+
+
+def test_a_block_that_moves_takes_its_counts_along() -> None:
+    """Backends keep what they have counted, and the service's sum stays."""
+    bench = Bench()
+    bench.put(named(WEB))
+    count(bench, "web", EIGHT[0], 5)
+    count(bench, "web", EIGHT[4], 7)
+
+    bench.put(named(service("web", *addresses(40))))
+
+    rows, rest = counted(bench, "web")
+    assert (rows[EIGHT[0]], rows[EIGHT[4]], sum(rows.values()) + rest) == (5, 7, 12)
+
+
+def test_what_is_counted_while_a_block_moves_is_not_lost() -> None:
+    """Packets that the old place counts after its counts were copied go to the service."""
+    twin = TwinDataPlane()
+    late: list[int] = []
+
+    def look() -> None:
+        if late:
+            twin.tables.backend_counters.add(late.pop(), 4, 400)
+
+    bench = Bench(twin, replace(twin.tables, services4=WatchedTable(twin.tables.services4, look)))
+    bench.put(named(WEB))
+    count(bench, "web", EIGHT[0], 5)
+    late.append(bench.plans.by_name["web"].start)
+
+    bench.put(named(service("web", *addresses(40))))
+
+    rows, rest = counted(bench, "web")
+    assert (sum(rows.values()), rest) == (5, 4)
+
+
+def test_a_place_that_is_used_again_starts_at_zero_and_the_service_keeps_the_sum() -> None:
+    """What a backend that is gone had counted goes to its service when another takes the place."""
+    bench = Bench()
+    bench.put(named(service("web", *EIGHT[:7])))
+    count(bench, "web", EIGHT[0], 5)
+    bench.put(named(service("web", *EIGHT[1:7])))
+    bench.put(named(service("web", *EIGHT[1:7], "10.9.0.1", "10.9.0.2")))
+
+    rows, rest = counted(bench, "web")
+    assert (rows["10.9.0.1"], rows["10.9.0.2"], rest) == (0, 0, 5)
+
+
+def test_a_number_that_is_used_again_starts_at_zero() -> None:
+    """A new service finds no counts of one that is gone."""
+    bench = Bench()
+    bench.put(named(WEB))
+    count(bench, "web", EIGHT[0], 5)
+    bench.twin.tables.service_counters.add(0, 3, 300)
+    bench.put({})
+    bench.put(named(service("new", *EIGHT[:5])))
+
+    assert bench.plans.by_name["new"].number == 0
+    assert counted(bench, "new") == (dict.fromkeys(EIGHT[:5], 0), 0)
+
+
+def remember(bench: Bench, slot: int, number: int, place: int) -> None:
+    """A flow in the flow table."""
+    flow = bench.twin.tables.arrays.flows.reshape(-1)[slot]
+    flow["tag_backend"], flow["state"] = (slot + 1) << 16 | place, 1 << 32 | number << 16 | 2
+
+
+def remembered(bench: Bench) -> list[int]:
+    """The slots that hold a flow."""
+    return np.flatnonzero(bench.twin.tables.arrays.flows.reshape(-1)["tag_backend"]).tolist()
+
+
+def test_flows_of_a_place_go_when_another_takes_it() -> None:
+    """And no others: neither of that service, nor of another at an equal place."""
+    bench = Bench()
+    bench.put(named(service("web", *EIGHT[:7]), service("dns", *EIGHT[:7], port=53)))
+    web, dns = (bench.plans.by_name[name] for name in ("web", "dns"))
+    remember(bench, 10, web.number, 0)
+    remember(bench, 11, web.number, 1)
+    remember(bench, 12, dns.number, 0)
+    bench.put(named(service("web", *EIGHT[1:7]), dns.service))
+    assert remembered(bench) == [10, 11, 12]
+
+    bench.put(named(service("web", *EIGHT[1:7], "10.9.0.1", "10.9.0.2"), dns.service))
+
+    assert remembered(bench) == [11, 12]
+
+
+def test_flows_of_a_number_go_when_another_service_takes_it() -> None:
+    """Flows of a removed service are nothing to the next one with its number; those of others stay."""
+    bench = Bench()
+    bench.put(named(WEB, DNS))
+    remember(bench, 20, bench.plans.by_name["web"].number, 3)
+    remember(bench, 21, bench.plans.by_name["dns"].number, 1)
+    bench.put(named(DNS))
+    bench.put(named(DNS, service("new", *EIGHT)))
+
+    assert remembered(bench) == [21]

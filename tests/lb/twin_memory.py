@@ -1,0 +1,16 @@
+"""All memory of a twin, to compare."""
+
+from lb.dataplane.twin import TwinDataPlane
+
+ARRAYS = ("service_rings", "rings", "backends", "deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense",
+          "deny_owners", "allow_owners")  # fmt: skip
+TABLES = ("services4", "services6", "deny6", "allow4", "allow6")
+
+
+def memory(twin: TwinDataPlane) -> dict[str, object]:
+    """All of it but flows and counters."""
+    found: dict[str, object] = {name: getattr(twin.tables.arrays, name).tobytes() for name in ARRAYS}
+    for name in TABLES:
+        keys, values = getattr(twin.tables, name).read()
+        found[name] = {k.tobytes(): v.tobytes() for k, v in zip(keys, values, strict=True)}
+    return found
