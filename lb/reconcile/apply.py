@@ -14,6 +14,7 @@ from lb.dataplane.room import Room
 from lb.dataplane.tables import Array, Arrays, Tables
 from lb.model import Service
 from lb.reconcile.keys import KeyTables
+from lb.reconcile.quic_ids import QuicIds
 from lb.reconcile.ring import SLOTS, build_ring
 from lb.reconcile.services import (
     ACTIVE,
@@ -23,8 +24,8 @@ from lb.reconcile.services import (
     ServicePlans,
     ServiceValue,
     backend_rows,
-    service_keys,
 )
+from lb.reconcile.vips import service_keys
 from lb.settings import TableSizes
 
 _ROW = np.zeros(1, layout().structs["backend"])
@@ -40,7 +41,7 @@ class ServiceMemory:
 
     def __init__(self, tables: Tables) -> None:
         self._tables, self._arrays = tables, tables.arrays
-        self._keys = KeyTables(tables)
+        self._keys, self._quic_ids = KeyTables(tables), QuicIds(tables.quic_ids)
         self._underway = ServicePlans(), ServicePlans()
         """What the last `put` came from and went to."""
         self._moves: list[tuple[ServicePlan, ServicePlan, Array]] = []
@@ -51,7 +52,8 @@ class ServiceMemory:
         held = self._keys.read()
         plans: dict[str, ServicePlan] = {}
         numbers: set[int] = set()
-        for name, service in services.items():
+        # A VIP's keys may be those of the prefix around it: its service comes first.
+        for name, service in sorted(services.items(), key=lambda item: item[1].vip_length):
             value = next((held[key] for key in service_keys(service) if key in held), None)
             # A service cut in two: only one half can go on with what it had.
             if value is not None and value[1] not in numbers:
@@ -93,6 +95,8 @@ class ServiceMemory:
     def _take_out_all_but(self, numbers: set[int], blocks: list[tuple[int, int]]) -> None:
         others = np.ones(len(self._arrays.service_rings), bool)
         others[list(numbers)] = False
+        self._quic_ids.read()
+        self._quic_ids.remove((), numbers)
         self._arrays.service_rings["ring"][others] = 0
         unused = np.ones(len(self._arrays.backends), bool)
         for start, length in blocks:
@@ -111,6 +115,7 @@ class ServiceMemory:
         moved = [(old, plan) for old, plan in known if old.start != plan.start]
         self._make_rings(before, after, changed)
         self._forget_others(changed, new)
+        self._quic_ids.forget(changed)
         self._clear_counts(new, [plan for old, plan in known if old.start == plan.start and plan.reused])
         for was, plan in moved:
             self._copy_rows(was, plan)
@@ -123,13 +128,14 @@ class ServiceMemory:
             self._moves.append((old, plan, self._copy_counters(old, plan)))
         # A ring may hold places beyond the old block: where the block moves, the keys are switched first.
         moves = {plan.number for _, plan in moved} | {number for number, *_ in before.left}
-        staying = {plan.number: plan.ring for plan in changed if plan.number not in moves}
-        moving = {plan.number: plan.ring for plan in changed if plan.number in moves}
+        staying = [plan for plan in changed if plan.number not in moves]
+        moving = [plan for plan in changed if plan.number in moves]
         self._switch(staying)
         self._keys.put(before, after, changed)
         self._switch(moving)
         for start, block in rows.items():
             write_rows(self._arrays, start, block, active=False)
+        self._quic_ids.remove(changed, {plan.number for plan in after.by_name.values()})
         self._clear_unused(before, after)
         self._count_rest(after)
         self._underway = after, after
@@ -138,14 +144,17 @@ class ServiceMemory:
         """After a `put` that failed: memory as it was before, whatever part of the change it holds."""
         before, half = self._underway
         self._keys.read()
+        self._quic_ids.read()
         plans = before.by_name.values()
+        # What the new plan has added may lie beyond the old block.
+        self._quic_ids.remove(plans, {plan.number for plan in plans})
         # A service's keys may point to its old block or to its new one: the rows stand in both.
         both = [(plan, half.by_name.get(plan.service.name, plan)) for plan in plans]
         rows = {at.start: backend_rows(old, hops) for old, new in both for at in (old, new)}
         for start, block in rows.items():
             write_rows(self._arrays, start, block, active=True)
         # The old ring is good in both blocks; what the new one has added since is not.
-        self._switch({plan.number: plan.ring for plan in plans})
+        self._switch(plans)
         forget_flows(
             self._arrays,
             [],
@@ -176,10 +185,11 @@ class ServiceMemory:
             ring[:SLOTS] = places[build_ring([(address, weight) for address, weight, _ in recipe.parts])]
             ring[_NOTE] = np.frombuffer(name, np.uint16)
 
-    def _switch(self, rings: Mapping[int, int]) -> None:
-        """Each service number to its ring."""
-        for number, ring in rings.items():
-            self._arrays.service_rings["ring"][number] = ring
+    def _switch(self, plans: Iterable[ServicePlan]) -> None:
+        """Ids and ring of each service to these backends."""
+        self._quic_ids.add(plans)
+        for plan in plans:
+            self._arrays.service_rings["ring"][plan.number] = plan.ring
 
     def _forget_others(self, changed: list[ServicePlan], new: list[ServicePlan]) -> None:
         """Flows of whoever had a number or a place before must not be taken for this service's."""
@@ -245,7 +255,8 @@ class ServiceMemory:
         for _, start, bits in left:
             if start not in starts:
                 _words(self._arrays.backends[start : start + (1 << bits)])[:] = 0
-        self._switch({number: 0 for number, *_ in left if number not in numbers})
+        for number in {number for number, *_ in left} - numbers:
+            self._arrays.service_rings["ring"][number] = 0
 
 
 def _sum(tallies: Array) -> Array:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lb.model import Affinity
+
 Ints = npt.NDArray[np.int64]
 
 SLOTS = 65537
@@ -162,20 +164,27 @@ def _fold(h: int, word: int) -> int:
 
 
 def ring_slot(
-    source: bytes, source_port: int, vip: bytes, port: int, protocol: int, *, source_affinity: bool = False
+    source: bytes,
+    source_port: int,
+    vip: bytes,
+    port: int,
+    protocol: int,
+    *,
+    affinity: Affinity = Affinity.FLOW,
 ) -> int:
     """Name the slot of a flow, as the C function of this name does. Addresses packed, ports in host order."""
 
     def words(address: bytes) -> list[int]:
         return [int.from_bytes(address[at : at + 8], "little") for at in range(0, len(address), 8)]
 
-    if source_affinity:
-        h = words(source)[0] ^ _KEY if len(source) == 4 else _fold(_KEY, words(source)[0]) ^ words(source)[1]
-        return (_mix(h) >> 32) * SLOTS >> 32
-
     def swapped(number: int) -> int:
         return int.from_bytes(number.to_bytes(2, "big"), "little")
 
+    if affinity is Affinity.DESTINATION_PORT:
+        return (_mix(swapped(port) ^ _KEY) >> 32) * SLOTS >> 32
+    if affinity is Affinity.SOURCE:
+        h = words(source)[0] ^ _KEY if len(source) == 4 else _fold(_KEY, words(source)[0]) ^ words(source)[1]
+        return (_mix(h) >> 32) * SLOTS >> 32
     ports = swapped(source_port) | swapped(port) << 16 | protocol << 32
     if len(source) == 4:
         h = _fold(_KEY, words(source)[0] | words(vip)[0] << 32)

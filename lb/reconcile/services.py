@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +19,22 @@ from lb.dataplane.protocol import NextHop
 from lb.dataplane.room import Room
 from lb.dataplane.tables import Array
 from lb.errors import CapacityError
-from lb.model import AdminState, Affinity, Mode, Protocol, Service
+from lb.model import AdminState, Affinity, Mode, Service
+from lb.reconcile.vips import inherited_keys
 from lb.settings import TableSizes
 
 _C = layout().constants
 ACTIVE, RESOLVED = _C["BACKEND_ACTIVE"], _C["BACKEND_RESOLVED"]
-IP_PROTOCOL = {Protocol.TCP: 6, Protocol.UDP: 17}
+IN_RING = _C["BACKEND_IN_RING"]
+_MODE_FLAGS = {Mode.L2: _C["SERVICE_L2"], Mode.IPIP: 0, Mode.GUE: _C["SERVICE_GUE"]}
+_AFFINITY_FLAGS = {
+    Affinity.FLOW: 0,
+    Affinity.SOURCE: _C["SERVICE_SOURCE_AFFINITY"],
+    Affinity.DESTINATION_PORT: _C["SERVICE_PORT_AFFINITY"],
+}
 SMALLEST_ROOM = 3
 """A block has at least 2**3 places."""
 
-ServiceKey = tuple[bytes, int, int]
-"""VIP, port (0: any), protocol (0 with port 0: the address is a VIP)."""
 ServiceValue = tuple[int, int, int, int]
 """The fields of struct service: first place, number, flags, room."""
 
@@ -92,8 +98,10 @@ class ServicePlan:
     @property
     def value(self) -> ServiceValue:
         """What its keys hold."""
-        flags = _C["SERVICE_L2"] if self.service.mode is Mode.L2 else 0
-        flags |= _C["SERVICE_SOURCE_AFFINITY"] if self.service.affinity is Affinity.SOURCE else 0
+        service = self.service
+        flags = _MODE_FLAGS[service.mode] | _AFFINITY_FLAGS[service.affinity]
+        flags |= _C["SERVICE_UDP_MIGRATION"] if service.udp_migration else 0
+        flags |= _C["SERVICE_QUIC"] if service.quic else 0
         return self.start, self.number, flags, self.room
 
 
@@ -184,6 +192,11 @@ def _check_ports(services: Mapping[str, Service], before: ServicePlans, sizes: T
         now = services.get(name)
         if now is None or _packets(now) != _packets(old.service):
             ports[old.service.vip.version] += _ports(old.service)
+    if ports[6] <= sizes.service_ports:
+        # A VIP has keys of the prefix around it too. No more of them are looked at than could fit.
+        both = [*services.values()], [old.service for old in before.by_name.values()]
+        more = [islice(inherited_keys(some), sizes.service_ports + 1) for some in both]
+        ports[6] += len({key for some in more for key, _ in some})
     if max(ports.values()) > sizes.service_ports:
         raise CapacityError(
             f"the services take {max(ports.values())} ports of their VIPs (with those being removed), and there is "
@@ -261,19 +274,6 @@ def _give_rings(
     return ServicePlans(plans, rings, places)
 
 
-def service_keys(service: Service) -> list[ServiceKey]:
-    """The keys under which a service is found."""
-    vip, protocol, port = service.vip_packed, IP_PROTOCOL[service.protocol], service.port
-    if port.is_any:
-        return [(vip, 0, protocol)]
-    return [(vip, number, protocol) for number in range(port.low, port.high + 1)]
-
-
-def vip_keys(services: Iterable[Service]) -> set[ServiceKey]:
-    """The keys that mark an address as a VIP."""
-    return {(service.vip_packed, 0, 0) for service in services}
-
-
 def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
     """The block's places as struct backend, one row a place."""
     rows = np.zeros(1 << plan.room, layout().structs["backend"])
@@ -281,19 +281,22 @@ def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
     rows["family"][known] = [4 if len(address) == 4 else 6 for address in plan.at]
     rows["address"][known] = _columns((address.ljust(16, b"\0") for address in plan.at), "<u4")
     l2 = plan.service.mode is Mode.L2
-    active, resolved = [], dict[int, NextHop]()
+    active, in_ring, resolved = [], [], dict[int, NextHop]()
     for backend in plan.service.backends:
         if backend.admin_state is AdminState.DISABLED:
             continue
         address = backend.address.packed
         place, hop = plan.at[address], hops.get(address)
         active.append(place)
+        if backend.ring_weight:
+            in_ring.append(place)
         # By a router's MAC an l2 packet, which keeps the VIP as its destination, would come straight back.
         if hop is not None and hop.mac is not None and not (l2 and hop.gateway):
             resolved[place] = hop
     rows["state"][active] = ACTIVE
     at, ways = list(resolved), resolved.values()
     rows["state"][at] = ACTIVE | RESOLVED
+    rows["state"][in_ring] |= IN_RING
     rows["mac"][at] = _columns((hop.mac or b"" for hop in ways), "u1", 6)
     rows["source_mac"][at] = _columns((hop.source_mac for hop in ways), "u1", 6)
     rows["mtu"][at] = [min(hop.mtu, 65535) for hop in ways]

@@ -10,7 +10,7 @@ def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: 
 
     redirects: a next hop may be behind another interface than the one a packet came in by.
     """
-    services = list(config.services.values())
+    services, settings = list(config.services.values()), config.settings
     features = {
         "HAVE_DENY4": len(deny.ipv4) > 0,
         "HAVE_DENY6": len(deny.ipv6) > 0,
@@ -18,13 +18,22 @@ def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: 
         "HAVE_VIP4": any(s.vip.version == 4 for s in services),
         "HAVE_VIP6": any(s.vip.version == 6 for s in services),
         "HAVE_ANY_PORT": any(s.port.is_any for s in services),
+        "HAVE_VIP_PREFIX": any(s.vip_length for s in services),
         "HAVE_SOURCE_AFFINITY": any(s.affinity is Affinity.SOURCE for s in services),
+        "HAVE_PORT_AFFINITY": any(s.affinity is Affinity.DESTINATION_PORT for s in services),
+        "HAVE_UDP_MIGRATION": any(s.udp_migration for s in services),
+        "HAVE_QUIC": any(s.quic for s in services),
         "HAVE_L2": any(s.mode is Mode.L2 for s in services),
         "HAVE_IPIP": any(s.mode is Mode.IPIP for s in services),
+        "HAVE_GUE": any(s.mode is Mode.GUE for s in services),
+        "HAVE_SPOOF": settings.drop_spoofed,
+        "HAVE_ECHO": settings.answer_echo and bool(services),
+        "HAVE_TOO_BIG": settings.too_big_replies_per_second > 0
+        and any(s.mode is not Mode.L2 for s in services),
         "HAVE_REDIRECT": redirects,
     }
     needed = frozenset(name for name, is_needed in features.items() if is_needed)
-    return ProgramWish(needed, _constants(config.settings))
+    return ProgramWish(needed, _constants(settings))
 
 
 def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
@@ -34,6 +43,8 @@ def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("ENCAP_SOURCE4", int(source4.network_address)),
         ("ENCAP_SOURCE4_HOSTS", int(source4.hostmask) & 0xFFFF),
         *((f"ENCAP_SOURCE6_{n}", word) for n, word in enumerate(words)),
+        ("GUE_PORT", settings.gue_port),
+        ("TOO_BIG_PER_SECOND", settings.too_big_replies_per_second),
         ("UDP_IDLE_S", settings.udp_idle_seconds),
         ("TCP_IDLE_S", settings.tcp_idle_seconds),
     )

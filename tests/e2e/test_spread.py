@@ -8,6 +8,7 @@ import traffic
 from place import Lab
 from topology import Role
 
+from lb.model import Affinity
 from lb.reconcile.ring import build_ring, ring_slot
 
 WEIGHTS = (1, 2, 1)
@@ -34,7 +35,7 @@ def ring_names(lab: Lab, service: dict[str, Any], flows: list[traffic.Flow]) -> 
             ip_address(flow.destination).packed,
             flow.destination_port,
             IP_PROTOCOL[flow.protocol],
-            source_affinity=service.get("affinity") == "source",
+            affinity=Affinity(service.get("affinity", "flow")),
         )
         for flow in flows
     ]

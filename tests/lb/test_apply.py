@@ -14,7 +14,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.tables import Tables
 from lb.dataplane.twin import SMALL, TwinDataPlane
-from lb.model import Service
+from lb.model import Affinity, Service
 from lb.reconcile.apply import ServiceMemory
 from lb.reconcile.ring import ring_slot
 from lb.reconcile.services import ServicePlans, plan_services
@@ -62,25 +62,46 @@ class Bench:
 def choice(tables: Tables, flow: Flow) -> object:
     """What the packet path finds in memory for a new flow: the way it goes, or why it goes none."""
     source, source_port, vip, port, protocol = flow
-    keys, values = (tables.services4 if ":" not in vip else tables.services6).read()
-    size = keys.dtype["vip"].itemsize
-    raw = np.ascontiguousarray(keys["vip"]).tobytes()
-    vips = [raw[at : at + size] for at in range(0, len(raw), size)]
-    found = dict(
-        zip(zip(vips, keys["port"].tolist(), keys["protocol"].tolist(), strict=True), values, strict=True)
-    )
     packed = ip_address(vip).packed
-    value = found.get((packed, port, protocol), found.get((packed, 0, protocol)))
+    value = service_of(tables, packed, port, protocol)
     if value is None:
         return "no service"
     arrays = tables.arrays
     ring = int(arrays.service_rings[int(value["number"])]["ring"])
     if not ring:
         return "no backend"
-    affinity = bool(value["flags"] & layout().constants["SERVICE_SOURCE_AFFINITY"])
-    slot = ring_slot(ip_address(source).packed, source_port, packed, port, protocol, source_affinity=affinity)
+    source_affinity = value["flags"] & layout().constants["SERVICE_SOURCE_AFFINITY"]
+    affinity = Affinity.SOURCE if source_affinity else Affinity.FLOW
+    slot = ring_slot(ip_address(source).packed, source_port, packed, port, protocol, affinity=affinity)
     row = arrays.backends[int(value["backends"]) + int(arrays.rings[ring, slot])]
     return way(row) if row["state"] & RESOLVED else "no next hop"
+
+
+def service_of(tables: Tables, vip: bytes, port: int, protocol: int) -> np.void | None:
+    """Struct service of the exact address, then of the longest prefix; of each the port before any port."""
+    keys, values = (tables.services4 if len(vip) == 4 else tables.services6).read()
+    places = {key.tobytes(): at for at, key in enumerate(keys)}
+    networks = []
+    if len(vip) == 16:
+        number = int.from_bytes(vip, "big")
+        entries, prefixes = tables.vip_prefixes6.read()
+        held = {(int(e["length"]), e["address"].tobytes()): p for e, p in zip(entries, prefixes, strict=True)}
+        for length in range(128, -1, -1):
+            network = (number >> 128 - length << 128 - length).to_bytes(16, "big")
+            if (prefix := held.get((length, network))) is not None:
+                networks.append((prefix["network"].tobytes(), int(prefix["length"])))
+                break
+    for network, length in [(vip, 0), *networks]:
+        for asked in (port, 0):
+            key = np.zeros(1, keys.dtype)
+            field = key["vip"]
+            field[:] = np.frombuffer(network, field.dtype).reshape(field.shape)
+            key["port"], key["protocol"] = asked, protocol
+            if len(vip) == 16:
+                key["prefix"] = length
+            if (at := places.get(key.tobytes())) is not None:
+                return values[at]  # type: ignore[no-any-return]
+    return None
 
 
 def way(row: np.void) -> tuple[bytes, ...]:
@@ -109,6 +130,10 @@ WEB = service("web", *EIGHT[:5])
 DNS = service("dns", "10.0.0.1", "fd00::1", port="any", protocol="udp", vip="fc00:1::1")
 SIX = service("six", "fd00::1", "fd00::2", vip="fc00:1::2", port="8000-8002", affinity="source")
 SIX_LATER = service("six", "fd00::1", "fd00::2", vip="fc00:1::2", port="8001-8003", affinity="source")
+NET = service("net", *EIGHT[:3], vip="fc00:2::/64", port="8000-8002", affinity="source")
+SUB = service("sub", "10.0.0.1", "fd00::1", vip="fc00:2::/80", port=8000)
+ANY = service("any", "10.0.0.2", "fd00::2", vip="fc00:2::/80", port="any")
+HOST = service("host", "10.0.0.3", vip="fc00:2::1", port=8001)
 
 CHANGES = {
     "a backend is added": (named(WEB, DNS), named(service("web", *EIGHT[:6]), DNS)),
@@ -128,6 +153,15 @@ CHANGES = {
         named(WEB, service("other", *addresses(3, net="10.9"), port=81)),
         named(service("web", *EIGHT[:5], port=81), service("other", *addresses(3, net="10.9"))),
     ),
+    "a prefix within a prefix": (named(NET), named(NET, SUB)),
+    "a prefix within a prefix goes": (named(NET, SUB), named(NET)),
+    "any port within a prefix": (named(NET, SUB), named(NET, SUB, ANY)),
+    "no longer any port within a prefix": (named(NET, ANY), named(NET, SUB)),
+    "a prefix around others": (named(SUB, HOST), named(SUB, HOST, NET)),
+    "what is inherited moves": (
+        named(NET, SUB),
+        named(service("net", *addresses(40), vip="fc00:2::/64", port=8001, affinity="source"), SUB),
+    ),
     "everything at once": (
         named(WEB, DNS, SIX),
         named(service("web", *addresses(20)[2:]), DNS.model_copy(update={"backends": WEB.backends[:2]})),
@@ -138,7 +172,13 @@ CHANGES = {
 def all_flows() -> list[Flow]:
     """Of every service that the changes name, and of ports that nobody takes."""
     tcp = flows() + flows(port=81, count=4) + flows(port=82, count=1)
-    six = [flow for port in (8000, 8001, 8003) for flow in flows("fc00:1::2", port, count=2)]
+    six = [
+        flow
+        for vip in ("fc00:2::1", "fc00:2::2", "fc00:2:0:0:1::1")
+        for port in (8000, 8001, 8003)
+        for flow in flows(vip, port, count=2)
+    ]
+    six += [flow for port in (8000, 8001, 8003) for flow in flows("fc00:1::2", port, count=2)]
     return tcp + six + flows("fc00:1::1", 53, count=3, protocol=17)
 
 
@@ -164,6 +204,7 @@ def test_no_packet_sees_half_a_change(name: str) -> None:
         arrays=watch_arrays(twin.tables.arrays, look, elements=once),
         services4=WatchedTable(twin.tables.services4, look),
         services6=WatchedTable(twin.tables.services6, look),
+        vip_prefixes6=WatchedTable(twin.tables.vip_prefixes6, look),
     )
     hops = ways({**{f"old-{n}": s for n, s in before.items()}, **after})
     bench = Bench(twin, tables)
@@ -230,6 +271,7 @@ ADOPTED = {
     ],
     "no backends": [named(service("web"), service("dns", ("10.0.0.1", 0), port=53))],
     "after removals": [named(WEB, DNS, SIX), named(SIX), named(SIX, service("late", "10.0.0.7", port=99))],
+    "prefixes": [named(NET, HOST), named(SUB, NET, HOST)],
     "shared rings": [named(WEB, service("twin", *EIGHT[:5], port=81), service("any", *EIGHT[:5], port="any"))],
 }  # fmt: skip
 

@@ -119,6 +119,9 @@ ROWS: dict[str, list[Mapping[str, Service]]] = {
             "a service is removed",
             "a service takes another's place",
             "ports move",
+            "a prefix within a prefix",
+            "a prefix within a prefix goes",
+            "what is inherited moves",
             "everything at once",
         )
     },
@@ -126,8 +129,8 @@ ROWS: dict[str, list[Mapping[str, Service]]] = {
 """Changes that call the kernel: others only write memory, which cannot fail."""
 FLOWS = [
     flow
-    for port in (80, 81, 8000, 8003)
-    for vip in ("10.200.1.1", "fc00:1::2")
+    for port in (80, 81, 8000, 8001, 8003)
+    for vip in ("10.200.1.1", "fc00:1::2", "fc00:2::1", "fc00:2:0:0:1::1")
     for flow in flows(vip, port, count=2)
 ]
 
@@ -171,7 +174,7 @@ def watched(twin: TwinDataPlane, traffic: Traffic, refusal: Refusal) -> Tables:
     """A twin's tables, with traffic between any two writes, whose calls may be refused."""
     tables = {
         name: WatchedTable(Refusing(getattr(twin.tables, name), refusal), traffic.look)  # type: ignore[arg-type]
-        for name in ("services4", "services6")
+        for name in ("services4", "services6", "vip_prefixes6", "quic_ids")
     }
     counters = {
         name: Refusing(getattr(twin.tables, name), refusal)

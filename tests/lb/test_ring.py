@@ -5,6 +5,7 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
+from lb.model import Affinity
 from lb.reconcile.ring import SLOTS, build_ring, quotas, ring_slot
 
 
@@ -74,9 +75,9 @@ def test_slots_are_the_same_for_ever() -> None:
     four = (bytes([192, 0, 2, 1]), 40000, bytes([10, 200, 1, 1]), 80, 6)
     six = (bytes(15) + b"\1", 40000, bytes(15) + b"\2", 443, 17)
 
-    slots = [ring_slot(*t, source_affinity=s) for t in (four, six) for s in (False, True)]
+    slots = [ring_slot(*t, affinity=a) for t in (four, six) for a in Affinity]
 
-    assert slots == [38473, 55207, 45936, 57340]
+    assert slots == [38473, 55207, 9992, 45936, 57340, 35523]
 
 
 def test_nothing_to_choose_from() -> None:

@@ -20,13 +20,13 @@ from lb.reconcile.services import (
     backend_rows,
     plan_services,
     plan_steps,
-    service_keys,
-    vip_keys,
 )
+from lb.reconcile.vips import service_keys, vip_keys
 from lb.settings import TableSizes
 
 SIZES = TableSizes(services=16, service_ports=64, backends=512, rings=16)
 ACTIVE, RESOLVED = layout().constants["BACKEND_ACTIVE"], layout().constants["BACKEND_RESOLVED"]
+IN_RING = layout().constants["BACKEND_IN_RING"]
 
 
 def packed(address: str) -> bytes:
@@ -315,11 +315,11 @@ def test_keys_of_a_service() -> None:
     """One key a port, port 0 for any, and one that marks the VIP."""
     vip = packed("10.200.1.1")
 
-    assert service_keys(service(port="8000-8002")) == [(vip, port, 6) for port in (8000, 8001, 8002)]
-    assert service_keys(service(port="any", protocol="udp")) == [(vip, 0, 17)]
+    assert service_keys(service(port="8000-8002")) == [(vip, port, 6, 0) for port in (8000, 8001, 8002)]
+    assert service_keys(service(port="any", protocol="udp")) == [(vip, 0, 17, 0)]
     assert vip_keys([service(), service("b", port=81), service("c", vip="fc00::1")]) == {
-        (vip, 0, 0),
-        (packed("fc00::1"), 0, 0),
+        (vip, 0, 0, 0),
+        (packed("fc00::1"), 0, 0, 0),
     }
 
 
@@ -330,22 +330,24 @@ def hop(mac: bytes | None = b"\2\0\0\0\0\1", *, gateway: bool = False, mtu: int 
 @pytest.mark.parametrize(
     ("backend", "mode", "way", "state"),
     [
-        (("10.0.0.1",), "ipip", hop(), ACTIVE | RESOLVED),
-        (("10.0.0.1",), "ipip", hop(gateway=True), ACTIVE | RESOLVED),
-        (("10.0.0.1",), "l2", hop(), ACTIVE | RESOLVED),
-        (("10.0.0.1",), "l2", hop(gateway=True), ACTIVE),
-        (("10.0.0.1",), "ipip", hop(None), ACTIVE),
-        (("10.0.0.1",), "ipip", None, ACTIVE),
+        (("10.0.0.1",), "ipip", hop(), ACTIVE | RESOLVED | IN_RING),
+        (("10.0.0.1",), "ipip", hop(gateway=True), ACTIVE | RESOLVED | IN_RING),
+        (("10.0.0.1",), "l2", hop(), ACTIVE | RESOLVED | IN_RING),
+        (("10.0.0.1",), "l2", hop(gateway=True), ACTIVE | IN_RING),
+        (("10.0.0.1",), "ipip", hop(None), ACTIVE | IN_RING),
+        (("10.0.0.1",), "ipip", None, ACTIVE | IN_RING),
+        (("10.0.0.1",), "gue", hop(gateway=True), ACTIVE | RESOLVED | IN_RING),
         (("10.0.0.1", 0), "ipip", hop(), ACTIVE | RESOLVED),
         (("10.0.0.1", 1, "draining"), "ipip", hop(), ACTIVE | RESOLVED),
         (("10.0.0.1", 1, "disabled"), "ipip", hop(), 0),
-        (("fd00::1", 1), "ipip", hop(mtu=70000), ACTIVE | RESOLVED),
+        (("fd00::1", 1), "ipip", hop(mtu=70000), ACTIVE | RESOLVED | IN_RING),
     ],
 )
 def test_the_row_of_a_backend(
     backend: tuple[object, ...], mode: str, way: NextHop | None, state: int
 ) -> None:
-    """A backend that may have packets is active, and resolved if its way is one that the mode can use."""
+    """A backend that may have packets is active, resolved if its way is one that the mode can use, and in the ring
+    if it takes new flows."""
     address = packed(str(backend[0]))
     (web,) = plan(named(service("web", backend, mode=mode))).by_name.values()
     rows = backend_rows(web, {address: way} if way else {})

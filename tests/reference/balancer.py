@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import numpy as np
 import numpy.typing as npt
 
-from lb.model import AdminState, Affinity, Backend, Config, Service
+from lb.model import AdminState, Backend, Config, Service
 from lb.reconcile.ring import build_ring, ring_slot
 from tests.reference.packet import ACK, RST, SYN, TCP, UDP, Packet
 
@@ -68,7 +68,7 @@ def _by_ring(service: Service, flow: Tuple) -> Backend | None:
     takers = tuple(sorted((b.address.packed, b.ring_weight) for b in service.backends if b.ring_weight))
     if not takers:
         return None
-    slot = ring_slot(*flow, source_affinity=service.affinity is Affinity.SOURCE)
+    slot = ring_slot(*flow, affinity=service.affinity)
     return service.backend(ip_address(takers[_ring(takers)[slot]][0]))
 
 

@@ -10,6 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from lb.model import Affinity
 from lb.reconcile.ring import build_ring, ring_slot
 
 CLIENT_MAC, OTHER_MAC = "02:00:00:00:cc:01", "02:00:00:00:dd:01"
@@ -146,6 +147,6 @@ def ring_choice(document: dict[str, Any], source: bytes, source_port: int, port:
         ip_address(document["vip"]).packed,
         port,
         PORT[document["protocol"]],
-        source_affinity=document.get("affinity") == "source",
+        affinity=Affinity(document.get("affinity", "flow")),
     )
     return str(ip_address(chosen[_ring(tuple(chosen))[slot]][0]))
