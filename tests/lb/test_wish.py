@@ -1,0 +1,77 @@
+"""What the program must be able to do for a desired state, and what a service's flags say."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from service_samples import named, service
+
+from lb.dataplane.layout import layout
+from lb.dataplane.twin import SMALL
+from lb.model import Config, Settings
+from lb.reconcile.lists import ListPlan
+from lb.reconcile.services import ServicePlans, plan_services
+from lb.reconcile.wish import program_wish
+
+UDP = {"protocol": "udp"}
+
+
+def wish(settings: dict[str, Any], *services: dict[str, Any]) -> tuple[set[str], dict[str, int]]:
+    """Features without HAVE_, and constants, of a state with these services."""
+    made = named(*(service(f"s{n}", **more) for n, more in enumerate(services)))
+    empty = ListPlan(owners=np.zeros(4, np.uint64))
+    found = program_wish(Config(services=made, settings=Settings(**settings)), empty, empty, redirects=False)
+    return {name.removeprefix("HAVE_") for name in found.features}, dict(found.constants)
+
+
+@pytest.mark.parametrize(
+    ("settings", "services", "features"),
+    [
+        ({}, [], {"SPOOF"}),
+        ({"drop_spoofed": False}, [], set()),
+        ({}, [{}], {"SPOOF", "ECHO", "TOO_BIG", "VIP4", "IPIP"}),
+        ({"answer_echo": False, "too_big_replies_per_second": 0}, [{}], {"SPOOF", "VIP4", "IPIP"}),
+        ({}, [{"mode": "l2"}], {"SPOOF", "ECHO", "VIP4", "L2"}),
+        ({}, [{"mode": "gue"}], {"SPOOF", "ECHO", "TOO_BIG", "VIP4", "GUE"}),
+        ({"drop_spoofed": False}, [{"mode": "l2", "vip": "fc00::/64"}], {"ECHO", "VIP6", "VIP_PREFIX", "L2"}),
+        (
+            {"drop_spoofed": False, "answer_echo": False},
+            [
+                {**UDP, "mode": "l2", "affinity": "destination-port", "quic": True},
+                {**UDP, "mode": "l2", "port": "any", "affinity": "source", "udp_migration": True},
+            ],
+            {"VIP4", "L2", "PORT_AFFINITY", "QUIC", "ANY_PORT", "SOURCE_AFFINITY", "UDP_MIGRATION"},
+        ),
+    ],
+)
+def test_features_are_those_in_use(
+    settings: dict[str, Any], services: list[dict[str, Any]], features: set[str]
+) -> None:
+    """A feature is wished for if a service or a setting needs it, and no other."""
+    assert wish(settings, *services)[0] == features
+
+
+def test_constants_are_the_settings() -> None:
+    """The numbers that the program is built with."""
+    constants = wish({"gue_port": 6081, "too_big_replies_per_second": 7})[1]
+
+    assert (constants["GUE_PORT"], constants["TOO_BIG_PER_SECOND"]) == (6081, 7)
+    assert wish({})[1].items() >= {"GUE_PORT": 6080, "TOO_BIG_PER_SECOND": 1000, "UDP_IDLE_S": 30}.items()
+
+
+@pytest.mark.parametrize(
+    ("more", "flags"),
+    [
+        ({}, set()),
+        ({"mode": "l2"}, {"L2"}),
+        ({"mode": "gue"}, {"GUE"}),
+        ({"affinity": "source"}, {"SOURCE_AFFINITY"}),
+        ({"affinity": "destination-port"}, {"PORT_AFFINITY"}),
+        ({**UDP, "udp_migration": True, "quic": True}, {"UDP_MIGRATION", "QUIC"}),
+    ],
+)
+def test_flags_of_a_service(more: dict[str, Any], flags: set[str]) -> None:
+    """Struct service says how its packets are treated, by one bit each."""
+    plan = plan_services(named(service(**more)), ServicePlans(), SMALL).by_name["web"]
+
+    assert plan.value[2] == sum(layout().constants[f"SERVICE_{flag}"] for flag in flags)
