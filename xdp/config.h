@@ -99,6 +99,10 @@
 #define TOO_BIG_PER_SECOND 1000
 #endif
 
+#ifndef JIFFY_SHARE /* of a second, in 2^-32: 2^32 / HZ of the running kernel */
+#define JIFFY_SHARE 17179869
+#endif
+
 #ifndef UDP_IDLE_S
 #define UDP_IDLE_S 30
 #endif

@@ -73,8 +73,9 @@ static __always_inline u32 ring_slot(const struct packet *p, u8 service_flags)
 	return (h >> 32) * RING_SLOTS >> 32;
 }
 
-/* Seconds since boot, of the coarse clock (2 ns a call). 4503600 / 2^32 is 2^20 ns in seconds: no division. */
+/* Seconds, from some moment before boot on: lb/dataplane/clock.py tells Python the same. A load and a multiplication,
+ * where even the coarse clock is a call. */
 static __always_inline u64 coarse_seconds(void)
 {
-	return (bpf_ktime_get_coarse_ns() >> 20) * 4503600 >> 32;
+	return bpf_jiffies64() * JIFFY_SHARE >> 32;
 }

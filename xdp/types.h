@@ -164,7 +164,7 @@ struct tally {
 struct rule_tally {
 	__u64 packets;
 	__u64 bytes;
-	__u64 last_s; /* seconds of the coarse monotonic clock */
+	__u64 last_s; /* of coarse_seconds() */
 };
 
 /* What became of flows that were not found. Hits are not counted: they are what was forwarded less these. */
@@ -183,7 +183,7 @@ struct quic_tally {
 	__u64 pad;
 };
 
-/* How many ICMP answers were sent in a second of the coarse clock. */
+/* How many ICMP answers were sent in a second of coarse_seconds(). */
 struct budget {
 	__u32 second;
 	__u32 sent;

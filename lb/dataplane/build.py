@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lb.dataplane import headers, libbpf
+from lb.dataplane.clock import jiffy_share
 from lb.dataplane.layout import layout
 from lb.dataplane.source import join_source
 from lb.errors import CompileError, SetupError
@@ -42,6 +43,7 @@ class Build:
         ]
         return [
             f'-DPIN_DIR="{self.pins}"',
+            f"-DJIFFY_SHARE={jiffy_share()}",
             *(f"-D{n}={v}" for n, v in named.items()),
             *values,
             "-Wno-macro-redefined",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from lb.dataplane import libbpf
+from lb.dataplane import clock, libbpf
 from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
 from lb.dataplane.kernel_tables import open_tables
@@ -27,7 +27,6 @@ STANDBY = frozenset({"HAVE_DENY4", "HAVE_DENY6", "HAVE_ALLOW"})
 is in use, the larger one stays loaded beside it."""
 _FRAGS_MTU = 3000
 """From this MTU on, frames may not lie in one page: the program is built for several buffers."""
-_CLOCK_MONOTONIC_COARSE = 6
 
 
 class KernelDataPlane:
@@ -251,8 +250,8 @@ class KernelDataPlane:
         )
 
     def clock_seconds(self) -> int:
-        """The coarse monotonic clock, as coarse_seconds() of xdp/hash.h reckons it."""
-        return (time.clock_gettime_ns(_CLOCK_MONOTONIC_COARSE) >> 20) * 4503600 >> 32
+        """See DataPlane."""
+        return clock.seconds()
 
     def close(self) -> None:
         """See DataPlane."""

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
+from lb.dataplane import clock
 from lb.dataplane.build import Build, Program, compile_program
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
@@ -25,7 +25,6 @@ EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"} - NOT_YET
 FLOW_KEY0, FLOW_KEY1 = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 
 _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
-_COARSE_CLOCK = 6
 
 
 @contextlib.contextmanager
@@ -160,7 +159,7 @@ class RigDataPlane:
         return ProgramState(self.running.build.features, info.instructions, info.jited_bytes, 0.0, 0.0)
 
     def clock_seconds(self) -> int:
-        return (time.clock_gettime_ns(_COARSE_CLOCK) >> 20) * 4503600 >> 32
+        return clock.seconds()
 
     def close(self) -> None:
         pass
