@@ -13,7 +13,8 @@
     └── DataPlaneError          the kernel refused, or the data plane is not there
         ├── InterfaceError      the interface does not exist, or went away
         ├── ForeignProgramError another XDP program holds the hook
-        └── CompileError        the XDP program did not compile or load
+        ├── CompileError        the XDP program did not compile or load
+        └── KnownAnswerError    the compiled program does with a known packet what it should not
 
 The message of each is one sentence that says what is wrong and what to do.
 """
@@ -105,3 +106,7 @@ class CompileError(DataPlaneError):
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
         self.log = log
+
+
+class KnownAnswerError(DataPlaneError):
+    """Raised when a compiled program fails the known-answer gate; it is not put in force, and the old one stays."""

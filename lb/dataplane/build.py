@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import tempfile
 import threading
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lb.dataplane import headers, libbpf
+from lb.dataplane import gate, headers, libbpf
 from lb.dataplane.clock import jiffy_share
 from lb.dataplane.layout import layout
 from lb.dataplane.source import join_source
@@ -61,14 +62,24 @@ class Build:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds to compile, to load (verifier and machine code), and to ask the known frames; bytes of stack."""
+
+    compile_seconds: float = 0.0
+    load_seconds: float = 0.0
+    check_seconds: float = 0.0
+    stack_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
-    """A loaded program. compile_seconds: compiling and loading together."""
+    """A loaded program, and what it took; of one that an earlier run left, that is not known."""
 
     fd: int
     build: Build
     info: libbpf.ProgramInfo
     compiled_at: float
-    compile_seconds: float
+    cost: Cost = Cost()
 
 
 def import_bcc() -> Any:
@@ -91,9 +102,9 @@ def import_bcc() -> Any:
 
 
 def compile_program(build: Build) -> Program:
-    """Compile and load; the maps are made and pinned on first use.
+    """Compile, load, and pass through the known-answer gate; the maps are made and pinned on first use.
 
-    CompileError holds the compiler's or the verifier's words.
+    CompileError holds the compiler's or the verifier's words; KnownAnswerError the known frame that went wrong.
     """
     bpf_class = import_bcc()
     began = time.perf_counter()
@@ -106,15 +117,30 @@ def compile_program(build: Build) -> Program:
             ) from error
     code = compiled.dump_func(b"sluice")
     flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
+    statistics = ctypes.create_string_buffer(4096)
+    compiled_at = time.perf_counter()
     try:
-        fd = libbpf.prog_load(build.name, code, flags=flags)
+        fd = libbpf.prog_load(build.name, code, flags=flags, statistics=statistics)
+        loaded_at = time.perf_counter()
+        try:
+            gate.check(code, flags, build.features, build.constants)
+        except BaseException:
+            os.close(fd)
+            raise
     except OSError as error:
         log = error.strerror or ""
         last = next((line for line in reversed(log.splitlines()) if line and "processed" not in line), "")
         raise CompileError(f"the kernel refuses the XDP program: {last}", log) from error
     finally:
         compiled.cleanup()
-    return Program(fd, build, libbpf.prog_info(fd), time.time(), time.perf_counter() - began)
+    stack = re.search(rb"stack depth (\d+)", statistics.value)
+    cost = Cost(
+        compile_seconds=compiled_at - began,
+        load_seconds=loaded_at - compiled_at,
+        check_seconds=time.perf_counter() - loaded_at,
+        stack_bytes=int(stack[1]) if stack else None,
+    )
+    return Program(fd, build, libbpf.prog_info(fd), time.time(), cost)
 
 
 def _first_error(text: str) -> str:

@@ -113,7 +113,7 @@ class KernelDataPlane:
             fd = libbpf.obj_get(pin_directory(link.name, self._settings.pin_root) / "program")
             info = libbpf.prog_info(fd)
             if info.name == build.name:
-                return Program(fd, build, info, time.time(), 0.0)
+                return Program(fd, build, info, time.time())
             os.close(fd)
         return None
 
@@ -127,18 +127,20 @@ class KernelDataPlane:
                 ours = [links[name] for name in self._hooks if name in links]
                 if not exactly and not all(self._at_hand(link, wish) for link in ours):
                     wish = ready
-                self._wish = wish
-                self._attach(links)
+                self._attach(links, wish)
                 self._keep_ready()
 
-    def _attach(self, links: Mapping[str, Link]) -> None:
+    def _attach(self, links: Mapping[str, Link], wish: ProgramWish) -> None:
+        # All are compiled and checked before the first is put in force, and a wish that fails is forgotten.
+        programs = {name: self._program(links[name], wish) for name in self._hooks if name in links}
+        self._wish = wish
         for name, hook in self._hooks.items():
             link = links.get(name)
             if link is None:
                 self._in_force.pop(name, None)
                 hook.lost()
                 continue
-            program = self._program(link, self._wish)
+            program = programs[name]
             if not hook.is_alive(link):
                 hook.lost() if name in self._in_force else None
                 hook.adopt(link)
@@ -173,8 +175,10 @@ class KernelDataPlane:
         wish = with_standby(self._wish)
 
         def prepare() -> None:
-            with contextlib.suppress(SluiceError):
+            try:
                 self.prepare(wish)
+            except SluiceError as error:
+                log.error("no program is kept ready for the lists: %s", error)
 
         if wish != self._wish:
             threading.Thread(target=prepare, name="standby", daemon=True).start()
@@ -205,7 +209,7 @@ class KernelDataPlane:
                 fits = link is not None and program is not None and self._program_fits(program, link)
                 if (link is None and program is None) or (there and fits):
                     continue
-                self._attach(links)
+                self._attach(links, self._wish)
                 self._problem = None
                 return
 
@@ -245,8 +249,12 @@ class KernelDataPlane:
             program.build.features,
             program.info.instructions,
             program.info.jited_bytes,
+            program.info.verified,
+            program.cost.stack_bytes,
             program.compiled_at,
-            program.compile_seconds,
+            program.cost.compile_seconds,
+            program.cost.load_seconds,
+            program.cost.check_seconds,
         )
 
     def clock_seconds(self) -> int:

@@ -25,7 +25,7 @@ _SCALARS = {
 }
 _STRUCT = re.compile(r"struct (\w+) \{(.*?)\n\}[^;]*;", re.DOTALL)
 _MEMBER = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
-_DEFINE = re.compile(r"^#define (\w+) (0x[0-9a-fA-F]+|\d+)\b", re.MULTILINE)
+_DEFINE = re.compile(r"^#define (\w+) (0x[0-9a-fA-F]+|\d+)[UL]*\b", re.MULTILINE)
 _FEATURE = re.compile(r"^#ifndef (HAVE_\w+) /\* (.*?) \*/", re.MULTILINE)
 _VERDICT = re.compile(r'VERDICT\((\d+), (\w+), XDP_(\w+), "([^"]+)"\)')
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)

@@ -19,6 +19,7 @@ XDP_HAS_FRAGS = 1 << 5
 XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 BPF_ANY = 0
+_LOG_STATISTICS = 4
 
 
 class _LinkCreateOpts(ctypes.Structure):
@@ -90,6 +91,33 @@ class _ProgInfo(ctypes.Structure):
         ("nr_map_ids", c_uint32),
         ("map_ids", c_uint64),
         ("name", ctypes.c_char * 16),
+        ("ifindex", c_uint32),
+        ("gpl_compatible", c_uint32),
+        ("between", c_uint64 * 13),  # where it lives, its BTF and lines
+        ("run_time_ns", c_uint64),
+        ("run_cnt", c_uint64),
+        ("recursion_misses", c_uint64),
+        ("verified_insns", c_uint32),
+        ("attach_btf_obj_id", c_uint32),
+    ]
+
+
+class _MapInfo(ctypes.Structure):
+    """The head of struct bpf_map_info."""
+
+    _fields_ = [
+        *((n, c_uint32) for n in ("type", "id", "key_size", "value_size", "max_entries", "map_flags")),
+        ("name", ctypes.c_char * 16),
+    ]
+
+
+class _MapCreateOpts(ctypes.Structure):
+    _fields_ = [
+        ("sz", c_size_t),
+        ("btf", c_uint32 * 4),
+        ("inner_map_fd", c_uint32),
+        ("map_flags", c_uint32),
+        ("map_extra", c_uint64),
     ]
 
 
@@ -104,13 +132,27 @@ class _LinkInfo(ctypes.Structure):
 class ProgramInfo:
     """What the kernel says of a loaded program.
 
-    instructions: after the verifier's rewriting; jited_bytes: machine code.
+    instructions: after the verifier's rewriting; jited_bytes: machine code; verified: instructions that the verifier
+    went through, every path by itself.
     """
 
     id: int
     name: str
     instructions: int
     jited_bytes: int
+    verified: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """The kind of a map. Sizes in bytes; name: at most 15 characters."""
+
+    type: int
+    key_size: int
+    value_size: int
+    entries: int
+    flags: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +177,16 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def prog_load(name: str, code: bytes, *, flags: int = 0) -> int:
-    """Load XDP bytecode; the file descriptor. OSError holds the verifier's last words in `strerror`."""
+def prog_load(name: str, code: bytes, *, flags: int = 0, statistics: Any = None) -> int:
+    """Load XDP bytecode; the file descriptor. OSError holds the verifier's last words in `strerror`.
+
+    statistics: a string buffer of some kilobytes, which the verifier fills with lines such as "stack depth 264".
+    """
     log = create_string_buffer(1 << 20)
     opts = _ProgLoadOpts(sz=ctypes.sizeof(_ProgLoadOpts), expected_attach_type=BPF_XDP, prog_flags=flags)
+    if statistics is not None:
+        opts.log_level, opts.log_size = _LOG_STATISTICS, len(statistics)
+        opts.log_buf = ctypes.cast(statistics, c_char_p)
     args = (BPF_PROG_TYPE_XDP, name.encode(), b"GPL", code, c_size_t(len(code) // 8))
     fd = _lib().bpf_prog_load(*args, byref(opts))
     if fd < 0:
@@ -177,7 +225,11 @@ def prog_info(fd: int) -> ProgramInfo:
     size = c_uint32(ctypes.sizeof(info))
     _check(_lib().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "program info")
     return ProgramInfo(
-        info.id, info.name.decode(errors="replace"), info.xlated_prog_len // 8, info.jited_prog_len
+        info.id,
+        info.name.decode(errors="replace"),
+        info.xlated_prog_len // 8,
+        info.jited_prog_len,
+        info.verified_insns,
     )
 
 
@@ -194,12 +246,20 @@ def prog_by_id(program_id: int) -> int:
     return _check(_lib().bpf_prog_get_fd_by_id(c_uint32(program_id)), f"program {program_id}")
 
 
-def map_max_entries(fd: int) -> int:
-    """How many entries a map has room for."""
-    info = (c_uint32 * 20)()
+def map_info(fd: int) -> MapInfo:
+    """Ask the kernel about a map."""
+    info = _MapInfo()
     size = c_uint32(ctypes.sizeof(info))
     _check(_lib().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "map info")
-    return int(info[4])
+    name = info.name.decode(errors="replace")
+    return MapInfo(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags, name)
+
+
+def map_create(kind: MapInfo) -> int:
+    """Make a map; its file descriptor."""
+    opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=kind.flags)
+    sizes = (c_uint32(size) for size in (kind.key_size, kind.value_size, kind.entries))
+    return _check(_lib().bpf_map_create(kind.type, kind.name.encode(), *sizes, byref(opts)), "make map")
 
 
 def map_lookup_batch(fd: int, keys: Any, values: Any, room: int, token_size: int) -> int:

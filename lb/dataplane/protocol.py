@@ -47,13 +47,21 @@ class InterfaceState:
 
 @dataclass(frozen=True, slots=True)
 class ProgramState:
-    """The program in force. instructions: after the verifier; times in seconds."""
+    """The program in force. instructions: after the verifier; verified: those it went through, every path by itself.
+
+    Times in seconds: to compile, to load, to check with known frames. What an earlier run compiled has no times and
+    no stack_bytes (None).
+    """
 
     features: frozenset[str]
     instructions: int
     jited_bytes: int
-    compiled_at: float
-    compile_seconds: float
+    verified: int = 0
+    stack_bytes: int | None = None
+    compiled_at: float = 0.0
+    compile_seconds: float = 0.0
+    load_seconds: float = 0.0
+    check_seconds: float = 0.0
 
 
 class DataPlane(Protocol):

@@ -146,7 +146,7 @@ class TwinDataPlane:
 
     def program(self) -> ProgramState | None:
         """What was last wished for."""
-        return ProgramState(self.wishes[-1].features, 0, 0, 0.0, 0.0) if self.wishes else None
+        return ProgramState(self.wishes[-1].features, 0, 0) if self.wishes else None
 
     def clock_seconds(self) -> int:
         """The machine's monotonic clock."""

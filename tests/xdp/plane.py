@@ -156,7 +156,7 @@ class RigDataPlane:
         if self.running is None:
             return None
         info = self.running.info
-        return ProgramState(self.running.build.features, info.instructions, info.jited_bytes, 0.0, 0.0)
+        return ProgramState(self.running.build.features, info.instructions, info.jited_bytes)
 
     def clock_seconds(self) -> int:
         return clock.seconds()

@@ -1,0 +1,109 @@
+"""A compiled program over maps of its own: the same bytecode, with other map file descriptors in its instructions."""
+
+import contextlib
+import mmap
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
+
+from lb.dataplane import libbpf
+from lb.dataplane.kernel_tables import KernelCounters
+from lb.dataplane.tables import ARRAY_NAMES, capacities
+from lb.settings import TableSizes
+
+_LOAD_IMMEDIATE_64 = 0x18
+_PSEUDO_MAP_FD = 1
+_WHOLE = frozenset({"flows", "verdict_counters"})
+"""Maps that keep their size: the number of buckets is compiled in, and verdicts have numbers of their own."""
+_COUNTERS = 256
+"""Entries of counters: places, services and rules beyond are not counted."""
+
+
+class Scratch:
+    """The maps and the program, as a context that frees both. room: entries of each map that is filled.
+
+    OSError: the kernel refuses a map or the program.
+    """
+
+    def __init__(self, code: bytes, flags: int, room: Mapping[str, int]) -> None:
+        self._stack = contextlib.ExitStack()
+        self._memory: dict[str, mmap.mmap] = {}
+        self._fds: dict[str, int] = {}
+        try:
+            self.program_fd = self._load(code, flags, room)
+            entries = libbpf.map_info(self._fds["verdict_counters"]).entries
+            self.verdicts = KernelCounters("verdict_counters", self._fds["verdict_counters"], entries)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> "Scratch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _load(self, code: bytes, flags: int, room: Mapping[str, int]) -> int:
+        patched, twins = bytearray(code), dict[int, int]()
+        for at in _map_loads(code):
+            fd = struct.unpack_from("<i", code, at)[0]
+            if fd not in twins:
+                twins[fd] = self._make(libbpf.map_info(fd), room)
+            struct.pack_into("<i", patched, at, twins[fd])
+        program_fd = libbpf.prog_load("sluice_known", bytes(patched), flags=flags)
+        self._stack.callback(os.close, program_fd)
+        return program_fd
+
+    def _make(self, kind: libbpf.MapInfo, room: Mapping[str, int]) -> int:
+        """A map of the same kind, no larger than is needed."""
+        name = next((n for n in capacities(TableSizes()) if n[:15] == kind.name), kind.name)
+        if name in capacities(TableSizes()) and name not in _WHOLE:
+            kind = replace(kind, entries=min(kind.entries, room.get(name, _COUNTERS)))
+        fd = libbpf.map_create(kind)
+        self._stack.callback(os.close, fd)
+        self._fds[name] = fd
+        if name in ARRAY_NAMES:
+            memory = mmap.mmap(fd, -(-kind.value_size * kind.entries // mmap.PAGESIZE) * mmap.PAGESIZE)
+            self._stack.callback(memory.close)
+            self._memory[name] = memory
+        return fd
+
+    def write_memory(self, name: str, runs: Mapping[int, bytes]) -> None:
+        """Bytes by offset into an array; nothing if the program does not have it."""
+        if name in self._memory:
+            for offset, data in runs.items():
+                self._memory[name][offset : offset + len(data)] = data
+
+    def write_entries(self, name: str, entries: Mapping[bytes, bytes]) -> None:
+        """Values by key into a hash or trie, likewise."""
+        if name in self._fds:
+            for key, value in entries.items():
+                libbpf.map_update(self._fds[name], key, value)
+
+    def fill(self, name: str, number: int) -> None:
+        """One u16 all over an array, likewise."""
+        if name in self._memory:
+            memory = np.frombuffer(self._memory[name], np.uint16)
+            memory[:] = number
+
+    def run(self, frame: bytes) -> tuple[int, bytes]:
+        """The XDP action for a frame, and the frame as it leaves."""
+        return libbpf.test_run(self.program_fd, frame)
+
+
+def _map_loads(code: bytes) -> list[int]:
+    """Where in the bytecode the file descriptors of maps are: offsets of 32-bit words."""
+    found, at = [], 0
+    while at < len(code):
+        if code[at] == _LOAD_IMMEDIATE_64:
+            if code[at + 1] >> 4 == _PSEUDO_MAP_FD:
+                found.append(at + 4)
+            at += 8  # it takes two instructions' room
+        at += 8
+    return found
