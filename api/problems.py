@@ -16,6 +16,7 @@ from lb.errors import (
     DataPlaneError,
     FieldError,
     InvalidError,
+    KnownAnswerError,
     MalformedError,
     NotFoundError,
     PreconditionError,
@@ -58,6 +59,7 @@ KINDS: Mapping[type[SluiceError], Kind] = {
     StoreError: Kind(500, "store", "The state cannot be read or written"),
     SetupError: Kind(503, "setup", "This machine lacks something Sluice needs"),
     DataPlaneError: NOT_READY,
+    KnownAnswerError: Kind(503, "known-answer", "The new program was refused, and the old one stays"),
     CapacityError: Kind(507, "capacity", "A table is full"),
     SluiceError: INTERNAL,
 }

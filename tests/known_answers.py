@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import known_frames
 from known_frames import Case
 
-from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.tables import TABLE_STRUCTS
 from lb.dataplane.twin import TwinDataPlane
@@ -175,7 +174,6 @@ def text() -> str:
         store.close()
     document = {
         "charter": "Known frames and their answers, written by tests/known_answers.py: do not edit.",
-        "layout": layout().digest,
         "elsewhere_in_rings": NO_PLACE,
         "stages": stages,
     }

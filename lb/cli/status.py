@@ -37,7 +37,10 @@ def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
         ),
     )
     yield ""
-    yield _program(document["program"])
+    if document["program"] is None:
+        yield f"program: {alarming('none is loaded')}"
+    for program in document["programs"]:
+        yield from _program(program)
     if document["services"]:
         yield ""
         yield from service_table(document["services"])
@@ -56,14 +59,25 @@ def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
     )
 
 
-def _program(program: Mapping[str, Any] | None) -> str:
-    if program is None:
-        return f"program: {alarming('none is loaded')}"
-    features = ", ".join(program["features"]) or "none"
-    return (
-        f"program: {count(program['instructions'])} instructions, {count(program['jited_bytes'], 'B')}, "
-        f"compiled {when(program['compiled_at'])} in {program['compile_seconds']:.1f} s; features: {features}"
+def _program(program: Mapping[str, Any]) -> Iterator[str]:
+    stack = program["stack_bytes"]
+    sizes = (
+        f"{count(program['instructions'])} instructions",
+        f"{count(program['jited_bytes'], 'B')} of machine code",
+        f"{'?' if stack is None else count(stack, 'B')} of stack",
+        f"{count(program['verified_instructions'])} instructions verified",
     )
+    what = "program" if program["in_force"] else "kept ready"
+    yield f"{what}, {cell(program['interface'])}: {', '.join(sizes)}"
+    yield f"  compiled {when(program['compiled_at'])}{_took(program)}"
+    yield f"  features: {', '.join(program['features']) or 'none'}"
+
+
+def _took(program: Mapping[str, Any]) -> str:
+    if not program["compile_seconds"]:
+        return " or before, by an earlier run"
+    seconds = (f"{program[name]:.2f} s" for name in ("compile_seconds", "load_seconds", "check_seconds"))
+    return " in {}, loaded in {}, checked in {}".format(*seconds)
 
 
 @click.command(cls=Command, example=("sluice stats\nsluice stats -o json | jq .verdicts.DROP_BLOCKLIST"))

@@ -33,8 +33,8 @@ def check(code: bytes, flags: int, features: frozenset[str], constants: Mapping[
             for case in stage.cases:
                 if (difference := bench.difference(case)) is not None:
                     raise KnownAnswerError(
-                        f'the compiled program is not put in force, because of the known packet "{case.name}" it '
-                        f"makes something else: {difference}: check xdp/ and the versions of kernel and LLVM"
+                        f'the compiled program fails the known packet "{case.name}" and is not put in force: '
+                        f"{difference}: undo what was changed in xdp/, or report it with the versions of kernel and LLVM"
                     )
                 asked += 1
     return asked

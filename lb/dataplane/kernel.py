@@ -239,23 +239,27 @@ class KernelDataPlane:
             )
         return states
 
-    def program(self) -> ProgramState | None:
-        """See DataPlane; of the first interface that has one."""
+    def programs(self) -> list[ProgramState]:
+        """See DataPlane."""
         with self._lock:
-            program = next(iter(self._in_force.values()), None)
-        if program is None:
-            return None
-        return ProgramState(
-            program.build.features,
-            program.info.instructions,
-            program.info.jited_bytes,
-            program.info.verified,
-            program.cost.stack_bytes,
-            program.compiled_at,
-            program.cost.compile_seconds,
-            program.cost.load_seconds,
-            program.cost.check_seconds,
-        )
+            loaded = [(p, name, self._in_force.get(name) is p) for (_, name), p in self._programs.items()]
+        states = [
+            ProgramState(
+                program.build.features,
+                program.info.instructions,
+                program.info.jited_bytes,
+                interface,
+                in_force,
+                program.info.verified,
+                program.cost.stack_bytes,
+                program.compiled_at,
+                program.cost.compile_seconds,
+                program.cost.load_seconds,
+                program.cost.check_seconds,
+            )
+            for program, interface, in_force in loaded
+        ]
+        return sorted(states, key=lambda state: not state.in_force)
 
     def clock_seconds(self) -> int:
         """See DataPlane."""

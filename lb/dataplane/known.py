@@ -60,7 +60,8 @@ def stages(features: frozenset[str], constants: Mapping[str, int]) -> list[Stage
     """The state and the cases that a program with these features has an answer to, for its constants."""
     of_build = {**layout().constants, **constants}
     mac = b"".join(
-        of_build[name].to_bytes(size, "little") for name, size in (("OUR_MAC_FIRST4", 4), ("OUR_MAC_LAST2", 2))
+        of_build[name].to_bytes(size, "little")
+        for name, size in (("OUR_MAC_FIRST4", 4), ("OUR_MAC_LAST2", 2))
     )
     here = Interface(mac, of_build["OUR_IFINDEX"], of_build)
     backends = np.zeros(0, np.uint8)

@@ -47,7 +47,9 @@ class InterfaceState:
 
 @dataclass(frozen=True, slots=True)
 class ProgramState:
-    """The program in force. instructions: after the verifier; verified: those it went through, every path by itself.
+    """A loaded program: in force on its interface, or kept ready for it.
+
+    instructions: after the verifier; verified: those it went through, every path by itself.
 
     Times in seconds: to compile, to load, to check with known frames. What an earlier run compiled has no times and
     no stack_bytes (None).
@@ -56,6 +58,8 @@ class ProgramState:
     features: frozenset[str]
     instructions: int
     jited_bytes: int
+    interface: str = ""
+    in_force: bool = True
     verified: int = 0
     stack_bytes: int | None = None
     compiled_at: float = 0.0
@@ -97,8 +101,8 @@ class DataPlane(Protocol):
     def interfaces(self) -> list[InterfaceState]:
         """The interfaces served."""
 
-    def program(self) -> ProgramState | None:
-        """The program in force, None if none is attached."""
+    def programs(self) -> list[ProgramState]:
+        """The programs that are loaded, those in force first."""
 
     def clock_seconds(self) -> int:
         """Now, by the clock of the flow table and the hit counters."""

@@ -144,9 +144,9 @@ class TwinDataPlane:
         """One interface that is always there."""
         return [InterfaceState("twin0", 1, "02:00:00:00:00:01", 1500, True, "native", 1)]
 
-    def program(self) -> ProgramState | None:
+    def programs(self) -> list[ProgramState]:
         """What was last wished for."""
-        return ProgramState(self.wishes[-1].features, 0, 0) if self.wishes else None
+        return [ProgramState(self.wishes[-1].features, 0, 0, "twin0")] if self.wishes else []
 
     def clock_seconds(self) -> int:
         """The machine's monotonic clock."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from lb import __version__
 from lb.dataplane.layout import layout
-from lb.dataplane.protocol import DataPlane, NextHop
+from lb.dataplane.protocol import DataPlane, NextHop, ProgramState
 from lb.dataplane.tables import Array
 from lb.dataplane.tables import Counters as CounterTable
 from lb.model import AdminState, Backend, Mode, Prefix, Settings
@@ -139,7 +139,7 @@ def status(
     started_at: float,
 ) -> Status:
     """The document of GET /v1/status."""
-    program = dataplane.program()
+    programs = [_program(state) for state in dataplane.programs()]
     sizes, flows = dataplane.sizes, dataplane.tables.arrays.flows
     tables = {
         "flows": (int(np.count_nonzero(flows["tag_backend"])), sizes.flow_slots),
@@ -158,17 +158,26 @@ def status(
             InterfaceStatus(s.name, s.index, s.mac, s.mtu, s.attached, s.xdp_mode, s.program_id)
             for s in dataplane.interfaces()
         ],
-        program=ProgramStatus(
-            sorted(program.features),
-            program.instructions,
-            program.jited_bytes,
-            program.compiled_at,
-            program.compile_seconds,
-        )
-        if program
-        else None,
+        program=next((program for program in programs if program.in_force), None),
+        programs=programs,
         services=services(dataplane, plans.by_name.values(), hops, settings),
         tables=[TableStatus(name, used, room) for name, (used, room) in tables.items()],
+    )
+
+
+def _program(state: ProgramState) -> ProgramStatus:
+    return ProgramStatus(
+        state.interface,
+        state.in_force,
+        sorted(state.features),
+        state.instructions,
+        state.jited_bytes,
+        state.verified,
+        state.stack_bytes,
+        state.compiled_at,
+        state.compile_seconds,
+        state.load_seconds,
+        state.check_seconds,
     )
 
 

@@ -78,18 +78,29 @@ class TableStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProgramStatus:
-    """The loaded program: its size, and the features compiled in."""
+    """A loaded program, in force or kept ready: the features compiled in, its size, and what it took.
 
+    verified_instructions: what the verifier went through, every path by itself (the kernel's limit is a million).
+    Seconds are to compile, to load, and to check with known frames. Of a program that an earlier run of the daemon
+    compiled, seconds are 0 and stack_bytes is null.
+    """
+
+    interface: str
+    in_force: bool
     features: list[str]
     instructions: int
     jited_bytes: int
+    verified_instructions: int
+    stack_bytes: int | None
     compiled_at: float
     compile_seconds: float
+    load_seconds: float
+    check_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The document of GET /v1/status."""
+    """The document of GET /v1/status. program: the one in force, of the first interface; programs: all that are loaded."""
 
     version: str
     revision: int
@@ -98,6 +109,7 @@ class Status:
     started_at: float
     interfaces: list[InterfaceStatus]
     program: ProgramStatus | None
+    programs: list[ProgramStatus]
     services: list[ServiceStatus]
     tables: list[TableStatus]
 

@@ -17,7 +17,7 @@ from api import problems
 from api.app import create_app
 from api.bodies import LIMITS, MIB, Media
 from lb.dataplane.twin import SMALL, TwinDataPlane
-from lb.errors import DataPlaneError, SluiceError
+from lb.errors import DataPlaneError, KnownAnswerError, SluiceError
 from lb.reconcile.loop import Reconciler
 from lb.store import SqliteStore
 
@@ -205,6 +205,28 @@ def test_a_data_plane_that_refuses_is_503(
     assert (ready.status_code, ready.headers["content-type"]) == (503, "application/problem+json")
     assert ready.json()["reasons"] == ["the program is not attached: see the log"]
     assert state_of(filled) == before
+
+
+def test_a_program_that_fails_the_gate_is_503(
+    filled: TestClient, plane: TwinDataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The problem says which known packet went wrong, nothing is changed, and the data plane is as ready as before."""
+    before = state_of(filled)
+    detail = 'the compiled program fails the known packet "TCP, 4 in 4": see the log'
+
+    def refuse(*_: object, **__: object) -> None:
+        raise KnownAnswerError(detail)
+
+    require = plane.require
+    monkeypatch.setattr(
+        plane, "require", lambda wish, **how: refuse() if "HAVE_L2" in wish.features else require(wish, **how)
+    )
+    answer = filled.post("/v1/services", json={**NEW, "mode": "l2"})
+
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert (answer.json()["type"], answer.json()["detail"]) == ("urn:sluice:problem:known-answer", detail)
+    assert state_of(filled) == before
+    assert filled.get("/readyz").status_code == 200
 
 
 def test_a_store_that_fails_is_500(filled: TestClient, store: SqliteStore) -> None:

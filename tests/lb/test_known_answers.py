@@ -35,7 +35,9 @@ def test_names_are_unique() -> None:
 
 def test_each_feature_is_asked() -> None:
     """No feature could be broken without a case that needs it."""
-    needed = {n for stage in known.document()["stages"] for case in stage["cases"] for n in case.get("needs", ())}
+    needed = {
+        n for stage in known.document()["stages"] for case in stage["cases"] for n in case.get("needs", ())
+    }
 
     assert needed == EVERYTHING
 

@@ -152,7 +152,9 @@ LISTS = [
     _listed("an address before a blocked /15", "1.63.255.255", "", verdict="PASS_NO_SERVICE"),
     _listed("an address behind a blocked /15", "1.66.0.0", "", verdict="PASS_NO_SERVICE"),
     _listed("an address in a blocked /25", "1.67.0.129", "DENY4"),
-    _listed("an address in the other half of a blocked /25's /24", "1.67.0.127", "", verdict="PASS_NO_SERVICE"),
+    _listed(
+        "an address in the other half of a blocked /25's /24", "1.67.0.127", "", verdict="PASS_NO_SERVICE"
+    ),
     _listed("one of many blocked addresses of a /24", "1.68.0.48", "DENY4"),
     _listed("an address between blocked ones of a /24", "1.68.0.47", "", verdict="PASS_NO_SERVICE"),
     _listed("count-only within blocked", "1.65.1.1", "", verdict="PASS_NO_SERVICE"),
@@ -170,18 +172,45 @@ LISTS = [
 _V4, _V6 = "VIP4 IPIP", "VIP6 IPIP"
 FORWARDED = [
     case("TCP, 4 in 4", "TX_IPIP", tcp(), _V4),
-    case("TCP with a class, options and padding", "TX_IPIP", tcp(tos=0x8C, options=[IPOption_NOP()] * 4) / bytes(6), _V4),
+    case(
+        "TCP with a class, options and padding",
+        "TX_IPIP",
+        tcp(tos=0x8C, options=[IPOption_NOP()] * 4) / bytes(6),
+        _V4,
+    ),
     case("frame padding", "TX_IPIP", bytes(tcp(sport=40001)) + b"padding", _V4),
     case("TCP under one tag", "TX_IPIP", tagged(Dot1Q(vlan=100, prio=5), inner=tcp(sport=40002)), _V4),
-    case("TCP under two tags", "TX_IPIP", tagged(Dot1AD(vlan=200), Dot1Q(vlan=100), inner=tcp(sport=40003)), _V4),
+    case(
+        "TCP under two tags",
+        "TX_IPIP",
+        tagged(Dot1AD(vlan=200), Dot1Q(vlan=100), inner=tcp(sport=40003)),
+        _V4,
+    ),
     case("UDP, MAC rewrite", "TX_L2", udp(dport=53), "VIP4 L2"),
-    case("UDP under one tag, MAC rewrite", "TX_L2", tagged(Dot1Q(vlan=7), inner=udp(sport=40004, dport=53)), "VIP4 L2"),
-    case("any port, 4 in 6", "TX_IPIP", tcp(dst=ANY, dport=12345, tos=0x8C), f"{_V4} ANY_PORT SOURCE_AFFINITY"),
-    case("the same source, other ports", "TX_IPIP", tcp(dst=ANY, sport=9, dport=8), f"{_V4} ANY_PORT SOURCE_AFFINITY"),
+    case(
+        "UDP under one tag, MAC rewrite",
+        "TX_L2",
+        tagged(Dot1Q(vlan=7), inner=udp(sport=40004, dport=53)),
+        "VIP4 L2",
+    ),
+    case(
+        "any port, 4 in 6", "TX_IPIP", tcp(dst=ANY, dport=12345, tos=0x8C), f"{_V4} ANY_PORT SOURCE_AFFINITY"
+    ),
+    case(
+        "the same source, other ports",
+        "TX_IPIP",
+        tcp(dst=ANY, sport=9, dport=8),
+        f"{_V4} ANY_PORT SOURCE_AFFINITY",
+    ),
     case("TCP, 6 in 6", "TX_IPIP", tcp(dst=VIP6, tc=0x8C, fl=0x12345), _V6),
     case("UDP, 6 in 4", "TX_IPIP", udp(dst=VIP6, dport=443, tc=0x8C), _V6),
     case("UDP over IPv6, MAC rewrite", "TX_L2", udp(dst=VIP6, dport=53), "VIP6 L2"),
-    case("6 in 6 under two tags", "TX_IPIP", tagged(Dot1AD(vlan=2), Dot1Q(vlan=1), inner=tcp(dst=VIP6, sport=7)), _V6),
+    case(
+        "6 in 6 under two tags",
+        "TX_IPIP",
+        tagged(Dot1AD(vlan=2), Dot1Q(vlan=1), inner=tcp(dst=VIP6, sport=7)),
+        _V6,
+    ),
     case(
         "TCP behind extension headers",
         "TX_IPIP",
@@ -207,7 +236,13 @@ _REMEMBERED = [
     case("the UDP flow again", "TX_L2", udp(sport=_KEPT, dport=53), "VIP4 L2"),
 ]
 _AFTER_THE_SWITCH = [
-    case("a connection stays with its draining backend", "TX_IPIP", tcp(sport=_KEPT, flags="A"), _V4, remembers=True),
+    case(
+        "a connection stays with its draining backend",
+        "TX_IPIP",
+        tcp(sport=_KEPT, flags="A"),
+        _V4,
+        remembers=True,
+    ),
     case("a new connection goes by the new ring", "TX_IPIP", tcp(sport=50004), _V4),
     case("a connection opened anew goes by the new ring", "TX_IPIP", tcp(sport=_REOPENED), _V4),
     case("and stays there", "TX_IPIP", tcp(sport=_REOPENED, flags="A"), _V4, remembers=True),

@@ -60,17 +60,21 @@ class Programs:
     def get(self, wish: ProgramWish) -> Program:
         """The loaded program that can do exactly this."""
         if wish not in self._programs:
-            constants = {
-                **size_flags(self.sizes),
-                **dict(wish.constants),
-                "OUR_IFINDEX": OUR_IFINDEX,
-                "OUR_MAC_FIRST4": int.from_bytes(_MAC[:4], "little"),
-                "OUR_MAC_LAST2": int.from_bytes(_MAC[4:], "little"),
-                "FLOW_KEY0": FLOW_KEY0,
-                "FLOW_KEY1": FLOW_KEY1,
-            }
-            self._programs[wish] = compile_program(Build(wish.features, constants, self.pins))
+            self._programs[wish] = self.make(wish)
         return self._programs[wish]
+
+    def make(self, wish: ProgramWish) -> Program:
+        """One that is compiled now, even if there is one like it."""
+        constants = {
+            **size_flags(self.sizes),
+            "OUR_IFINDEX": OUR_IFINDEX,
+            "OUR_MAC_FIRST4": int.from_bytes(_MAC[:4], "little"),
+            "OUR_MAC_LAST2": int.from_bytes(_MAC[4:], "little"),
+            "FLOW_KEY0": FLOW_KEY0,
+            "FLOW_KEY1": FLOW_KEY1,
+            **dict(wish.constants),
+        }
+        return compile_program(Build(wish.features, constants, self.pins))
 
     def wipe(self) -> None:
         """Empty maps, as at a first start; counters that get an owner are cleared by the control plane."""
@@ -152,11 +156,11 @@ class RigDataPlane:
     def interfaces(self) -> list[InterfaceState]:
         return [InterfaceState("rig0", OUR_IFINDEX, OUR_MAC, self.mtu, True, "native", 1)]
 
-    def program(self) -> ProgramState | None:
+    def programs(self) -> list[ProgramState]:
         if self.running is None:
-            return None
+            return []
         info = self.running.info
-        return ProgramState(self.running.build.features, info.instructions, info.jited_bytes)
+        return [ProgramState(self.running.build.features, info.instructions, info.jited_bytes, "rig0")]
 
     def clock_seconds(self) -> int:
         return clock.seconds()

@@ -1,5 +1,6 @@
 """A program that has only what is in use does the same as one that has everything, in fewer instructions."""
 
+import os
 from typing import Any
 
 import pytest
@@ -77,6 +78,36 @@ def test_exact_programs_do_what_the_full_one_does(exact_rig: Rig, programs: Prog
     in_steps = [sizes[features] for _, features in STEPS[:4]]
     assert in_steps == sorted(set(in_steps))
     assert max(sizes.values()) < full.info.instructions
+
+
+IN_ORDER = ("VIP4", "IPIP", "GUE", "DENY4", "ALLOW", "VIP6", "QUIC", "ECHO", "TOO_BIG")
+"""Features in an order in which each can be in use."""
+
+
+@pytest.mark.slow
+def test_a_feature_costs_only_while_it_is_in_use(programs: Programs) -> None:
+    """Each feature adds instructions, and more for the verifier to go through; without them the program, compiled
+    anew, has the numbers that it had before."""
+    features, loaded = frozenset({"HAVE_L2"}), []
+    for name in IN_ORDER:
+        features |= {f"HAVE_{name}"}
+        loaded.append(programs.get(ProgramWish(features)))
+
+    sizes = [program.info.instructions for program in loaded]
+    assert sizes == sorted(set(sizes))
+    assert loaded[0].info.verified < loaded[-1].info.verified < 1_000_000
+    for program in loaded:
+        assert program.info.jited_bytes > program.info.instructions
+        assert program.cost.stack_bytes is not None
+        assert 0 < program.cost.stack_bytes <= 512
+    again = programs.make(ProgramWish(frozenset({"HAVE_L2", "HAVE_VIP4"})))
+    assert (again.info.instructions, again.info.jited_bytes, again.info.verified, again.cost.stack_bytes) == (
+        sizes[0],
+        loaded[0].info.jited_bytes,
+        loaded[0].info.verified,
+        loaded[0].cost.stack_bytes,
+    )
+    os.close(again.fd)
 
 
 def test_program_shrinks_again(exact_rig: Rig) -> None:

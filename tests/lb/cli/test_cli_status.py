@@ -7,6 +7,19 @@ from cli_shell import Shell
 from lb import __version__
 from lb.cli.status import stats_lines, status_lines
 
+PROGRAM = {
+    "interface": "eth0",
+    "in_force": True,
+    "features": ["ipip", "deny4"],
+    "instructions": 2345,
+    "jited_bytes": 14_200,
+    "verified_instructions": 51_653,
+    "stack_bytes": 288,
+    "compiled_at": 1_000_001.0,
+    "compile_seconds": 0.84,
+    "load_seconds": 0.05,
+    "check_seconds": 0.07,
+}
 STATUS = {
     "version": "0.1.0",
     "revision": 12,
@@ -33,13 +46,8 @@ STATUS = {
             "program_id": None,
         },
     ],
-    "program": {
-        "features": ["ipip", "deny4"],
-        "instructions": 2345,
-        "jited_bytes": 14_200,
-        "compiled_at": 1_000_001.0,
-        "compile_seconds": 0.84,
-    },
+    "program": PROGRAM,
+    "programs": [PROGRAM, {**PROGRAM, "in_force": False, "compile_seconds": 0.0, "stack_bytes": None}],
     "services": [],
     "tables": [{"name": "flows", "entries": 262_144, "capacity": 1_048_576}],
 }
@@ -74,14 +82,20 @@ def test_status_sums_up_all_there_is_to_know() -> None:
         ["eth0", "yes", "native", "02:00:00:00:00:01", "1500", "42"],
         ["eth1", "no", "none", "-", "-", "-"],
     ]
-    assert "program: 2.3 k instructions, 14.2 kB" in text[7]
-    assert text[7].endswith("in 0.8 s; features: ipip, deny4")
+    sizes = "2.3 k instructions, 14.2 kB of machine code, {} of stack, 51.7 k instructions verified"
+    assert text[7] == "program, eth0: " + sizes.format("288 B")
+    assert text[8].endswith(" in 0.84 s, loaded in 0.05 s, checked in 0.07 s")
+    assert text[9] == "  features: ipip, deny4"
+    assert text[10] == "kept ready, eth0: " + sizes.format("?")
+    assert text[11].endswith(" or before, by an earlier run")
     assert text[-1].split() == ["flows", "262.1", "k", "1.0", "M", "25.0", "%"]
 
 
 def test_status_without_a_program_says_so() -> None:
     """Nothing loaded is not an empty line."""
-    assert "program: none is loaded" in plain(status_lines({**STATUS, "program": None}, 1_000_000.0))
+    assert "program: none is loaded" in plain(
+        status_lines({**STATUS, "program": None, "programs": []}, 1_000_000.0)
+    )
 
 
 def test_stats_leave_out_zeros_and_begin_with_the_largest() -> None:
