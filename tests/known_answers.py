@@ -24,7 +24,6 @@ import known_frames
 from known_frames import Case
 
 from lb.dataplane.protocol import NextHop
-from lb.dataplane.tables import TABLE_STRUCTS
 from lb.dataplane.twin import TwinDataPlane
 from lb.model import Config
 from lb.model.document import from_mapping
@@ -39,6 +38,7 @@ ELSEWHERE = bytes.fromhex("020000000e01")
 """The MAC of another interface of ours."""
 NO_PLACE = 0xFFFE
 """What all slots of a ring say that no known frame asks for: a place that no service has."""
+_TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6")
 _ARRAYS = ("service_rings", "backends", "deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense")
 
 
@@ -130,7 +130,7 @@ class _Writer:
     def _tables(self) -> dict[str, dict[str, str]]:
         """For each table the entries that are not as they were: key → value."""
         changed: dict[str, dict[str, str]] = {}
-        for name in TABLE_STRUCTS:
+        for name in _TABLES:
             keys, values = getattr(self.plane.tables, name).read()
             entries = {k.tobytes().hex(): v.tobytes().hex() for k, v in zip(keys, values, strict=True)}
             old = self.before.get(name, {})

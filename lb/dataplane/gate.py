@@ -34,7 +34,7 @@ def check(code: bytes, flags: int, features: frozenset[str], constants: Mapping[
                 if (difference := bench.difference(case)) is not None:
                     raise KnownAnswerError(
                         f'the compiled program fails the known packet "{case.name}" and is not put in force: '
-                        f"{difference}: undo what was changed in xdp/, or report it with the versions of kernel and LLVM"
+                        f"{difference}: undo what was changed in xdp/, or report it with the kernel's version"
                     )
                 asked += 1
     return asked
@@ -92,7 +92,8 @@ def _room(known: list[Stage]) -> dict[str, int]:
             width = array_bytes(name, sizes) // whole[name]
             last = max((offset + len(data) for offset, data in runs.items()), default=0)
             room[name] = max(room.get(name, 1), -(-last // width))
-        for name, entries in stage.tables.items():
+        for table, entries in stage.tables.items():
+            name = f"{table}_more" if f"{table}_more" in whole else table
             room[name] = room.get(name, 0) + len(entries)
     room["rings"] = -(-room["rings"] // constant["RING_CELLS"]) * constant["RING_CELLS"]
     return room

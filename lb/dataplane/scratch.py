@@ -11,14 +11,16 @@ from types import TracebackType
 import numpy as np
 
 from lb.dataplane import libbpf
-from lb.dataplane.kernel_tables import KernelCounters
-from lb.dataplane.tables import ARRAY_NAMES, capacities
+from lb.dataplane.kernel_tables import KernelCounters, KernelTable
+from lb.dataplane.service_table import ServiceTable
+from lb.dataplane.tables import ARRAY_NAMES, capacities, dtype_of
 from lb.settings import TableSizes
 
 _LOAD_IMMEDIATE_64 = 0x18
 _PSEUDO_MAP_FD = 1
-_WHOLE = frozenset({"flows", "verdict_counters"})
+_WHOLE = frozenset({"flows", "services4", "services6", "vip_bits", "verdict_counters"})
 """Maps that keep their size: the number of buckets is compiled in, and verdicts have numbers of their own."""
+_SERVICES = {"services4": 4, "services6": 6}
 _COUNTERS = 256
 """Entries of counters: places, services and rules beyond are not counted."""
 
@@ -81,10 +83,24 @@ class Scratch:
                 self._memory[name][offset : offset + len(data)] = data
 
     def write_entries(self, name: str, entries: Mapping[bytes, bytes]) -> None:
-        """Values by key into a hash or trie, likewise."""
-        if name in self._fds:
+        """Values by key into a table, likewise."""
+        if name in _SERVICES and name in self._fds:
+            self._write_services(name, _SERVICES[name], entries)
+        elif name in self._fds:
             for key, value in entries.items():
                 libbpf.map_update(self._fds[name], key, value)
+
+    def _write_services(self, name: str, family: int, entries: Mapping[bytes, bytes]) -> None:
+        # The memory is viewed for this call alone: what is viewed cannot be closed.
+        slots = np.frombuffer(self._memory[name], dtype_of(f"service{family}_slot"))
+        slots = slots.reshape(-1, 64 // slots.dtype.itemsize)
+        bits = np.zeros((2, 128), np.uint64)
+        if "vip_bits" in self._memory:
+            bits = np.frombuffer(self._memory["vip_bits"], np.uint64)[: bits.size].reshape(bits.shape)
+        more = KernelTable(f"{name}_more", self._fds[f"{name}_more"], len(entries))
+        table = ServiceTable(slots, bits[family // 6], more, len(entries), family=family)
+        keys = np.frombuffer(b"".join(entries), dtype_of(f"service{family}_key"))
+        table.write(keys, np.frombuffer(b"".join(entries.values()), dtype_of("service")))
 
     def fill(self, name: str, number: int) -> None:
         """One u16 all over an array, likewise."""

@@ -100,7 +100,7 @@ class ProgramStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The document of GET /v1/status. program: the one in force, of the first interface; programs: all that are loaded."""
+    """The document of GET /v1/status. program: that in force on the first interface; programs: all that are loaded."""
 
     version: str
     revision: int

@@ -1,4 +1,4 @@
-"""The known state and the frames that every program is asked before it is put in force; tests/known_answers.py answers."""
+"""The known state and the frames that every program is asked; tests/known_answers.py answers them."""
 
 from dataclasses import dataclass, field
 from typing import Any
