@@ -7,30 +7,36 @@ routing is not followed. A neighbour that is not known, or has gone stale, is as
 
 import contextlib
 import errno
+import itertools
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import IPRoute
 
+from lb.dataplane import rtnetlink
 from lb.dataplane.protocol import NextHop
 
 log = logging.getLogger("sluice.neighbours")
 
 _NUD_USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable, stale, delay, probe, noarp, permanent
-_NTF_USE = 0x01
-_NUD_NONE = 0x00
 _MAIN_TABLE = 254
 _NUD_STALE = 0x04
 _NUD_FAILED = 0x20
 # RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, as the bits that bind() takes.
 _GROUPS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10
+_SO_RCVBUFFORCE = 33
 _XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "several"}
 SETTLE_SECONDS = 0.05
-"""Events come in bursts: the callback waits until they pause for so long."""
+"""Events come in bursts: the callback waits so long, that it is called once for one."""
+ASK_SECONDS = 1.0
+ASK_SHARE = 5
+ASKED_AT_ONCE = 256
+"""Each time, a fifth of those that do not answer are asked for again, at most so many: the kernel keeps a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,9 @@ class Neighbours:
         self._changed: list[Callable[[], None]] = []
         self._events: socket.socket | None = None
         self._known: dict[tuple[int, bytes], bytes] = {}
+        self._missing: dict[tuple[int, bytes], None] = {}
+        """Targets, by interface and address, that have no answer yet; those asked longest ago first."""
+        self._ask_again_at = 0.0
 
     def links(self) -> dict[str, Link]:
         """All interfaces by name."""
@@ -116,6 +125,7 @@ class Neighbours:
         routes = self._routes(family)
         states = self._read_neighbours(family)
         found = {}
+        to_ask: list[tuple[int, bytes]] = []
         for address in addresses:
             route = _lookup(routes, address)
             link = links.get(route.oif) if route else None
@@ -123,25 +133,28 @@ class Neighbours:
                 continue
             target = route.gateway or address
             mac = self._known.get((link.index, target))
-            if mac is None or states.get((link.index, target), _NUD_STALE) & _NUD_STALE:
-                self._ask(family, link.index, target)
+            key = link.index, target
+            if mac is None and key not in self._missing:
+                self._missing[key] = None
+                to_ask.append(key)
+            elif mac is not None and states.get(key, _NUD_STALE) & _NUD_STALE:
+                to_ask.append(key)
             found[address] = NextHop(
                 link.name, link.index, link.mac, mac, link.mtu, route.gateway is not None
             )
+        _ask(to_ask[:ASKED_AT_ONCE])
         return found
 
     def _read_neighbours(self, family: int) -> dict[tuple[int, bytes], int]:
         """States by interface and address. A MAC stays known while the kernel has forgotten it and asks again."""
         states = {}
-        for message in self._ip.get_neighbours(family=family):
-            address, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR")
-            if address is None:
-                continue
-            key, state = (message["ifindex"], _packed(address)), message["state"]
-            states[key] = state
-            if state & _NUD_USABLE and mac:
-                self._known[key] = bytes.fromhex(mac.replace(":", ""))
-            elif state & _NUD_FAILED:
+        for one in rtnetlink.neighbours(family):
+            key = one.ifindex, one.address
+            states[key] = one.state
+            if one.state & _NUD_USABLE and len(one.mac) == 6:
+                self._known[key] = one.mac
+                self._missing.pop(key, None)
+            elif one.state & _NUD_FAILED:
                 self._known.pop(key, None)
         return states
 
@@ -171,45 +184,59 @@ class Neighbours:
                 routes[length][network] = route
         return dict(sorted(routes.items(), reverse=True))
 
-    def _ask(self, family: int, ifindex: int, address: bytes) -> None:
-        try:
-            self._ip.neigh(
-                "replace",
-                family=family,
-                ifindex=ifindex,
-                dst=socket.inet_ntop(family, address),
-                flags=_NTF_USE,
-                state=_NUD_NONE,
-            )
-        except (
-            Exception
-        ) as error:  # pyroute2 raises its own kinds; the address stays unresolved, and is asked for again
-            log.debug("could not ask for %s: %s", socket.inet_ntop(family, address), error)
-
     def watch(self, changed: Callable[[], None]) -> None:
         """Call back, from a thread of its own, after links, addresses, routes or neighbours have changed."""
         self._changed.append(changed)
         if self._events is None:
             self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 22)
             self._events.bind((0, _GROUPS))
             threading.Thread(target=self._follow, args=(self._events,), name="netlink", daemon=True).start()
 
     def _follow(self, events: socket.socket) -> None:
-        """Whatever the message: that one came is all that counts, the state is read afresh."""
+        """What news there may be is read afresh, once it pauses. Neighbours are asked for again from here."""
         timer: threading.Timer | None = None
+        events.settimeout(ASK_SECONDS)
         while self._events is events:
             try:
-                if not events.recv(65536):
+                data = events.recv(1 << 18)
+                if not data:
                     return
+                is_news = any([self._is_news(one) for one in rtnetlink.events(data)])  # noqa: C419  # each has effects
+            except TimeoutError:
+                is_news = False
             except OSError as error:
-                if (
-                    error.errno != errno.ENOBUFS
-                ):  # an overrun loses messages; that something changed is still true
+                if error.errno != errno.ENOBUFS:
                     return
-            if timer is None or not timer.is_alive():
+                is_news = True  # an overrun loses messages
+            self._ask_again()
+            if is_news and (timer is None or not timer.is_alive()):
                 timer = threading.Timer(SETTLE_SECONDS, self._call)
                 timer.daemon = True
                 timer.start()
+
+    def _ask_again(self) -> None:
+        if not self._missing or time.monotonic() < self._ask_again_at:
+            return
+        self._ask_again_at = time.monotonic() + ASK_SECONDS
+        with self._lock:
+            count = min(ASKED_AT_ONCE, -(-len(self._missing) // ASK_SHARE))
+            some = list(itertools.islice(self._missing, count))
+            for key in some:
+                self._missing[key] = self._missing.pop(key)
+        _ask(some)
+
+    def _is_news(self, one: rtnetlink.Neighbour | None) -> bool:
+        """Whether a message may change an answer: that a neighbour is still missed, or the same, does not."""
+        if one is None:
+            return True
+        key = one.ifindex, one.address
+        known = self._known.get(key)
+        if one.state & _NUD_STALE and known:
+            _ask([key])
+        if one.state & _NUD_USABLE:
+            return one.mac != known and (known is not None or key in self._missing)
+        return bool(one.state & _NUD_FAILED) and known is not None
 
     def _call(self) -> None:
         for changed in self._changed:
@@ -223,6 +250,16 @@ class Neighbours:
                 events.shutdown(socket.SHUT_RDWR)
             events.close()
         self._ip.close()
+
+
+def _ask(targets: list[tuple[int, bytes]]) -> None:
+    """They stay unresolved if the kernel cannot be asked; it is tried again."""
+    if not targets:
+        return
+    try:
+        rtnetlink.ask(targets)
+    except OSError as error:
+        log.debug("could not ask for %d neighbours: %s", len(targets), error)
 
 
 def _lookup(routes: Mapping[int, Mapping[int, _Route]], address: bytes) -> _Route | None:
