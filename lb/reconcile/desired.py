@@ -19,7 +19,7 @@ def keeping(present: Config, wanted: Config) -> Config:
     So that what comes after can tell by identity what has changed.
     """
     services = {
-        name: old if (old := present.services.get(name)) == service else service
+        name: old if (old := present.services.get(name)) is service or old == service else service
         for name, service in wanted.services.items()
     }
     kept = replace(

@@ -18,11 +18,15 @@ from lb.dataplane.tables import U16, U64
 from lb.errors import CapacityError
 from lb.model.columns import KEY_TYPE, Column, Keys, Positions
 from lb.model.entries import FAMILIES, OPERATOR, Action, PrefixList
+from lb.model.layers import Layer
 
 _C = layout().constants
 
 FOR_OWNERS = 1024
 """Numbers of each action that are left for owners whose entries share one."""
+_RULE = np.uint64(0xFFFF)
+_FEW = 256
+"""So many entries are put among a million faster one by one than by numpy.insert."""
 _SEEN_BITS = 18
 _SEEN_MASK = np.uint64((1 << _SEEN_BITS) - 1)
 
@@ -48,12 +52,27 @@ ALLOW = Numbering({Action.DROP: (1, _C["ALLOW_NUMBERS"])}, _C["ALLOW_NUMBERS"])
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one owner's layer has in the maps, as in ListPlan: the next plan takes it as it is while the layer stays.
+
+    numbers: the rule numbers in use; shared: those of them that several entries share.
+    """
+
+    layer: Layer
+    until: float
+    ipv4: U64
+    ipv6: Column
+    numbers: U16
+    shared: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ListPlan:
     """One list as the maps hold it.
 
     ipv4: packed entries (dataplane.deny4.pack), sorted; ipv6: 17-byte keys, sorted, with ipv6_rules; owners: whose
     each number is, 0 nobody's; shared: numbers that several entries share, with their owner; until: when the first
-    entry's time is over, seconds since the epoch; wanted: what it was made of.
+    entry's time is over, seconds since the epoch; wanted: what it was made of; parts: its layers, by owner.
     """
 
     owners: U64
@@ -63,6 +82,7 @@ class ListPlan:
     shared: Mapping[int, str] = field(default_factory=dict)
     until: float = math.inf
     wanted: PrefixList | None = None
+    parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
 
 
 def _mix(words: U64) -> U64:
@@ -134,35 +154,58 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
     if wanted is before.wanted and now < before.until:
         return before
     numbers = _Numbers(numbering, before.owners)
-    shared: dict[int, str] = {}
-    found = {family: Column.empty(family) for family in FAMILIES}
+    parts: dict[str, Part] = {}
     for owner, layer in wanted.layers.items():
-        counting = np.array([a.action is Action.COUNT for a in layer.attributes], bool)
-        columns = {family: layer.active(family, now) for family in FAMILIES}
-        rules = {family: np.zeros(len(columns[family]), np.uint32) for family in FAMILIES}
-        for action in numbering.ranges:
-            some = {f: np.flatnonzero(counting[columns[f].ids] == (action is Action.COUNT)) for f in FAMILIES}
-            if owner == OPERATOR:
-                keys = {f: columns[f].keys[some[f]] for f in FAMILIES}
-                for f, (own, given) in _own_numbers(keys, action, numbers, numbering.own(action)).items():
-                    rules[f][some[f][own]] = given
-                    some[f] = np.delete(some[f], own)
-            if any(map(len, some.values())):
-                number = int(numbers.give(np.array([owner_identity(owner, action)], np.uint64), action)[0])
-                shared[number] = owner
-                for f in FAMILIES:
-                    rules[f][some[f]] = number
-        for f in FAMILIES:
-            found[f] = _joined(found[f], Column(columns[f].keys, rules[f]))
-    deadline = wanted.next_expiry(now)
+        part = before.parts.get(owner)
+        if part is not None and part.layer is layer and now < part.until:
+            numbers.owners[part.numbers] = before.owners[part.numbers]
+            parts[owner] = part
+        else:
+            parts[owner] = _part(owner, layer, numbers, numbering, now)
+    ipv4, ipv6 = np.empty(0, np.uint64), Column.empty(6)
+    for part in parts.values():
+        ipv4, ipv6 = _joined4(ipv4, part.ipv4), _joined(ipv6, part.ipv6)
     return ListPlan(
         owners=numbers.owners,
-        ipv4=pack(found[4].keys.astype(np.uint64), found[4].ids),
-        ipv6=found[6].keys,
-        ipv6_rules=found[6].ids.astype(np.uint16),
-        shared=shared,
-        until=math.inf if deadline is None else deadline,
+        ipv4=ipv4,
+        ipv6=ipv6.keys,
+        ipv6_rules=ipv6.ids.astype(np.uint16),
+        shared={number: owner for owner, part in parts.items() for number in part.shared},
+        until=min((part.until for part in parts.values()), default=math.inf),
         wanted=wanted,
+        parts=parts,
+    )
+
+
+def _part(owner: str, layer: Layer, numbers: _Numbers, numbering: Numbering, now: float) -> Part:
+    """Number one owner's entries."""
+    counting = np.array([a.action is Action.COUNT for a in layer.attributes], bool)
+    columns = {family: layer.active(family, now) for family in FAMILIES}
+    rules = {family: np.zeros(len(columns[family]), np.uint32) for family in FAMILIES}
+    shared: list[int] = []
+    for action in numbering.ranges:
+        some = {f: np.flatnonzero(counting[columns[f].ids] == (action is Action.COUNT)) for f in FAMILIES}
+        if owner == OPERATOR:
+            keys = {f: columns[f].keys[some[f]] for f in FAMILIES}
+            for f, (own, given) in _own_numbers(keys, action, numbers, numbering.own(action)).items():
+                rules[f][some[f][own]] = given
+                some[f] = np.delete(some[f], own)
+        if any(map(len, some.values())):
+            number = int(numbers.give(np.array([owner_identity(owner, action)], np.uint64), action)[0])
+            shared.append(number)
+            for f in FAMILIES:
+                rules[f][some[f]] = number
+    used = np.zeros(numbering.size, bool)
+    for f in FAMILIES:
+        used[rules[f]] = True
+    deadline = layer.next_expiry(now)
+    return Part(
+        layer=layer,
+        until=math.inf if deadline is None else deadline,
+        ipv4=pack(columns[4].keys.astype(np.uint64), rules[4]),
+        ipv6=Column(columns[6].keys, rules[6]),
+        numbers=np.flatnonzero(used).astype(np.uint16),
+        shared=tuple(shared),
     )
 
 
@@ -180,6 +223,24 @@ def _own_numbers(
         given[family] = own, numbers.give(some[own], action)
         room -= len(new)
     return given
+
+
+def _joined4(first: U64, second: U64) -> U64:
+    """Packed entries of both in one: of a key that both hold the first one's rule."""
+    few, many = (first, second) if len(first) < len(second) else (second, first)
+    if not len(few):
+        return many
+    at = np.searchsorted(many, few & ~_RULE)
+    known = many[np.minimum(at, len(many) - 1)] & ~_RULE == few & ~_RULE
+    if few is first and known.any():
+        many = many.copy()
+        many[at[known]] = few[known]
+    at, few = at[~known], few[~known]
+    if len(few) > _FEW:
+        return np.insert(many, at, few)
+    cuts = zip([0, *at.tolist()], [*at.tolist(), len(many)], strict=True)
+    pieces = [many[start:stop] for start, stop in cuts]
+    return np.concatenate([piece for n, p in enumerate(pieces) for piece in (p, few[n : n + 1])])
 
 
 def _joined(first: Column, second: Column) -> Column:

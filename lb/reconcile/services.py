@@ -190,7 +190,7 @@ def _check_ports(services: Mapping[str, Service], before: ServicePlans, sizes: T
         ports[service.vip.version] += _ports(service)
     for name, old in before.by_name.items():
         now = services.get(name)
-        if now is None or _packets(now) != _packets(old.service):
+        if now is None or (now is not old.service and _packets(now) != _packets(old.service)):
             ports[old.service.vip.version] += _ports(old.service)
     if ports[6] <= sizes.service_ports:
         # A VIP has keys of the prefix around it too. No more of them are looked at than could fit.

@@ -207,3 +207,25 @@ def test_the_rule_of_a_prefix_is_that_of_exactly_it() -> None:
 
     assert 0 not in numbers(plan, inside)
     assert numbers(plan, outside) == [0] * len(outside)
+
+
+@given(st.lists(prefix_lists(), min_size=2, max_size=4), st.data())
+@QUICK
+def test_a_plan_made_from_parts_is_the_plan_made_anew(lists: list[PrefixList], data: st.DataObject) -> None:
+    """Layers that stay are not numbered again, and the result is the same as if they were."""
+    before, wanted = NOTHING, lists[0]
+    for other in lists:
+        owner = data.draw(st.sampled_from([OPERATOR, FEED, *other.layers]))
+        wanted = wanted.with_layer(owner, other.layer(owner))
+        anew = plan_list(wanted, ListPlan(owners=before.owners), DENY, NOW)
+        after = plan_list(wanted, before, DENY, NOW)
+        assert (after.ipv4 == anew.ipv4).all()
+        assert (after.ipv6 == anew.ipv6).all()
+        assert (after.ipv6_rules == anew.ipv6_rules).all()
+        assert (after.owners == anew.owners).all()
+        assert (after.shared, after.until) == (anew.shared, anew.until)
+        stay = [
+            n for n, layer in wanted.layers.items() if n in before.parts and before.parts[n].layer is layer
+        ]
+        assert all(after.parts[n] is before.parts[n] for n in stay)
+        before = after
