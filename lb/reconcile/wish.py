@@ -1,7 +1,7 @@
 """What the program must be able to do for a desired state, so that it has nothing else compiled in."""
 
 from lb.dataplane.protocol import ProgramWish
-from lb.model import Affinity, Config, Mode, Settings
+from lb.model import Affinity, Config, Mode, Service, Settings
 from lb.reconcile.lists import ListPlan
 
 
@@ -10,7 +10,9 @@ def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: 
 
     redirects: a next hop may be behind another interface than the one a packet came in by.
     """
-    services, settings = list(config.services.values()), config.settings
+    # Thousands of services come in a few kinds, and this is asked at every change: one of each kind is looked at.
+    services = list({_kind(service): service for service in config.services.values()}.values())
+    settings = config.settings
     features = {
         "HAVE_DENY4": len(deny.ipv4) > 0,
         "HAVE_DENY6": len(deny.ipv6) > 0,
@@ -34,6 +36,11 @@ def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: 
     }
     needed = frozenset(name for name, is_needed in features.items() if is_needed)
     return ProgramWish(needed, _constants(settings))
+
+
+def _kind(s: Service) -> tuple[object, ...]:
+    """All of a service that features depend on."""
+    return s.vip.version, s.port.is_any, bool(s.vip_length), s.affinity, s.udp_migration, bool(s.quic), s.mode
 
 
 def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
