@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from differential import Difference, Pair, Step
 from plane import BPFFS, RigDataPlane, pin_root
 from rig import Programs, Rig
+from shrink import shrunk
 
 from lb.dataplane.build import import_bcc
 from lb.dataplane.kernel import ensure_bpffs
@@ -31,13 +32,13 @@ from lb.errors import SluiceError
 
 HERE = Path(__file__).resolve().parent
 FAILURES = HERE / "fuzz-failures"
-FRAMES = 4000
-"""Frames in one configuration."""
+FRAMES = 10_000
+"""Frames in one configuration and its alteration."""
 FLOW_SLOTS = 1 << 18
 """So many that none of one configuration's flows is evicted: the reference never forgets."""
 SHRINK_SECONDS = 30.0
 REPORT_SECONDS = 10.0
-EXACT_EVERY = 8
+EXACT_EVERY = 10
 """One configuration in so many is run by a program compiled for just what it needs, which takes seconds."""
 
 
@@ -75,7 +76,7 @@ def fuzz(duration: float, seed: int) -> int:
             sessions += 1
             if difference is not None:
                 report()
-                return _save(pair.shrunk(difference, SHRINK_SECONDS), f"{seed}-{sessions - 1}")
+                return _save(shrunk(pair, difference, SHRINK_SECONDS), f"{seed}-{sessions - 1}")
             if time.monotonic() > reported + REPORT_SECONDS:
                 report()
                 reported = time.monotonic()

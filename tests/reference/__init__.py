@@ -1,8 +1,10 @@
 """The packet path once more, in plain Python, written from xdp/README.md and not from the C: what must come out.
 
-    frame ─ packet.read ─ lists.Rules.blocks ─ balancer.Balancer.choose ─ send.forward ─ Answer
+    frame ─ packet ─ lists ─ sources ─ icmp ─ services ─ balancer ─ send ─ Answer
+                                        │                 └ quic    └ too_big
+                                        └ echo reply
 
-It is a specification to run, so it is short rather than quick.
+`path.py` has the stages in their order. It is a specification to run, so it is plain before it is quick.
 """
 
 from tests.reference.path import Answer, Reference

@@ -1,70 +1,72 @@
-"""Which service a packet is for, and which backend it goes to: the flow it belongs to, else the ring."""
+"""Which backend of a service a packet goes to: the one its connection id names, else its flow's, else the ring's."""
 
+from collections import Counter
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import numpy as np
 import numpy.typing as npt
 
-from lb.model import AdminState, Backend, Config, Service
+from lb.model import AdminState, Backend, Service
 from lb.reconcile.ring import build_ring, ring_slot
-from tests.reference.packet import ACK, RST, SYN, TCP, UDP, Packet
+from tests.reference import quic
+from tests.reference.packet import ACK, RST, SYN, Flow
 
-Address = IPv4Address | IPv6Address
-Tuple = tuple[bytes, int, bytes, int, int]
-"""Source, source port, destination, destination port, protocol."""
-Known = dict[Tuple, tuple[str, Address]]
+Known = dict[Flow, tuple[str, IPv4Address | IPv6Address]]
 """For each flow the service and the backend it is with. There is no end to its room: use few flows."""
-
-NUMBERS = {"tcp": TCP, "udp": UDP}
 
 
 class Balancer:
-    """The services of one desired state, over flows that outlive it."""
+    """Remembers flows, and counts what connection ids named: by_id, unknown, without."""
 
-    def __init__(self, config: Config, flows: Known) -> None:
-        self._flows = flows
-        self._vips = {service.vip.packed for service in config.services.values()}
-        self._ports: dict[tuple[bytes, int, int], Service] = {}
-        self._any: dict[tuple[bytes, int], Service] = {}
-        for service in config.services.values():
-            vip, protocol = service.vip.packed, NUMBERS[service.protocol]
-            if service.port.is_any:
-                self._any[vip, protocol] = service
-                continue
-            for port in range(service.port.low, service.port.high + 1):
-                self._ports[vip, port, protocol] = service
+    def __init__(self) -> None:
+        self.flows: Known = {}
+        self.quic: Counter[str] = Counter()
 
-    def is_vip(self, address: bytes) -> bool:
-        """Whether any service has this address."""
-        return address in self._vips
+    def choose(self, service: Service, flow: Flow, flags: int, datagram: bytes) -> Backend | None:
+        """The backend for a packet, None if no backend takes new flows; remembers the flow.
 
-    def service(self, packet: Packet) -> Service | None:
-        """The service that takes a packet: its port's, else the one for any port."""
-        exact = self._ports.get((packet.destination, packet.port, packet.protocol))
-        return exact or self._any.get((packet.destination, packet.protocol))
-
-    def choose(self, service: Service, packet: Packet) -> Backend | None:
-        """The backend for a packet, None if no backend takes new flows; remembers the flow."""
-        flow = (packet.source, packet.source_port, packet.destination, packet.port, packet.protocol)
-        opening = packet.flags & (SYN | ACK) == SYN
-        backend = None if opening else self._held(service, flow)
+        flags: of TCP, 0 in UDP; datagram: what follows a UDP header, asked only for a QUIC service.
+        """
+        backend = self._by_id(service, datagram) if service.quic else None
         if backend is None:
+            opening = flags & (SYN | ACK) == SYN
+            backend = None if opening else self._held(service, flow)
+            if backend is not None:
+                return backend
             backend = _by_ring(service, flow)
-            if backend is not None and not packet.flags & RST:
-                self._flows[flow] = service.name, backend.address
+        if backend is not None and not flags & RST:
+            self.flows[flow] = service.name, backend.address
         return backend
 
-    def _held(self, service: Service, flow: Tuple) -> Backend | None:
-        """The backend a flow is with, unless it was removed or disabled since."""
-        name, address = self._flows.get(flow, (None, None))
+    def choose_for_quoted(self, service: Service, flow: Flow) -> Backend | None:
+        """The backend for an error that quotes a flow; remembers nothing."""
+        return self._held(service, flow) or _by_ring(service, flow)
+
+    def _by_id(self, service: Service, datagram: bytes) -> Backend | None:
+        number = quic.backend_id(datagram)
+        if number is None:
+            self.quic["without"] += 1
+            return None
+        named = next((b for b in service.backends if b.quic_id == number), None)
+        if named is None or named.admin_state is AdminState.DISABLED:
+            self.quic["unknown"] += 1
+            return None
+        self.quic["by_id"] += 1
+        return named
+
+    def _held(self, service: Service, flow: Flow) -> Backend | None:
+        """The backend a flow is with, unless it was removed or disabled since, or the flow may leave it."""
+        name, address = self.flows.get(flow, (None, None))
         if name != service.name or address is None:
             return None
         backend = service.backend(address)
-        return backend if backend is not None and backend.admin_state is not AdminState.DISABLED else None
+        if backend is None or backend.admin_state is AdminState.DISABLED:
+            return None
+        return None if service.udp_migration and not backend.ring_weight else backend
 
 
-def _by_ring(service: Service, flow: Tuple) -> Backend | None:
+def _by_ring(service: Service, flow: Flow) -> Backend | None:
     takers = tuple(sorted((b.address.packed, b.ring_weight) for b in service.backends if b.ring_weight))
     if not takers:
         return None

@@ -1,6 +1,6 @@
 """From a frame's bytes to what the packet path wants to know of it, or the verdict on what is broken."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 IPV4, IPV6 = 0x0800, 0x86DD
 VLAN = (0x8100, 0x88A8)
@@ -12,12 +12,22 @@ EXTENSIONS_MAX = 6
 SYN, RST, ACK = 0x02, 0x04, 0x10
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Flow(NamedTuple):
+    """What the packets of one flow have in common. Addresses are packed, ports in host order."""
+
+    client: bytes
+    client_port: int
+    vip: bytes
+    port: int
+    protocol: int
+
+
+class Packet(NamedTuple):
     """An IP packet within its frame.
 
-    start: where its header begins; length: bytes from there by its own account, padding not counted. Addresses are
-    packed, ports in host order; ports and flags are 0 in what is neither TCP nor UDP, and in later fragments.
+    start: where its header begins; length: bytes from there by its own account, padding not counted; transport: where
+    begins what `protocol` names. Addresses are packed, ports in host order; ports and flags are 0 in what is neither
+    TCP nor UDP, and in later fragments.
     """
 
     start: int
@@ -27,9 +37,15 @@ class Packet:
     traffic_class: int
     protocol: int
     fragment: bool
+    transport: int
     source_port: int = 0
     port: int = 0
     flags: int = 0
+
+    @property
+    def flow(self) -> Flow:
+        """The flow that a TCP or UDP packet is of."""
+        return Flow(self.source, self.source_port, self.destination, self.port, self.protocol)
 
 
 def read(frame: bytes, mac: bytes) -> Packet | str:
@@ -65,7 +81,8 @@ def _read_ipv4(frame: bytes, start: int) -> Packet | str:
     found = _read_transport(ip[header:length], ip[9], later)
     if isinstance(found, str):
         return found
-    return Packet(start, length, ip[12:16], ip[16:20], ip[1], ip[9], later or more, *found)
+    fragment, transport = later or more, start + header
+    return Packet(start, length, ip[12:16], ip[16:20], ip[1], ip[9], fragment, transport, *found)
 
 
 def _read_ipv6(frame: bytes, start: int) -> Packet | str:
@@ -100,7 +117,8 @@ def _read_ipv6(frame: bytes, start: int) -> Packet | str:
     if isinstance(found, str):
         return found
     traffic_class = int.from_bytes(ip[:2], "big") >> 4 & 0xFF
-    return Packet(start, length, ip[8:24], ip[24:40], traffic_class, kind, later or more, *found)
+    fragment, transport = later or more, start + length - len(rest)
+    return Packet(start, length, ip[8:24], ip[24:40], traffic_class, kind, fragment, transport, *found)
 
 
 def _read_transport(data: bytes, protocol: int, later: bool) -> tuple[int, int, int] | str:

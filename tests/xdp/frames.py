@@ -22,6 +22,10 @@ BACKENDS4 = ("10.0.0.11", "10.0.0.12", "10.0.0.13")
 BACKENDS6 = ("fd00::11", "fd00::12", "fd00::13")
 OUTER4, OUTER6 = "172.16.0.0/16", "100::/64"
 """Where outer sources come from unless the settings say otherwise."""
+ANY_SOURCE = {"drop_spoofed": False}
+"""Settings under which sources may be anything at all."""
+NOBODY_IS_TOLD = {"too_big_replies_per_second": 0}
+"""Settings under which what is too big is dropped in silence."""
 PORT = {"tcp": 6, "udp": 17}
 LINK = Ether(src=CLIENT_MAC, dst=OUR_MAC)
 

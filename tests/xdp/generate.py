@@ -1,259 +1,104 @@
-"""Random configurations and random frames, sane, odd and broken; everything comes from the generator of chance given.
-
-Addresses and ports are few, so that frames meet services, lists and each other's flows.
-"""
+"""Random frames, sane, odd and broken; everything comes from the generator of chance given."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from ipaddress import ip_address, ip_network
 from random import Random
-from typing import Any
+from typing import NamedTuple
 
-from plane import OUR_MAC
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
-from scapy.layers.inet6 import (
-    ICMPv6EchoRequest,
-    IPv6,
-    IPv6ExtHdrDestOpt,
-    IPv6ExtHdrFragment,
-    IPv6ExtHdrHopByHop,
-    IPv6ExtHdrRouting,
+from foreign import foreign_frames
+from seeds import Seed, seeds, seeds_of
+from states import (
+    CLIENTS4,
+    CLIENTS6,
+    ELSEWHERE,
+    QUIC_IDS,
+    VIP_PREFIXES,
+    VIPS,
+    WITHIN_PREFIXES,
+    Document,
 )
-from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
-from scapy.packet import Packet, Raw
 
-from lb.errors import InvalidError
-from lb.model import Config
-from lb.model.document import from_mapping
 
-Document = dict[str, Any]
+class Target(NamedTuple):
+    """A packed VIP, a protocol number, a port, and the QUIC ids that are known there."""
 
-VIPS = ("10.200.1.1", "10.200.1.2", "fc00:1::1", "fc00:1::2")
-ELSEWHERE = ("10.200.9.9", "fc00:9::9")
-CLIENTS = (
-    "10.0.1.1",
-    "10.0.1.2",
-    "10.0.1.77",
-    "10.0.2.1",
-    "198.51.100.9",
-    "fd00:0:0:1::1",
-    "fd00:0:0:1::2",
-    "2001:db8::9",
-)
-BACKENDS = (*(f"10.0.0.{n}" for n in range(11, 17)), *(f"fd00::{n}" for n in range(11, 17)))
-SERVICE_PORTS = (80, 443, "any", "8000-8010", "1-9", "65530-65535")
+    vip: bytes
+    protocol: int
+    port: int
+    ids: tuple[int, ...]
+
+
 PORTS = (0, 1, 9, 10, 53, 80, 81, 443, 7999, 8000, 8010, 8011, 65529, 65530, 65535)
 SOURCE_PORTS = (0, 1, 4000, 40000, 40001, 65535)
-MTUS = (0, 576, 1487, 1488, 1500, 1500, 1507, 1508, 1528, 9000)
-"""Some just hold, and some just do not, what the two large seeds become with an outer header."""
-SETTINGS: tuple[Document, ...] = (
-    {"encap_source_ipv4": "192.0.2.0/24", "encap_source_ipv6": "2001:db8:0:7::/64"},
-    {"encap_source_ipv4": "10.64.0.0/10", "encap_source_ipv6": "2001:db8:1:2:3:4::/96"},
-)
-"""Other outer sources than the default ones; few, since each is a program of its own."""
+NOBODYS = ("0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.5", "239.255.255.255", "::", "::1", "ff02::1")
+NEARLY_NOBODYS = ("1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "240.0.0.1", "::2", "fe80::1")
+LENGTHS = (547, 548, 549, 1231, 1232, 1233, 1452, 1453, 1460, 1461, 1472, 1473, 1480, 1481, 1500, 2000)
+"""Of IP packets: what just holds the quote of a too big one, and what just fits 1500 with each outer header."""
 LONGEST = 3400
 """BPF_PROG_TEST_RUN takes a frame that fits one page with its headroom."""
 
-
-Target = tuple[str, int, int]
-"""A VIP, a protocol number and a port."""
-
-_SOURCES4, _SOURCES6 = ([ip_address(c).packed for c in part] for part in (CLIENTS[:5], CLIENTS[5:]))
+_VIP_ADDRESSES = (*VIPS, *WITHIN_PREFIXES)
+_KINDS = ("",) * 7 + ("error", "error", "echo")
+"""Of what goes to a service: mostly packets of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """A sane frame, and where its IP header and its transport header begin."""
-
-    data: bytes
-    ip: int
-    transport: int
+def _packed(addresses: Sequence[str]) -> dict[int, tuple[bytes, ...]]:
+    """By family."""
+    packed = [ip_address(a).packed for a in addresses]
+    return {family: tuple(p for p in packed if len(p) == size) for family, size in ((4, 4), (6, 16))}
 
 
-def link(chance: Random) -> Document:
-    """What the ways to the backends are like; the keys are attributes of RigDataPlane."""
-    some = [b for b in BACKENDS if chance.random() < 0.1]
-    return {
-        "mtu": chance.choice(MTUS),
-        "unresolved": [b for b in some if chance.random() < 0.5],
-        "unreachable": [b for b in some if chance.random() < 0.3],
-        "behind_gateway": [b for b in BACKENDS if chance.random() < 0.1],
-        "ifindex": {b: 9 for b in BACKENDS if chance.random() < 0.15},
-    }
-
-
-def configuration(chance: Random) -> Document:
-    """A valid document: up to eight services and two lists that overlap."""
-    document: Document = {
-        "services": [],
-        "blocklist": _entries(chance, count=True),
-        "allowlist": _entries(chance),
-    }
-    if chance.random() < 0.25:
-        document["settings"] = chance.choice(SETTINGS)
-    for number in range(chance.randint(1, 8)):
-        more = {**document, "services": [*document["services"], _service(chance, f"s{number}")]}
-        if _valid(more):
-            document = more
-    return document
-
-
-def altered(chance: Random, document: Document) -> Document:
-    """Most of the services, their backends drained, disabled, weighed anew, gone or new; none is enabled again."""
-    services = []
-    for service in document["services"]:
-        if chance.random() < 0.1:
-            continue  # one for any port may take its packets over
-        backends = [dict(b) for b in service["backends"] if chance.random() < 0.85]
-        for backend in backends:
-            if backend["admin_state"] == "enabled" and chance.random() < 0.4:
-                backend["admin_state"] = chance.choice(("draining", "disabled"))
-            elif chance.random() < 0.2:
-                backend["weight"] = chance.choice((0, 1, 7))
-        held = {b["address"] for b in service["backends"]}
-        family = [b for b in BACKENDS if service["mode"] != "l2" or (":" in b) == (":" in service["vip"])]
-        new = [b for b in family if b not in held and chance.random() < 0.15]
-        services.append({**service, "backends": backends + [_backend(chance, b) for b in new]})
-    return {**document, "services": services}
-
-
-def _valid(document: Document) -> bool:
-    try:
-        from_mapping(document, now=0.0, have=Config())
-    except InvalidError:
-        return False
-    return True
-
-
-def _service(chance: Random, name: str) -> Document:
-    vip = chance.choice(VIPS)
-    mode = chance.choice(("ipip", "ipip", "l2"))
-    pool = [b for b in BACKENDS if mode != "l2" or (":" in b) == (":" in vip)]
-    chosen = chance.sample(pool, chance.choice((0, 1, 2, 3, 4, 6)))
-    return {
-        "name": name,
-        "vip": vip,
-        "port": chance.choice(SERVICE_PORTS),
-        "protocol": chance.choice(("tcp", "udp")),
-        "mode": mode,
-        "affinity": chance.choice(("flow", "flow", "source")),
-        "backends": [_backend(chance, address) for address in chosen],
-    }
-
-
-def _backend(chance: Random, address: str) -> Document:
-    state = chance.choice(("enabled", "enabled", "enabled", "draining", "disabled"))
-    return {"address": address, "weight": chance.choice((1, 1, 1, 0, 2, 100, 65535)), "admin_state": state}
-
-
-def _entries(chance: Random, *, count: bool = False) -> list[Document]:
-    """Prefixes around the clients, most of them long; now and then so many that one /24 overflows its line."""
-    entries: dict[str, Document] = {}
-    for _ in range(chance.choice((0, 1, 3, 8, 40))):
-        client = chance.choice(CLIENTS)
-        width = 128 if ":" in client else 32
-        length = width - int(width * chance.random() ** 3)
-        near = ip_address(client).packed[:-1] + bytes([chance.choice((0, 1, 2, 3, 76, 77, 128, 255))])
-        prefix = str(ip_network((near, length), strict=False))
-        entries[prefix] = {"prefix": prefix}
-        if count and chance.random() < 0.5:
-            entries[prefix]["action"] = chance.choice(("drop", "count"))
-    return list(entries.values())
-
-
-@cache
-def seeds() -> tuple[Seed, ...]:
-    """Frames of every kind to every address."""
-    found = []
-    tags = (None, Dot1Q(vlan=7, prio=5), Dot1AD(vlan=7) / Dot1Q(vlan=8))
-    for destination in (*VIPS, *ELSEWHERE):
-        six = ":" in destination
-        ip = (
-            IPv6(src=CLIENTS[5], dst=destination, tc=0x8C)
-            if six
-            else IP(src=CLIENTS[0], dst=destination, tos=0x8C)
-        )
-        for packet, ahead in _packets(ip, six=six):
-            for tag in tags:
-                whole = Ether(src="02:00:00:00:cc:01", dst=OUR_MAC) / (tag / packet if tag else packet)
-                at = 14 + (len(tag) if tag else 0)
-                found.append(Seed(bytes(whole), at, at + (40 if six else 20) + ahead))
-    found += [Seed(bytes(Ether(dst=OUR_MAC) / ARP()) + bytes(18), 14, 34)]
-    return tuple(found)
-
-
-@cache
-def _seeds_for(vip: str, protocol: int) -> tuple[Seed, ...]:
-    """The whole packets of this protocol to this address, with extensions and options or without."""
-    address = ip_address(vip).packed
-    ends = 20 if len(address) == 4 else 40
-    kept = []
-    for seed in seeds():
-        ip = seed.data[seed.ip : seed.ip + ends]
-        plain = ip[9 if len(address) == 4 else 6] == protocol and not (
-            len(address) == 4 and ip[6:8] != bytes(2)
-        )
-        if ip[-len(address) :] == address and plain:
-            kept.append(seed)
-    return tuple(kept)
-
-
-def _packets(ip: Packet, *, six: bool) -> list[tuple[Packet, int]]:
-    """IP packets, and how many bytes stand between the IP header and the transport header."""
-    udp, data = UDP(sport=40000, dport=80), Raw(b"question")
-    packets: list[tuple[Packet, int]] = [
-        (ip / TCP(sport=40000, dport=80, flags=f) / data, 0) for f in ("S", "A", "RA")
-    ]
-    packets += [(ip / udp / data, 0), (ip / udp / Raw(bytes(1440)), 0), (ip / udp / Raw(bytes(1472)), 0)]
-    if not six:
-        fragments = [ip.copy(), ip.copy()]
-        fragments[0].flags, fragments[1].frag = "MF", 9
-        optioned = ip.copy()
-        optioned.options = [IPOption_NOP()] * 8
-        packets += [(f / udp / data, 0) for f in fragments] + [(optioned / udp / data, 8)]
-        return [*packets, (ip / ICMP() / data, 0), (ip / IP(dst=VIPS[0]) / udp, 0)]
-    hop, options, routing = IPv6ExtHdrHopByHop(), IPv6ExtHdrDestOpt(), IPv6ExtHdrRouting()
-    packets += [(ip / hop / udp / data, 8), (ip / hop / routing / options / TCP(dport=80, flags="S"), 24)]
-    packets += [(ip / IPv6ExtHdrFragment(m=m, offset=o) / udp / data, 8) for m, o in ((0, 0), (1, 0), (0, 9))]
-    authenticated = ip.copy()
-    authenticated.nh = 51
-    packets += [(authenticated / Raw(bytes([17, 4, *bytes(22)])) / udp / data, 24)]
-    for count in (6, 7):
-        chain = ip
-        for _ in range(count):
-            chain = chain / IPv6ExtHdrDestOpt()
-        packets.append((chain / udp, 8 * count))
-    return [*packets, (ip / ICMPv6EchoRequest(), 0), (ip / IP(dst=VIPS[0]) / udp, 0)]
+_CLIENTS = _packed((*CLIENTS4, *CLIENTS6))
+_ODD_SOURCES = _packed((*NOBODYS, *NEARLY_NOBODYS, *_VIP_ADDRESSES))
+_DESTINATIONS = _packed((*_VIP_ADDRESSES, *ELSEWHERE))
 
 
 def targets(document: Document) -> list[Target]:
-    """A port of each service: its first, and its last if it is a range."""
+    """A port of each service, its first, and its last if it is a range; of a VIP prefix some addresses."""
     found = []
     for service in document["services"]:
         first, _, last = str(service["port"]).replace("any", "7").partition("-")
         protocol = 6 if service["protocol"] == "tcp" else 17
-        found += [(service["vip"], protocol, int(port)) for port in (first, last or first)]
+        vips = [service["vip"]]
+        if vips[0] in VIP_PREFIXES:
+            vips = [a for a in _VIP_ADDRESSES if ":" in a and ip_address(a) in ip_network(service["vip"])]
+        ids = tuple(b["quic_id"] for b in service["backends"] if b.get("quic_id"))
+        ports = {int(first), int(last or first)}
+        found += [Target(ip_address(v).packed, protocol, p, ids) for v in vips for p in sorted(ports)]
     return found
 
 
 def frame(chance: Random, towards: Sequence[Target] = ()) -> bytes:
-    """A frame: a seed from some client, half of them to these ports, with no, some or many mutations."""
-    if towards and chance.random() < 0.6:
-        vip, protocol, port = chance.choice(towards)
-        seed = chance.choice(_seeds_for(vip, protocol))
+    """A frame from some client, most of them to these ports, with no, some or many mutations."""
+    which = chance.random()
+    if which < 0.05:
+        return _mutated_foreign(chance)
+    ids: tuple[int, ...] = ()
+    if towards and which < 0.75:
+        destination, protocol, port, ids = chance.choice(towards)
+        seed = chance.choice(_seeds_for(chance.choice(_KINDS), destination, protocol))
     else:
-        seed, port = chance.choice(seeds()), chance.choice(PORTS)
+        family = chance.choice((4, 6))
+        destination, port = chance.choice(_DESTINATIONS[family]), chance.choice(PORTS)
+        seed = chance.choice(seeds(family))
     data = bytearray(seed.data)
-    four = data[seed.ip] >> 4 == 4
-    source = chance.choice(_SOURCES4 if four else _SOURCES6)
-    at = seed.ip + (12 if four else 8)
-    data[at : at + len(source)] = source
-    data[seed.transport : seed.transport + 2] = chance.choice(SOURCE_PORTS).to_bytes(2, "big")
-    data[seed.transport + 2 : seed.transport + 4] = port.to_bytes(2, "big")
-    for _ in range(chance.choice((0, 0, 0, 1, 1, 2, 4))):
+    _address(chance, data, seed, destination, port)
+    _fill(chance, data, seed, ids)
+    for _ in range(chance.choice((0, 0, 0, 0, 1, 1, 2, 4))):
         _mutate(chance, data, seed)
     return bytes(data[:LONGEST]).ljust(14, b"\0")
+
+
+def frames(chance: Random, towards: Sequence[Target], count: int, earlier: list[bytes]) -> list[bytes]:
+    """So many frames; a third are later ones of what came earlier, and the new ones are added to that."""
+    some = []
+    for _ in range(count):
+        if earlier and chance.random() < 0.3:
+            some.append(again(chance, chance.choice(earlier)))
+        else:
+            some.append(frame(chance, towards))
+            earlier.append(some[-1])
+    return some
 
 
 def again(chance: Random, earlier: bytes) -> bytes:
@@ -266,39 +111,115 @@ def again(chance: Random, earlier: bytes) -> bytes:
     return bytes(data)
 
 
+def _seeds_for(kind: str, destination: bytes, protocol: int) -> tuple[Seed, ...]:
+    """Packets of a service's protocol, errors that quote one, or echo requests."""
+    family = 4 if len(destination) == 4 else 6
+    if kind == "echo":
+        return seeds_of(family, kind, 1 if family == 4 else 58)
+    return seeds_of(family, kind or ("tcp" if protocol == 6 else "udp"), protocol)
+
+
+def _address(chance: Random, data: bytearray, seed: Seed, destination: bytes, port: int) -> None:
+    """Write addresses and ports; of an error, into the packet that it quotes too, the other way round."""
+    client = chance.choice(_CLIENTS[seed.family])
+    source = chance.choice(_ODD_SOURCES[seed.family]) if chance.random() < 0.06 else client
+    at = seed.ip + (12 if seed.family == 4 else 8)
+    data[at : at + 2 * len(source)] = source + destination
+    ports = chance.choice(SOURCE_PORTS).to_bytes(2, "big"), port.to_bytes(2, "big")
+    if seed.quote:
+        at = seed.quote + (12 if seed.family == 4 else 8)
+        data[at : at + 2 * len(source)] = destination + client
+        at = seed.quote + (4 * (data[seed.quote] & 15) if seed.family == 4 else 40)
+        data[at : at + 4] = ports[1] + ports[0]
+    elif seed.kind in ("tcp", "udp"):
+        data[seed.transport : seed.transport + 4] = ports[0] + ports[1]
+
+
+def _fill(chance: Random, data: bytearray, seed: Seed, ids: Sequence[int]) -> None:
+    """Give a packet another payload or length; an echo request other sums."""
+    if seed.kind == "udp" and chance.random() < (0.7 if ids else 0.1):
+        data[seed.transport + 8 :] = quic_payload(chance, ids)
+        _set_length(data, seed, len(data) - seed.ip)
+    elif seed.kind == "echo":
+        data[seed.ip + (8 if seed.family == 4 else 7)] = chance.choice((0, 1, 63, 64, 255))
+        for at in (seed.transport + 2, *((seed.ip + 10,) if seed.family == 4 else ())):
+            data[at : at + 2] = chance.choice((b"\0\0", b"\xff\xff", b"\xf7\xff", chance.randbytes(2)))
+    if chance.random() < 0.2:
+        length = chance.choice(LENGTHS)
+        data[:] = data[: seed.ip + length].ljust(seed.ip + length, b"\x5a")
+        _set_length(data, seed, length)
+
+
+def _set_length(data: bytearray, seed: Seed, length: int) -> None:
+    at = seed.ip + (2 if seed.family == 4 else 4)
+    data[at : at + 2] = (length - (0 if seed.family == 4 else 40)).to_bytes(2, "big")
+
+
+def quic_payload(chance: Random, ids: Sequence[int]) -> bytes:
+    """What a QUIC packet begins with: a short header, or a long one of some version and type."""
+    connection_id = _connection_id(chance, ids)
+    rest = chance.randbytes(chance.choice((0, 0, 1, 20)))
+    if chance.random() < 0.5:
+        return bytes([0x40 | chance.getrandbits(6)]) + connection_id + rest
+    version = chance.choice((1, 1, 0x6B3343CF, 0x6B3343CF, 0, 0xFF00001D, 0x6B3343CE))
+    length = len(connection_id) + chance.choice((0, 0, 0, 0, 1, -1, len(rest)))
+    head = bytes([0xC0 | chance.getrandbits(6)]) + version.to_bytes(4, "big") + bytes([max(length, 0)])
+    return head + connection_id + rest
+
+
+def _connection_id(chance: Random, ids: Sequence[int]) -> bytes:
+    """An id of one of the four forms that carries a number, most often one of these, or is cut short."""
+    number = chance.choice(ids if ids and chance.random() < 0.7 else (*QUIC_IDS, 0, 5))
+    form = chance.choice((0, 1, 2, 3, 1, 2, 3))
+    if chance.random() < 0.7:  # one that the number fits
+        form = 1 if number <= 0xFFFF and chance.random() < 0.6 else 2 if number <= 0xFFFFFF else 3
+    if form in (0, 1):
+        low = chance.getrandbits(6)
+        written = (form << 22 | (number & 0xFFFF) << 6 | low).to_bytes(3, "big")
+    else:
+        width = form + 1
+        first = form << 6 | chance.getrandbits(6)
+        written = bytes([first]) + (number & (1 << 8 * width) - 1).to_bytes(width, "big")
+    if chance.random() < 0.1:
+        return written[: chance.randint(0, len(written))]
+    return written + chance.randbytes(chance.choice((0, 0, 3, 8, 15)))
+
+
+def _mutated_foreign(chance: Random) -> bytes:
+    """A frame of some common protocol, with bytes changed, cut or moved."""
+    data = bytearray(chance.choice(foreign_frames()).data)
+    for _ in range(chance.choice((0, 1, 1, 2, 4))):
+        _mutate(chance, data, Seed(b"", "other", 4, 14, 34, 0))
+    return bytes(data[:LONGEST]).ljust(14, b"\0")
+
+
 def _mutate(chance: Random, data: bytearray, seed: Seed) -> None:
     """Change one thing, at headers rather than at payload."""
     last = max(len(data) - 1, 0)
-    near = min(chance.choice((seed.ip, seed.transport, 12)) + chance.randint(0, 20), last)
+    near = min(chance.choice((seed.ip, seed.transport, seed.quote or 12)) + chance.randint(0, 20), last)
     kind = chance.randint(0, 11)
     if kind <= 1:
         data[near] ^= 1 << chance.randint(0, 7)
     elif kind <= 3:
-        data[near] = chance.choice(
-            (0, 1, 4, 5, 6, 8, 17, 41, 43, 44, 50, 51, 59, 60, 0x45, 0x4F, 0x60, 0x81, 0xFF)
-        )
+        data[near] = chance.choice(_TELLING)
     elif kind == 4:
         del data[chance.randint(14, max(14, len(data))) :]
     elif kind == 5:
-        data += (
-            bytes(chance.choice((1, 2, 4, 20, 46, 400))) if chance.random() < 0.8 else chance.randbytes(40)
-        )
+        padding = chance.choice((1, 2, 4, 20, 46, 400))
+        data += bytes(padding) if chance.random() < 0.8 else chance.randbytes(40)
     elif kind == 6:
-        other = chance.choice(seeds()).data
+        other = chance.choice(seeds(chance.choice((4, 6)))).data
         data[near:] = other[min(near + chance.choice((0, 0, 4, 20, -20)), len(other)) :]
     elif kind == 7:
         at = seed.ip + (2 if data[seed.ip : seed.ip + 1] < b"P" else 4)
-        real = len(data) - seed.ip
-        length = (
-            real + chance.choice((0, -1, 1, -20, -40, -41, -8, 4))
-            if chance.random() < 0.7
-            else chance.getrandbits(16)
-        )
+        length = chance.getrandbits(16)
+        if chance.random() < 0.7:
+            length = len(data) - seed.ip + chance.choice((0, -1, 1, -20, -40, -41, -8, 4))
         data[at : at + 2] = (length & 0xFFFF).to_bytes(2, "big")
     elif kind == 8:
-        data[seed.ip : seed.ip + 1] = bytes(
-            [chance.getrandbits(8) if chance.random() < 0.2 else 0x40 | chance.randint(3, 15)]
-        )
+        some = chance.getrandbits(8) if chance.random() < 0.2 else 0x40 | chance.randint(3, 15)
+        at = chance.choice((seed.ip, seed.quote or seed.ip))
+        data[at : at + 1] = bytes([some])
     elif kind == 9:
         data[12:12] = chance.choice((b"\x81\x00\x00\x01", b"\x88\xa8\x00\x02", b"\x91\x00\x00\x03"))
     elif kind == 10:
@@ -307,3 +228,7 @@ def _mutate(chance: Random, data: bytearray, seed: Seed) -> None:
     else:
         del data[near : near + chance.choice((1, 2, 4, 8, 20))]
     data[:] = data.ljust(14, b"\0")
+
+
+_TELLING = (0, 1, 4, 5, 6, 8, 17, 41, 43, 44, 50, 51, 58, 59, 60, 0x45, 0x4F, 0x60, 0x80, 0x81, 0xFF)
+"""Bytes that mean something in headers."""

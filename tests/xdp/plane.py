@@ -19,9 +19,10 @@ from lb.settings import TableSizes
 BPFFS = Path("/sys/fs/bpf")
 PIN_PREFIX = "sluice-test-"
 OUR_MAC, OUR_IFINDEX = "02:00:00:00:aa:01", 7
-NOT_YET = {"HAVE_SPOOF", "HAVE_ECHO", "HAVE_TOO_BIG", "HAVE_GUE", "HAVE_QUIC", "HAVE_VIP_PREFIX"}
-"""What the reference does not know yet."""
-EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"} - NOT_YET
+EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"}
+PROGRAMS_KEPT = 200
+"""Loaded at once: each holds a descriptor."""
+TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6")
 FLOW_KEY0, FLOW_KEY1 = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 
 _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
@@ -59,7 +60,11 @@ class Programs:
 
     def get(self, wish: ProgramWish) -> Program:
         """The loaded program that can do exactly this."""
-        if wish not in self._programs:
+        if wish in self._programs:
+            self._programs[wish] = self._programs.pop(wish)  # the one last asked for comes last
+        else:
+            if len(self._programs) == PROGRAMS_KEPT:
+                os.close(self._programs.pop(next(iter(self._programs))).fd)
             self._programs[wish] = self.make(wish)
         return self._programs[wish]
 
@@ -90,11 +95,11 @@ class Programs:
             "allow_owners",
         ):
             getattr(arrays, name)[:] = 0
-        for table in (
-            getattr(self.tables, n) for n in ("services4", "services6", "deny6", "allow4", "allow6")
-        ):
+        for name in TABLES:
+            table = getattr(self.tables, name)
             table.delete(table.read()[0])
         self.tables.flow_counters.clear([0])
+        self.tables.quic_counters.clear([0])
         self.tables.verdict_counters.clear([v.number for v in layout().verdicts])
 
 
@@ -116,7 +121,7 @@ class RigDataPlane:
         self.running: Program | None = None
         self.wished = ProgramWish(frozenset())
         self._changed: list[Callable[[], None]] = []
-        programs.get(ProgramWish(EVERYTHING))  # makes the maps
+        programs.get(ProgramWish(frozenset()))  # the shortest program makes the maps
 
     @property
     def tables(self) -> Tables:
@@ -128,7 +133,7 @@ class RigDataPlane:
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         self.wished = wish
-        features = wish.features if self._exact else EVERYTHING
+        features = wish.features if self._exact else EVERYTHING - _switched_off(wish)
         if self._frags:
             features |= {"HAVE_FRAGS"}
         self.running = self._programs.get(replace(wish, features=features))
@@ -167,6 +172,14 @@ class RigDataPlane:
 
     def close(self) -> None:
         pass
+
+
+def _switched_off(wish: ProgramWish) -> set[str]:
+    """What settings turned off, and is not just without use. Echo is wished for only if there is a VIP."""
+    off = {"HAVE_SPOOF"} - wish.features
+    if wish.features & {"HAVE_VIP4", "HAVE_VIP6"}:
+        off |= {"HAVE_ECHO"} - wish.features
+    return off
 
 
 def next_hop_mac(address: str) -> bytes:

@@ -7,6 +7,7 @@ import pytest
 from frames import (
     BACKENDS4,
     BACKENDS6,
+    NOBODY_IS_TOLD,
     VIP4,
     VIP6,
     expect_encapsulated,
@@ -155,10 +156,10 @@ def test_outer_source_keeps_to_the_configured_prefix(rig: Rig, kind: str) -> Non
 @kinds
 @pytest.mark.parametrize("mtu", [1500, 1400, 576])
 def test_too_big_for_the_way(rig: Rig, kind: str, mtu: int) -> None:
-    """A packet that just fits with its outer header goes, one byte more is dropped and counted for its backend."""
+    """A packet that just fits with its outer header goes, one byte more does not and is counted for its backend."""
     vip, backends, outer, _ = KINDS[kind]
     rig.plane.mtu = mtu
-    rig.apply(services=[service(vip=vip, protocol="udp", backends=backends)])
+    rig.apply(services=[service(vip=vip, protocol="udp", backends=backends)], settings=NOBODY_IS_TOLD)
     header = (20 if vip == VIP4 else 40) + 8
     room = mtu - (20 if outer is IP else 40) - header
 

@@ -9,6 +9,7 @@ from frames import (
     CLIENT4,
     CLIENT6,
     LINK,
+    NOBODY_IS_TOLD,
     VIP4,
     VIP6,
     expect_encapsulated,
@@ -150,7 +151,9 @@ def test_frames_in_several_buffers(frags_rig: Rig, size: int) -> None:
     """Frames that do not lie in one page are parsed, encapsulated and counted whole; their tail is never touched."""
     frags_rig.plane.mtu = 0
     frags_rig.apply(
-        services=[service(), service("six", vip=VIP6, backends=BACKENDS6)], block=["192.0.2.0/24"]
+        services=[service(), service("six", vip=VIP6, backends=BACKENDS6)],
+        block=["192.0.2.0/24"],
+        settings=NOBODY_IS_TOLD,
     )
     for vip in (VIP4, VIP6):
         frame = tcp(dst=vip) / bytes(n & 0xFF for n in range(size))

@@ -4,7 +4,21 @@ import random
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
-from frames import CLIENT4, CLIENT6, ELSE4, ELSE6, LINK, VIP4, VIP6, from_tuple, network, service, tcp, udp
+from frames import (
+    ANY_SOURCE,
+    CLIENT4,
+    CLIENT6,
+    ELSE4,
+    ELSE6,
+    LINK,
+    VIP4,
+    VIP6,
+    from_tuple,
+    network,
+    service,
+    tcp,
+    udp,
+)
 from rig import Rig
 from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6ExtHdrFragment
@@ -49,7 +63,7 @@ def verdicts(rig: Rig, sources: set[str]) -> set[str]:
 @pytest.mark.parametrize("prefix", NETWORKS, ids=str)
 def test_allow_and_deny_of_each_length(rig: Rig, prefix: Network) -> None:
     """Passes → blocked → allowed → not allowed → unblocked, first and last address; the neighbours always pass."""
-    rig.apply(services=WEB)
+    rig.apply(services=WEB, settings=ANY_SOURCE)
     text, within, around = str(prefix), inside(prefix), beside(prefix)
     for lists, verdict in (
         ({}, FORWARDED),
@@ -66,7 +80,7 @@ def test_allow_and_deny_of_each_length(rig: Rig, prefix: Network) -> None:
 @pytest.mark.parametrize("prefix", NETWORKS, ids=str)
 def test_count_only_counts_and_passes(rig: Rig, prefix: Network) -> None:
     """An entry that only counts drops nothing, and its hits are exact."""
-    rig.apply(services=WEB, block=[{"prefix": str(prefix), "action": "count"}])
+    rig.apply(services=WEB, block=[{"prefix": str(prefix), "action": "count"}], settings=ANY_SOURCE)
     sources = inside(prefix)
 
     assert verdicts(rig, sources) == {FORWARDED}

@@ -7,6 +7,7 @@ from zlib import crc32
 
 import pytest
 from frames import (
+    ANY_SOURCE,
     BACKENDS4,
     BACKENDS6,
     VIP4,
@@ -51,7 +52,7 @@ def chosen(rig: Rig, document: dict[str, Any], some: list[Tuple]) -> list[str]:
 def test_program_and_control_plane_agree(rig: Rig, vip: str, protocol: str, affinity: str) -> None:
     """Over a thousand random tuples: lb.reconcile.ring names the backend of each, by weights of 1 to 300."""
     document = service(vip=vip, port="any", protocol=protocol, affinity=affinity, backends=POOL)
-    rig.apply(services=[document])
+    rig.apply(services=[document], settings=ANY_SOURCE)
     some = tuples(vip, 1000, seed=crc32(f"{vip} {protocol} {affinity}".encode()))
 
     got = chosen(rig, document, some)
@@ -65,7 +66,7 @@ def test_source_affinity_keeps_a_client(rig: Rig, vip: str) -> None:
     """One client: the same backend from any port to any port, of every service with the same backends."""
     one = service("one", vip=vip, port="any", affinity="source")
     two = service("two", vip=vip, port="any", protocol="udp", affinity="source", backends=BACKENDS4[::-1])
-    rig.apply(services=[one, two])
+    rig.apply(services=[one, two], settings=ANY_SOURCE)
     draw = random.Random(1)
     seen = set()
 
@@ -83,7 +84,7 @@ def test_order_and_history_do_not_matter(rig: Rig, vip: str) -> None:
     """The ring depends on the set alone: backends in another order, reached by another way, give the same choices."""
     some = tuples(vip, 200, seed=2)
     first = service(vip=vip, port="any", backends=POOL)
-    rig.apply(services=[first])
+    rig.apply(services=[first], settings=ANY_SOURCE)
     expected = chosen(rig, first, some)
 
     ways: list[list[list[dict[str, Any]]]] = [[POOL[:2]], [POOL[3:], POOL[:4]], [[]]]
@@ -98,7 +99,7 @@ def test_order_and_history_do_not_matter(rig: Rig, vip: str) -> None:
 def test_ring_in_memory_is_the_one_computed(rig: Rig) -> None:
     """All 65537 slots, place by place; services with equal sets share one ring."""
     pool = [service("one", backends=POOL), service("two", port=81, backends=POOL)]
-    rig.apply(services=[*pool, service("three", port=82)])
+    rig.apply(services=[*pool, service("three", port=82)], settings=ANY_SOURCE)
     plan, same, other = (rig.plan(name) for name in ("one", "two", "three"))
     pairs = sorted((ip_address(b["address"]).packed, b["weight"]) for b in POOL)
     places = [plan.place(address) for address, _ in pairs]
@@ -114,7 +115,7 @@ def test_a_changed_ring_moves_few(rig: Rig) -> None:
     some = tuples(VIP4, 2000, seed=3)
     ten = [f"10.0.2.{n}" for n in range(1, 11)]
     document = service(port="any", backends=ten)
-    rig.apply(services=[document])
+    rig.apply(services=[document], settings=ANY_SOURCE)
     before = chosen(rig, document, some)
     rig.flows["tag_backend"][:] = 0
 

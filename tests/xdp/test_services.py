@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from frames import (
+    ANY_SOURCE,
     BACKENDS4,
     BACKENDS6,
     ELSE4,
@@ -71,7 +72,7 @@ def test_service_takes_its_own_packets_alone(rig: Rig, vip: str, protocol: str) 
 @families
 def test_the_port_that_counts_is_the_destinations(rig: Rig, vip: str) -> None:
     """A source port like the service's means nothing, nor does a source that is the VIP."""
-    rig.apply(services=[service(vip=vip)])
+    rig.apply(services=[service(vip=vip)], settings=ANY_SOURCE)
 
     assert rig.verdict(tcp(dst=vip, sport=80, dport=5000)) == "PASS_NO_SERVICE"
     assert rig.verdict(tcp(src=vip, dst=ELSE4 if vip == VIP4 else "fc00:9::9")) == "PASS_NO_SERVICE"
@@ -243,11 +244,11 @@ def test_removed_service_lets_pass(rig: Rig) -> None:
         assert rig.verdict(tcp(dport=443)) == "TX_IPIP"
 
 
-def test_icmp_to_a_vip_passes(rig: Rig) -> None:
+def test_icmp_is_for_no_service(rig: Rig) -> None:
     """Neither TCP nor UDP is for a service, not even one of any port; what an error quotes decides."""
     rig.apply(services=[service(port="any"), service("dns", port="any", protocol="udp")])
 
-    assert rig.verdict(LINK / network() / ICMP()) == "PASS_PROTOCOL"
+    assert rig.verdict(LINK / network() / ICMP(type=13)) == "PASS_PROTOCOL"
     assert rig.verdict(LINK / network() / ICMP(type=3, code=4) / IP(src=VIP4)) == "PASS_ICMP_ERROR"
 
 

@@ -1,0 +1,166 @@
+"""Random desired states and links; everything comes from the generator of chance given.
+
+Addresses, ports and numbers are few, so that frames meet services, lists and each other's flows.
+"""
+
+from ipaddress import ip_address, ip_network
+from random import Random
+from typing import Any
+
+from lb.errors import InvalidError
+from lb.model import Config
+from lb.model.document import from_mapping
+
+Document = dict[str, Any]
+
+VIPS = ("10.200.1.1", "10.200.1.2", "fc00:1::1", "fc00:1::2")
+VIP_PREFIXES = ("fc00:1::/64", "fc00:1::/96", "fc00:1::/120")
+"""One within the other, and two of the addresses in all of them."""
+WITHIN_PREFIXES = ("fc00:1::3", "fc00:1::100:1", "fc00:1::1:0:0:1")
+"""In all three, in two, in one."""
+ELSEWHERE = ("10.200.9.9", "fc00:9::9", "fc00:1:0:1::1")
+CLIENTS4 = ("10.0.1.1", "10.0.1.2", "10.0.1.77", "10.0.2.1", "198.51.100.9")
+CLIENTS6 = ("fd00:0:0:1::1", "fd00:0:0:1::2", "2001:db8::9")
+BACKENDS = (*(f"10.0.0.{n}" for n in range(11, 17)), *(f"fd00::{n}" for n in range(11, 17)))
+SERVICE_PORTS = (80, 443, "any", "8000-8010", "1-9", "65530-65535")
+QUIC_IDS = (1, 77, 0xABCD, 0xFFFF, 0x10000, 0xABCDEF, 0x1000000, 0xFFFFFFFF)
+MTUS = (0, 576, 1270, 1280, 1500, 1500, 1500, 9000)
+"""What most ways take, and what makes even the shortest packets too big that are answered."""
+NO_ANSWER, MANY = {"too_big_replies_per_second": 0}, {"too_big_replies_per_second": 1_000_000}
+"""Limits that do not depend on the clock."""
+SETTINGS: tuple[Document, ...] = (
+    MANY,
+    MANY,
+    MANY,
+    NO_ANSWER | {"answer_echo": False},
+    MANY | {"drop_spoofed": False, "gue_port": 6081, "encap_source_ipv4": "192.0.2.0/24"},
+    NO_ANSWER | {"encap_source_ipv4": "10.64.0.0/10", "encap_source_ipv6": "2001:db8:1:2:3:4::/96"},
+)
+"""Few, since each is a program of its own."""
+
+
+def link(chance: Random) -> Document:
+    """What the ways to the backends are like; the keys are attributes of RigDataPlane."""
+    some = [b for b in BACKENDS if chance.random() < 0.1]
+    return {
+        "mtu": chance.choice(MTUS),
+        "unresolved": [b for b in some if chance.random() < 0.5],
+        "unreachable": [b for b in some if chance.random() < 0.3],
+        "behind_gateway": [b for b in BACKENDS if chance.random() < 0.1],
+        "ifindex": {b: 9 for b in BACKENDS if chance.random() < 0.15},
+    }
+
+
+def configuration(chance: Random) -> Document:
+    """A valid document: up to eight services and two lists that overlap."""
+    document: Document = {
+        "services": [],
+        "blocklist": _entries(chance, count=True),
+        "allowlist": _entries(chance),
+        "settings": chance.choice(SETTINGS),
+    }
+    for number in range(chance.randint(1, 8)):
+        more = {**document, "services": [*document["services"], _service(chance, f"s{number}")]}
+        if _valid(more):
+            document = more
+    return document
+
+
+def altered(chance: Random, document: Document) -> Document:
+    """Most of the services, their backends drained, disabled, weighed anew, gone or new; none is enabled again.
+
+    Now and then a service forwards or chooses in another way, and connection ids name others.
+    """
+    services: list[Document] = []
+    for service in document["services"]:
+        if chance.random() < 0.1:
+            continue  # one for any port or a shorter prefix may take its packets over
+        changed = {**service, "backends": _altered_backends(chance, service)}
+        if chance.random() < 0.2:
+            fresh = _service(chance, service["name"])
+            changed |= {key: fresh[key] for key in ("mode", "affinity") if chance.random() < 0.5}
+        if service["protocol"] == "udp" and chance.random() < 0.2:
+            changed["udp_migration"] = not service["udp_migration"]
+        valid = _valid({**document, "services": [*services, changed]})
+        services.append(changed if valid else service)
+    return {**document, "services": services}
+
+
+def _altered_backends(chance: Random, service: Document) -> list[Document]:
+    backends = [dict(b) for b in service["backends"] if chance.random() < 0.85]
+    for backend in backends:
+        if backend["admin_state"] == "enabled" and chance.random() < 0.4:
+            backend["admin_state"] = chance.choice(("draining", "disabled"))
+        elif chance.random() < 0.2:
+            backend["weight"] = chance.choice((0, 1, 7))
+    held = {b["address"] for b in service["backends"]}
+    new = [b for b in _pool(service["mode"], service["vip"]) if b not in held and chance.random() < 0.15]
+    return _numbered(chance, backends + [_backend(chance, b) for b in new], quic=service["quic"], anew=0.2)
+
+
+def _valid(document: Document) -> bool:
+    try:
+        from_mapping(document, now=0.0, have=Config())
+    except InvalidError:
+        return False
+    return True
+
+
+def _service(chance: Random, name: str) -> Document:
+    vip, protocol = chance.choice((*VIPS, *VIP_PREFIXES)), chance.choice(("tcp", "udp"))
+    mode = chance.choice(("ipip", "gue", "ipip", "gue", "l2"))
+    pool = _pool(mode, vip)
+    chosen = chance.sample(pool, chance.choice((0, 1, 2, 3, 4, 6)))
+    quic = protocol == "udp" and chance.random() < 0.5
+    return {
+        "name": name,
+        "vip": vip,
+        "port": chance.choice(SERVICE_PORTS),
+        "protocol": protocol,
+        "mode": mode,
+        "affinity": chance.choice(("flow", "flow", "source", "destination-port")),
+        "udp_migration": protocol == "udp" and chance.random() < 0.4,
+        "quic": quic,
+        "backends": _numbered(chance, [_backend(chance, b) for b in chosen], quic=quic),
+    }
+
+
+def _pool(mode: str, vip: str) -> list[str]:
+    return [b for b in BACKENDS if mode != "l2" or (":" in b) == (":" in vip)]
+
+
+def _backend(chance: Random, address: str) -> Document:
+    state = chance.choice(("enabled", "enabled", "enabled", "draining", "disabled"))
+    return {"address": address, "weight": chance.choice((1, 1, 1, 0, 2, 100, 65535)), "admin_state": state}
+
+
+def _numbered(chance: Random, backends: list[Document], *, quic: bool, anew: float = 1.0) -> list[Document]:
+    """The backends of a QUIC service with ids, most of them; `anew` of them other ones than before."""
+    if not quic:
+        return backends
+    free = list(QUIC_IDS)
+    chance.shuffle(free)
+    for backend in backends:
+        if backend.get("quic_id") in free and chance.random() >= anew:
+            free.remove(backend["quic_id"])
+            continue
+        backend["quic_id"] = None
+    for backend in backends:
+        if backend["quic_id"] is None and free and chance.random() < 0.7:
+            backend["quic_id"] = free.pop()
+    return backends
+
+
+def _entries(chance: Random, *, count: bool = False) -> list[Document]:
+    """Prefixes around the clients, most of them long; now and then so many that one /24 overflows its line."""
+    entries: dict[str, Document] = {}
+    for _ in range(chance.choice((0, 1, 3, 8, 40))):
+        client = chance.choice((*CLIENTS4, *CLIENTS6))
+        width = 128 if ":" in client else 32
+        length = width - int(width * chance.random() ** 3)
+        near = ip_address(client).packed[:-1] + bytes([chance.choice((0, 1, 2, 3, 76, 77, 128, 255))])
+        prefix = str(ip_network((near, length), strict=False))
+        entries[prefix] = {"prefix": prefix}
+        if count and chance.random() < 0.5:
+            entries[prefix]["action"] = chance.choice(("drop", "count"))
+    return list(entries.values())
