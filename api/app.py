@@ -7,7 +7,18 @@ from api import problems
 from api.envelope import Envelope, RequestCounts
 from api.metrics import registry_of
 from api.openapi import DESIRED, OBSERVED, document_of
-from api.routes import allowlist, backends, blocklist, config, health, metrics, operations, services, status
+from api.routes import (
+    allowlist,
+    backends,
+    blocklist,
+    config,
+    explain,
+    health,
+    metrics,
+    operations,
+    services,
+    status,
+)
 from lb import __version__
 from lb.reconcile.loop import Reconciler
 
@@ -44,7 +55,18 @@ def create_app(reconciler: Reconciler) -> FastAPI:
     app.state.metrics = registry_of(reconciler, counts)
     problems.install(app)
     app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, counts=counts)
-    for module in (services, backends, blocklist, allowlist, config, status, operations, health, metrics):
+    for module in (
+        services,
+        backends,
+        blocklist,
+        allowlist,
+        config,
+        status,
+        explain,
+        operations,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     app.openapi = document_of(app)  # type: ignore[method-assign]  # FastAPI's own way of completing the document
     return app

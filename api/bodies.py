@@ -20,15 +20,18 @@ class Media(StrEnum):
     JSON = "application/json"
     YAML = "application/yaml"
     TEXT = "text/plain"
+    PCAP = "application/vnd.tcpdump.pcap"
 
 
-LIMITS = {Media.JSON: 16 * MIB, Media.YAML: 16 * MIB, Media.TEXT: 64 * MIB}
+LIMITS = {Media.JSON: 16 * MIB, Media.YAML: 16 * MIB, Media.TEXT: 64 * MIB, Media.PCAP: 64 * MIB}
 """Bytes of a body, at most."""
 _ALIASES = {
     "": Media.JSON,
     "application/x-yaml": Media.YAML,
     "text/yaml": Media.YAML,
     "text/x-yaml": Media.YAML,
+    "application/x-pcap": Media.PCAP,
+    "application/x-pcapng": Media.PCAP,
 }
 
 

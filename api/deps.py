@@ -63,6 +63,7 @@ WriteDep = Annotated[Write, Depends(_write)]
 
 JsonDep = Annotated[Body, Depends(body_of(Media.JSON))]
 JsonOrTextDep = Annotated[Body, Depends(body_of(Media.JSON, Media.TEXT))]
+JsonOrPcapDep = Annotated[Body, Depends(body_of(Media.JSON, Media.PCAP))]
 JsonOrYamlDep = Annotated[Body, Depends(body_of(Media.JSON, Media.YAML))]
 
 _ADDRESS: TypeAdapter[IPv4Address | IPv6Address] = TypeAdapter(Address)

@@ -6,6 +6,8 @@
 /* A deny rule number at work: numbers from RULE_COUNT_ONLY on count and let pass. */
 static __always_inline void count_rule(struct rule_tally *tally, const struct packet *p)
 {
+	if (TRACE)
+		return;
 	tally->packets++;
 	tally->bytes += p->frame_length;
 	tally->last_s = coarse_seconds();
@@ -75,6 +77,8 @@ static __always_inline bool is_allowed(const struct packet *p)
 	}
 	if (!number)
 		return false;
+	if (TRACE)
+		p->trace->allow_rule = *number;
 	tally = allow_counters.lookup(number);
 	if (tally)
 		count_rule(tally, p);
@@ -118,6 +122,8 @@ static __always_inline int admit(const struct packet *p)
 {
 	u32 rule = deny_rule(p);
 
+	if (TRACE)
+		p->trace->deny_rule = rule;
 	if (rule && !(HAVE_ALLOW && is_allowed(p))) {
 		struct rule_tally *tally = deny_counters.lookup(&rule);
 

@@ -65,6 +65,10 @@
 #define HAVE_FRAGS 0
 #endif
 
+#ifndef TRACE /* 1: the build that explain runs, see trace.h */
+#define TRACE 0
+#endif
+
 /* The interface this build is for: its MAC as two host-order halves of the bytes in memory, and its index. */
 #ifndef OUR_MAC_FIRST4
 #define OUR_MAC_FIRST4 0

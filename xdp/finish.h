@@ -5,7 +5,7 @@
  */
 static __always_inline void count(struct tally *tally, const struct packet *p)
 {
-	if (!tally)
+	if (!tally || TRACE)
 		return;
 	tally->packets++;
 	tally->bytes += p->frame_length;
@@ -15,6 +15,7 @@ static __always_inline int finish(const struct packet *p, int verdict)
 {
 	u32 key = verdict & ((1 << ACTION_SHIFT) - 1), action = verdict >> ACTION_SHIFT;
 
+	trace_end(p, verdict);
 	count(verdict_counters.lookup(&key), p);
 	if (p->backend != NONE) {
 		key = p->backend;

@@ -29,6 +29,7 @@ struct packet {
 	u32 backend;         /* the place in `backends`; ~0: none chosen */
 	u32 service_number;  /* ~0: none found */
 	u32 egress_ifindex;
+	struct trace *trace; /* with TRACE */
 };
 
 #define NONE 0xffffffffU

@@ -60,7 +60,7 @@ static __always_inline void count_quic(bool by_id, bool has_id)
 	u32 key = 0;
 	struct quic_tally *tally = quic_counters.lookup(&key);
 
-	if (!tally)
+	if (!tally || TRACE)
 		return;
 	if (by_id)
 		tally->by_id++;
@@ -77,6 +77,8 @@ static __always_inline u32 ask_quic_id(const struct packet *p, const struct serv
 	struct backend *backend = NULL;
 	u32 *offset = NULL, place;
 
+	if (TRACE)
+		p->trace->quic_id = key.id;
 	if (key.id != QUIC_NO_ID)
 		offset = quic_ids.lookup(&key);
 	if (offset) {

@@ -39,7 +39,7 @@ static __always_inline void count_new_flow(bool miss, bool evicted, bool tracked
 	u32 key = 0;
 	struct flow_tally *tally = flow_counters.lookup(&key);
 
-	if (!tally)
+	if (!tally || TRACE)
 		return;
 	if (miss)
 		tally->misses++;
@@ -84,10 +84,12 @@ static __always_inline int select_backend(struct packet *p, const struct service
 	if (way != FLOW_WAYS)
 		flow = &bucket->way[forget(way, tag, FLOW_WAYS - 1)];
 	state = flow ? flow->state : 0;
+	trace_entry(p, flow);
 	wanted = FLOW_STATE(now_s, service->number, FLOW_ESTABLISHED | flow_class(p));
 	if (HAVE_QUIC && service->flags & SERVICE_QUIC && !p->quoted) {
 		offset = ask_quic_id(p, service);
 		if (offset != NONE) {
+			trace_via(p, VIA_QUIC);
 			p->backend = place_of(service, offset);
 			*chosen = find_backend(p->backend);
 			if (!flow || state != wanted || (flow->tag_backend & 0xffff) != offset)
@@ -99,6 +101,7 @@ static __always_inline int select_backend(struct packet *p, const struct service
 		p->backend = place_of(service, flow->tag_backend & 0xffff);
 		*chosen = find_backend(p->backend);
 		if (*chosen && may_stay(service, *chosen) && !is_idle(state, now_s)) {
+			trace_via(p, VIA_FLOW);
 			if (state != wanted && !p->quoted)
 				write_whole(&flow->state, wanted);
 			return CONTINUE;
@@ -109,6 +112,7 @@ static __always_inline int select_backend(struct packet *p, const struct service
 		p->backend = NONE;
 		return DROP_NO_BACKEND;
 	}
+	trace_via(p, VIA_RING);
 	p->backend = place_of(service, offset);
 	*chosen = find_backend(p->backend);
 	if (!*chosen)

@@ -16,6 +16,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "hash.h"
+#include "trace.h"
 #include "csum.h"
 #include "service.h"
 #include "admit.h"
@@ -35,27 +36,36 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	struct backend *backend = NULL;
 	int verdict;
 
+	trace_stage(p, STAGE_PARSE);
 	verdict = parse(ctx, p);
+	trace_packet(p);
 	if (verdict)
 		return verdict;
+	trace_stage(p, STAGE_ADMIT);
 	verdict = admit(p);
 	if (verdict)
 		return verdict;
+	trace_stage(p, STAGE_ICMP);
 	verdict = read_icmp(p);
 	if (verdict)
 		return verdict;
+	trace_stage(p, STAGE_SERVICE);
 	verdict = find_service(p, &service);
 	if (verdict)
 		return verdict;
+	trace_stage(p, STAGE_SELECT);
 	verdict = select_backend(p, &service, &backend);
 	if (verdict || !backend)
 		return verdict;
+	trace_stage(p, STAGE_FORWARD);
 	return forward(ctx, p, &service, backend);
 }
 
 int sluice(struct xdp_md *ctx)
 {
-	struct packet p = {};
+	struct packet p = { .trace = new_trace() };
 
+	if (TRACE && !p.trace)
+		return finish(&p, DROP_INTERNAL);
 	return finish(&p, run_stages(ctx, &p));
 }

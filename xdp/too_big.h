@@ -21,6 +21,8 @@ static __always_inline bool take_budget(void)
 
 	if (!budget)
 		return false;
+	if (TRACE)
+		return (budget->second == second ? budget->sent : 0) < TOO_BIG_PER_SECOND;
 	if (budget->second != second) {
 		budget->second = second;
 		budget->sent = 0;

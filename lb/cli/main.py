@@ -17,6 +17,7 @@ COMMANDS = {
     "unblock": "lb.cli.block:unblock",
     "blocklist": "lb.cli.lists:blocklist",
     "allowlist": "lb.cli.lists:allowlist",
+    "explain": "lb.cli.explain:explain",
     "stats": "lb.cli.status:stats",
     "apply": "lb.cli.config:apply",
     "diff": "lb.cli.config:diff",

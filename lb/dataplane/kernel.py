@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lb.dataplane import clock, libbpf
 from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program
+from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
@@ -45,6 +46,7 @@ class KernelDataPlane:
         self._programs: dict[tuple[str, str], Program] = {}
         self._wish = ProgramWish(frozenset())
         self._in_force: dict[str, Program] = {}
+        self._tracers = Tracers()
         self._problem: str | None = None
         links = self._neighbours.links()
         for name in settings.interfaces:
@@ -157,6 +159,7 @@ class KernelDataPlane:
 
     def _forget_old(self) -> None:
         """Unload programs that are neither in force nor kept ready."""
+        self._tracers.keep([program.build for program in self._in_force.values()])
         keep = {id(program) for program in self._in_force.values()}
         ready = with_standby(self._wish).features
         for key, program in list(self._programs.items()):
@@ -260,6 +263,14 @@ class KernelDataPlane:
             for program, interface, in_force in loaded
         ]
         return sorted(states, key=lambda state: not state.in_force)
+
+    def tracer(self, interface: str) -> TracedProgram:
+        """See DataPlane. Whoever changes the program meanwhile does not wait for the compiler here."""
+        with self._lock:
+            program = self._in_force.get(interface)
+        if program is None:
+            raise DataPlaneError(f"no program is attached to {interface}: see /readyz")
+        return self._tracers.get(interface, program.build)
 
     def clock_seconds(self) -> int:
         """See DataPlane."""

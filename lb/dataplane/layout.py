@@ -15,6 +15,7 @@ import numpy as np
 
 from lb.dataplane.source import XDP_DIR
 
+_HEADERS = ("config.h", "types.h", "verdicts.h", "maps.h", "trace.h")
 _SCALARS = {
     "__u8": "u1",
     "__u16": "<u2",
@@ -54,15 +55,15 @@ class Layout:
 
 
 def read_layout(directory: Path = XDP_DIR) -> Layout:
-    """Read config.h, types.h, verdicts.h and maps.h. ValueError if a struct has hidden padding."""
-    text = {name: (directory / name).read_text() for name in ("config.h", "types.h", "verdicts.h", "maps.h")}
+    """Read the headers that hold data. ValueError if a struct has hidden padding."""
+    text = {name: (directory / name).read_text() for name in _HEADERS}
     code = {name: _COMMENT.sub("", body) for name, body in text.items()}
     constants: dict[str, int] = {}
     for body in code.values():
         for name, value in _DEFINE.findall(body):
             constants.setdefault(name, int(value, 0))
     structs: dict[str, np.dtype[np.void]] = {}
-    for name, members in _STRUCT.findall(code["types.h"]):
+    for name, members in _STRUCT.findall(code["types.h"] + code["trace.h"]):
         structs[name] = _dtype(name, members, structs, constants)
     verdicts = tuple(
         Verdict(int(number), name, action.lower(), sentence)

@@ -1,11 +1,11 @@
 """What the control plane asks of a data plane; the kernel's (kernel.py) and the twin (twin.py) both answer it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lb.dataplane.layout import Verdict
-from lb.dataplane.tables import Tables
+from lb.dataplane.tables import Array, Tables
 from lb.settings import TableSizes
 
 
@@ -68,6 +68,21 @@ class ProgramState:
     check_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What became of N frames. rows: struct trace, shape (N,); frames_out: each as the program left it."""
+
+    rows: Array
+    frames_out: list[bytes]
+
+
+class Tracer(Protocol):
+    """A program like the one in force, that tells what it does and changes nothing."""
+
+    def run(self, frames: Sequence[bytes]) -> Traces:
+        """Run each frame once. DataPlaneError: one is of a size that cannot be run."""
+
+
 class DataPlane(Protocol):
     """The packet path, as memory and a program."""
 
@@ -103,6 +118,12 @@ class DataPlane(Protocol):
 
     def programs(self) -> list[ProgramState]:
         """The programs that are loaded, those in force first."""
+
+    def tracer(self, interface: str) -> Tracer:
+        """What explains frames that come in by an interface. DataPlaneError: no program is in force there.
+
+        The first time, and after the program has changed, it takes a second.
+        """
 
     def clock_seconds(self) -> int:
         """Now, by the clock of the flow table and the hit counters."""

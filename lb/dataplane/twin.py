@@ -1,13 +1,13 @@
 """The data plane in plain memory: the same tables without a kernel, for tests and dry runs."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lb.dataplane.layout import Verdict, layout
-from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish, Tracer, Traces
 from lb.dataplane.service_table import with_services
 from lb.dataplane.tables import (
     ARRAY_NAMES,
@@ -20,7 +20,7 @@ from lb.dataplane.tables import (
     capacities,
     dtype_of,
 )
-from lb.errors import CapacityError
+from lb.errors import CapacityError, DataPlaneError
 from lb.settings import TableSizes
 
 SMALL = TableSizes(
@@ -88,6 +88,22 @@ class TwinCounters:
         self.values[index]["bytes"] += octets
 
 
+class TwinTracer:
+    """Says the same of every frame: what a test has written into `row`, at first that it is not of IP."""
+
+    def __init__(self) -> None:
+        self.row = np.zeros(1, layout().structs["trace"])
+        self.row["verdict"] = next(v.number for v in layout().verdicts if v.name == "PASS_NOT_IP")
+        self.row["stage"] = layout().constants["STAGE_PARSE"]
+        self.row["service"] = self.row["place"] = 0xFFFFFFFF
+        self.frames: list[bytes] = []
+
+    def run(self, frames: Sequence[bytes]) -> Traces:
+        """Remember the frames; they leave as they came."""
+        self.frames += frames
+        return Traces(np.repeat(self.row, len(frames)), list(frames))
+
+
 class TwinDataPlane:
     """A DataPlane whose packets never come. Every address is on one link, its MAC made from its last four bytes."""
 
@@ -101,6 +117,7 @@ class TwinDataPlane:
         self.unresolved: set[bytes] = set()
         self.unreachable: set[bytes] = set()
         self.wishes: list[ProgramWish] = []
+        self.tracers: dict[str, Tracer] = {}
         self._changed: list[Callable[[], None]] = []
 
     @property
@@ -147,6 +164,14 @@ class TwinDataPlane:
     def programs(self) -> list[ProgramState]:
         """What was last wished for."""
         return [ProgramState(self.wishes[-1].features, 0, 0, "twin0")] if self.wishes else []
+
+    def tracer(self, interface: str) -> Tracer:
+        """There is no program to run: DataPlaneError, unless a test has put one in `tracers`."""
+        if interface not in self.tracers:
+            raise DataPlaneError(
+                "the twin of the data plane runs no frames: ask a daemon that has an interface"
+            )
+        return self.tracers[interface]
 
     def clock_seconds(self) -> int:
         """The machine's monotonic clock."""

@@ -6,7 +6,7 @@ alone; it is kept beside the counters, so that a restart finds whose the hits ar
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -251,17 +251,16 @@ def _joined(first: Column, second: Column) -> Column:
     return first.merged(second.keys[~known], second.ids[~known])
 
 
-def rules_of(plan: ListPlan, family: int, keys: Iterable[int | bytes]) -> list[int]:
+def rules_of(plan: ListPlan, family: int, keys: Sequence[int | bytes]) -> list[int]:
     """The rule number of each key, 0 where it has none."""
-    rules = []
-    for key in keys:
-        if isinstance(key, int):
-            at = int(np.searchsorted(plan.ipv4, np.uint64(key << 16)))
-            hit = at < len(plan.ipv4) and int(plan.ipv4[at]) >> 16 == key
-            rules.append(int(plan.ipv4[at]) & 0xFFFF if hit else 0)
-        else:
-            wanted = np.asarray(key, KEY_TYPE[6])
-            at = int(np.searchsorted(plan.ipv6, wanted))
-            hit = at < len(plan.ipv6) and plan.ipv6[at] == wanted
-            rules.append(int(plan.ipv6_rules[at]) if hit else 0)
-    return rules
+    if not len(plan.ipv4 if family == 4 else plan.ipv6):
+        return [0] * len(keys)
+    if family == 4:
+        keys4 = np.array(keys, np.uint64)
+        entries = plan.ipv4.take(np.searchsorted(plan.ipv4, keys4 << np.uint64(16)), mode="clip")
+        rules = np.where(entries >> np.uint64(16) == keys4, entries & np.uint64(0xFFFF), np.uint64(0))
+        return [int(rule) for rule in rules]
+    keys6 = np.array(keys, KEY_TYPE[6])
+    at = np.searchsorted(plan.ipv6, keys6)
+    hit = plan.ipv6.take(at, mode="clip") == keys6
+    return [int(rule) for rule in np.where(hit, plan.ipv6_rules.take(at, mode="clip"), 0)]

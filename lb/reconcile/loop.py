@@ -3,17 +3,19 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from lb.dataplane.protocol import DataPlane, ProgramWish
+from lb.dataplane.protocol import DataPlane, InterfaceState, ProgramWish
+from lb.dataplane.trace import decode
 from lb.errors import CapacityError, DataPlaneError, SluiceError
 from lb.model import Config, Prefix
-from lb.reconcile import observe
+from lb.reconcile import explain, observe
 from lb.reconcile.apply import ServiceMemory
 from lb.reconcile.apply_lists import ListMemory
 from lb.reconcile.desired import Desired, keeping
+from lb.reconcile.explained import Explained
 from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ALLOW, DENY, ListPlan, plan_list
 from lb.reconcile.observed import Counters, Hits, ServiceStatus, Status, VerdictInfo
@@ -321,6 +323,37 @@ class Reconciler:
             return observe.live_flows(self._dataplane, self._desired.config.settings).get(
                 (plan.number, place), 0
             )
+
+    def interface(self, name: str | None) -> InterfaceState:
+        """The interface of that name, or the only one; errors as in explain.interface_of."""
+        return explain.interface_of(self._dataplane.interfaces(), name)
+
+    def explain(self, frames: Sequence[bytes], interface: str | None = None) -> list[Explained]:
+        """What becomes of each frame that comes in by an interface; nothing is changed, nothing counted.
+
+        InvalidError, NotFoundError, DataPlaneError: as in explain.interface_of. ConflictError: a frame met what was
+        removed while it ran.
+        """
+        state = self.interface(interface)
+        self._dataplane.tracer(state.name)  # is compiled, if it has to be, while others may change things
+        found: list[Explained] = []
+        for start in range(0, len(frames), explain.BATCH):
+            batch = frames[start : start + explain.BATCH]
+            with self._lock:
+                seen = self._dataplane.tracer(state.name).run(batch)
+                traces = decode(seen.rows)
+                plans = self._plans
+                view = explain.look(
+                    self._dataplane,
+                    state,
+                    traces,
+                    config=self._desired.config,
+                    services=plans.services,
+                    lists=(plans.deny, plans.allow),
+                    now=self._clock(),
+                )
+            found += explain.explained(batch, seen.frames_out, traces, view)
+        return found
 
     def verdicts(self) -> list[VerdictInfo]:
         """The verdict list of the data plane, in order of number."""

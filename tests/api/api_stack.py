@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from lb.dataplane.twin import TwinDataPlane
+from lb.dataplane.twin import TwinDataPlane, TwinTracer
 from lb.reconcile.loop import Reconciler
 from lb.store import SqliteStore
 
@@ -55,6 +55,7 @@ class Stack:
 def running_stack() -> Iterator[Stack]:
     """A started daemon with nothing configured, and a client that calls from CLIENT_ADDRESS."""
     clock, plane, store = Clock(), TwinDataPlane(), SqliteStore(":memory:")
+    plane.tracers["twin0"] = TwinTracer()
     reconciler = Reconciler(store, plane, clock=clock)
     reconciler.start()
     app = create_app(reconciler)

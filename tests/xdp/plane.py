@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lb.dataplane import clock
 from lb.dataplane.build import Build, Program, compile_program
+from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
@@ -49,6 +50,7 @@ class Programs:
         pins.mkdir(mode=0o700)
         self.pins, self.sizes = pins, sizes
         self._programs: dict[ProgramWish, Program] = {}
+        self.tracers = Tracers()
         self._tables: Tables | None = None
 
     @property
@@ -166,6 +168,10 @@ class RigDataPlane:
             return []
         info = self.running.info
         return [ProgramState(self.running.build.features, info.instructions, info.jited_bytes, "rig0")]
+
+    def tracer(self, interface: str) -> TracedProgram:
+        assert self.running is not None
+        return self._programs.tracers.get(interface, self.running.build)
 
     def clock_seconds(self) -> int:
         return clock.seconds()

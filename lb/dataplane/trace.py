@@ -1,0 +1,132 @@
+"""Traces decoded: struct trace of xdp/trace.h as Python values, addresses packed, ports in host order. Pure."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lb.dataplane.layout import layout
+from lb.dataplane.tables import Array
+
+_C = layout().constants
+NONE = 0xFFFFFFFF
+"""No service, no place."""
+STAGES = {
+    _C["STAGE_PARSE"]: "parse",
+    _C["STAGE_ADMIT"]: "admit",
+    _C["STAGE_ICMP"]: "icmp",
+    _C["STAGE_SERVICE"]: "service",
+    _C["STAGE_SELECT"]: "select",
+    _C["STAGE_FORWARD"]: "forward",
+}
+"""By number, in the order of a packet's way."""
+VIAS = {_C["VIA_FLOW"]: "flow", _C["VIA_RING"]: "ring", _C["VIA_QUIC"]: "quic-cid"}
+"""How a backend was chosen, by number."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedFlow:
+    """Addresses and ports as a stage read them. family: 4, 6, or 0 where no IP header was read."""
+
+    source: bytes
+    source_port: int
+    destination: bytes
+    port: int
+    family: int
+    protocol: int
+    tcp_flags: int
+    has_ports: bool
+    is_fragment: bool
+    is_quoted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSlot:
+    """A flow's entry in the flow table. age_s: since its last packet."""
+
+    age_s: int
+    service: int
+    established: bool
+    udp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What became of one frame. verdict: its number; stage: the last it came to; via: None if no backend was chosen.
+
+    deny_rule, allow_rule and quic_id are 0 for none, service and place NONE.
+    """
+
+    parsed: TracedFlow
+    wanted: TracedFlow
+    verdict: int
+    stage: str
+    ip_offset: int
+    ip_length: int
+    deny_rule: int
+    allow_rule: int
+    service: int
+    place: int
+    via: str | None
+    quic_id: int
+    slot: FlowSlot | None
+
+
+def decode(rows: Array) -> list[Trace]:
+    """Rows of struct trace, shape (N,)."""
+    columns = {
+        name: rows[name].tolist() for name in rows.dtype.names or () if name not in ("parsed", "wanted")
+    }
+    parsed, wanted = _flows(rows["parsed"]), _flows(rows["wanted"])
+    traces = []
+    for at in range(len(rows)):
+        state = columns["flow_state"][at]
+        slot = None
+        if state:
+            slot = FlowSlot(
+                age_s=max(0, columns["now_s"][at] - (state >> 32)),
+                service=state >> 16 & 0xFFFF,
+                established=bool(state & _C["FLOW_ESTABLISHED"]),
+                udp=bool(state & _C["FLOW_UDP"]),
+            )
+        traces.append(
+            Trace(
+                parsed=parsed[at],
+                wanted=wanted[at],
+                verdict=columns["verdict"][at],
+                stage=STAGES[columns["stage"][at]],
+                ip_offset=columns["l3"][at],
+                ip_length=columns["l3_length"][at],
+                deny_rule=columns["deny_rule"][at],
+                allow_rule=columns["allow_rule"][at],
+                service=columns["service"][at],
+                place=columns["place"][at],
+                via=VIAS.get(columns["via"][at]),
+                quic_id=columns["quic_id"][at],
+                slot=slot,
+            )
+        )
+    return traces
+
+
+def _flows(rows: Array) -> list[TracedFlow]:
+    sources, destinations = (np.ascontiguousarray(rows[n]).tobytes() for n in ("source", "destination"))
+    names = ("source_port", "port", "family", "protocol", "tcp_flags", "marks")
+    flows = []
+    for at, fields in enumerate(zip(*(rows[name].tolist() for name in names), strict=True)):
+        source_port, port, family, protocol, tcp_flags, marks = fields
+        first, end = 16 * at, 16 * at + (4 if family == 4 else 16)
+        flows.append(
+            TracedFlow(
+                source=sources[first:end],
+                source_port=source_port,
+                destination=destinations[first:end],
+                port=port,
+                family=family,
+                protocol=protocol,
+                tcp_flags=tcp_flags,
+                has_ports=bool(marks & _C["TRACE_PORTS"]),
+                is_fragment=bool(marks & _C["TRACE_FRAGMENT"]),
+                is_quoted=bool(marks & _C["TRACE_QUOTED"]),
+            )
+        )
+    return flows
