@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, GRE, Dot1Q, Ether
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from lb.dataplane import libbpf
 
@@ -26,6 +26,15 @@ OUTER4 = IP(src="172.16.3.4", dst=END4, ttl=64, flags="DF")
 OUTER6 = IPv6(src="100::3:4", dst=END6, hlim=64)
 INNER4 = IP(src="10.0.1.1", dst="10.200.1.1", tos=0x8C) / TCP(sport=40000, dport=80, flags="S")
 INNER6 = IPv6(src="fd00:0:0:1::1", dst="fc00:1::1", tc=0x8C) / UDP(sport=40000, dport=53) / b"question"
+
+GUE = UDP(sport=50000, dport=6080, chksum=0)
+"""Variant 1: the IP packet follows."""
+
+
+def variant0(protocol: int, first: int = 0, flags: int = 0) -> Packet:
+    """UDP and a GUE header of variant 0; first: its variant, control bit and options' length."""
+    return GUE / Raw(bytes([first, protocol]) + flags.to_bytes(2, "big"))
+
 
 Run = Callable[[bytes], bytes]
 
@@ -57,6 +66,21 @@ STRIPPED = {
         OUTER4 / IP(src="10.0.1.1", dst="10.200.1.1", options=[IPOption_NOP()] * 8) / b"x",
         IP(src="10.0.1.1", dst="10.200.1.1", options=[IPOption_NOP()] * 8) / b"x",
     ),
+    "GUE over IPv4, IPv4 inside": (OUTER4 / GUE / bytes(INNER4), INNER4),
+    "GUE over IPv4, IPv6 inside": (OUTER4 / GUE / bytes(INNER6), INNER6),
+    "GUE over IPv6, IPv4 inside": (OUTER6 / GUE / bytes(INNER4), INNER4),
+    "GUE over IPv6, IPv6 inside": (OUTER6 / GUE / bytes(INNER6), INNER6),
+    "GUE with a checksum": (OUTER4 / UDP(sport=50000, dport=6080) / bytes(INNER4), INNER4),
+    "GUE with options in the outer header": (
+        IP(src="172.16.3.4", dst=END4, options=[IPOption_NOP()] * 4) / GUE / bytes(INNER4),
+        INNER4,
+    ),
+    "GUE variant 0 over IPv4, IPv4 inside": (OUTER4 / variant0(4) / bytes(INNER4), INNER4),
+    "GUE variant 0 over IPv6, IPv6 inside": (OUTER6 / variant0(41) / bytes(INNER6), INNER6),
+    "GUE in GUE, by one layer": (
+        OUTER4 / GUE / bytes(OUTER4 / GUE / bytes(INNER4)),
+        OUTER4 / GUE / bytes(INNER4),
+    ),
     "a tunnel in a tunnel, by one layer": (OUTER4 / OUTER4 / INNER4, OUTER4 / INNER4),
 }
 
@@ -86,6 +110,21 @@ UNTOUCHED: dict[str, Packet] = {
     "6in6 to another address": IPv6(src="100::1", dst="fd00::12") / INNER6,
     "6in6 to what looks like our IPv4 address": IPv6(src="100::1", dst="::10.0.0.11") / INNER6,
     "GRE": IP(src="172.16.3.4", dst=END4) / GRE() / INNER4,
+    "UDP to the backend, another port": OUTER4 / UDP(sport=6080, dport=6081) / bytes(INNER4),
+    "GUE to another address": IP(src="172.16.3.4", dst="10.0.0.12") / GUE / bytes(INNER4),
+    "GUE to another IPv6 address": IPv6(src="100::1", dst="fd00::12") / GUE / bytes(INNER6),
+    "GUE's port over TCP": OUTER4 / TCP(dport=6080) / bytes(INNER4),
+    "GUE with nothing inside": OUTER4 / GUE,
+    "GUE with something else inside": OUTER4 / GUE / b"\x50 neither version",
+    "GUE of variant 2": OUTER4 / variant0(4, first=0x80) / bytes(INNER4),
+    "GUE control message": OUTER4 / variant0(4, first=0x20) / bytes(INNER4),
+    "GUE with options": OUTER4 / variant0(4, first=1, flags=1) / bytes(4) / bytes(INNER4),
+    "GUE with flags": OUTER4 / variant0(4, flags=0x8000) / bytes(INNER4),
+    "GUE that says IPv4, IPv6 inside": OUTER4 / variant0(4) / bytes(INNER6),
+    "GUE that says UDP": OUTER4 / variant0(17) / GUE / bytes(INNER4),
+    "first fragment of a GUE packet": IP(src="172.16.3.4", dst=END4, flags="MF") / GUE / bytes(INNER4),
+    "later fragment of a GUE packet": IP(src="172.16.3.4", dst=END4, frag=10, proto=17)
+    / bytes(GUE / bytes(INNER4)),
     "first fragment of a tunnel packet": IP(src="172.16.3.4", dst=END4, flags="MF") / INNER4,
     "later fragment of a tunnel packet": IP(src="172.16.3.4", dst=END4, frag=10, proto=4) / bytes(INNER4),
     "IPv6 fragment of a tunnel packet": OUTER6 / IPv6ExtHdrFragment(m=1) / INNER6,
@@ -115,7 +154,7 @@ def test_tagged_tunnel_passes_as_it_came(run: Run) -> None:
     assert run(frame) == frame
 
 
-@pytest.mark.parametrize("name", ["4in4", "6in4", "4in6", "6in6"])
+@pytest.mark.parametrize("name", [name for name in STRIPPED if "layer" not in name])
 def test_cut_at_every_byte(run: Run, name: str) -> None:
     """A frame cut anywhere is either stripped of its whole outer header or left as it was."""
     tunnelled, inner = STRIPPED[name]
