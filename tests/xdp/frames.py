@@ -4,10 +4,11 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import pytest
 from rig import OUR_MAC, Outcome, next_hop_mac
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet
 
 from lb.model import Affinity
@@ -27,7 +28,26 @@ ANY_SOURCE = {"drop_spoofed": False}
 NOBODY_IS_TOLD = {"too_big_replies_per_second": 0}
 """Settings under which what is too big is dropped in silence."""
 PORT = {"tcp": 6, "udp": 17}
+GUE_PORT, GUE_SOURCE_PORTS = 6080, range(49152, 65536)
 LINK = Ether(src=CLIENT_MAC, dst=OUR_MAC)
+TAGS = {
+    "one tag": Dot1Q(vlan=100, prio=5),
+    "priority tag": Dot1Q(vlan=0, prio=7, dei=1),
+    "service tag alone": Dot1AD(vlan=200),
+    "QinQ": Dot1AD(vlan=200, prio=3) / Dot1Q(vlan=100, prio=1),
+    "QinQ with two 0x8100": Dot1Q(vlan=4094) / Dot1Q(vlan=1),
+    "QinQ with two 0x88a8": Dot1AD(vlan=4094) / Dot1AD(vlan=1),
+}
+tagged = pytest.mark.parametrize("tags", TAGS.values(), ids=TAGS)
+families = pytest.mark.parametrize("vip", [VIP4, VIP6])
+KINDS = {
+    "4 in 4": (VIP4, BACKENDS4),
+    "4 in 6": (VIP4, BACKENDS6),
+    "6 in 4": (VIP6, BACKENDS4),
+    "6 in 6": (VIP6, BACKENDS6),
+}
+kinds = pytest.mark.parametrize(("vip", "backends"), KINDS.values(), ids=KINDS)
+"""A VIP, and backends whose outer header is of this family or the other."""
 
 
 def service(name: str = "web", **fields: Any) -> dict[str, Any]:
@@ -59,6 +79,11 @@ def udp(src: str = "", dst: str = VIP4, sport: int = 40000, dport: int = 80, **i
     return LINK / network(src, dst, **ip) / UDP(sport=sport, dport=dport) / b"question"
 
 
+def within(tags: Packet, frame: Packet) -> Packet:
+    """The frame with VLAN tags put in."""
+    return LINK / tags / frame.payload
+
+
 def from_tuple(frame: bytes, source: bytes, source_port: int, port: int | None = None) -> bytes:
     """The untagged frame, its addresses and ports patched; checksums are the end hosts' business."""
     at, ports = (26, 34) if len(source) == 4 else (22, 54)
@@ -81,17 +106,31 @@ def split(frame: bytes) -> tuple[bytes, bytes]:
     return frame[12:at], frame[at + 2 :]
 
 
-def outer_header(inner: bytes, source: str, backend: str) -> Packet:
-    """The header that goes before a packet (with its padding) on its way to a backend."""
+def outer_header(inner: bytes, source: str, backend: str, gue: tuple[int, int] | None = None) -> Packet:
+    """The headers that go before a packet (with its padding) on its way to a backend; gue: UDP's ports."""
     if inner[0] >> 4 == 4:
         length, protocol, traffic_class = int.from_bytes(inner[2:4], "big"), 4, inner[1]
     else:
         length, protocol = int.from_bytes(inner[4:6], "big") + 40, 41
         traffic_class = int.from_bytes(inner[:2], "big") >> 4 & 0xFF
+    between: Packet | bytes = b""
+    if gue:
+        length, protocol = length + 8, 17
+        between = UDP(sport=gue[0], dport=gue[1], len=length, chksum=0)
     if ":" in backend:
-        return IPv6(src=source, dst=backend, tc=traffic_class, plen=length, nh=protocol, hlim=64)
-    return IP(
-        src=source, dst=backend, tos=traffic_class, id=0, flags="DF", ttl=64, proto=protocol, len=length + 20
+        return IPv6(src=source, dst=backend, tc=traffic_class, plen=length, nh=protocol, hlim=64) / between
+    return (
+        IP(
+            src=source,
+            dst=backend,
+            tos=traffic_class,
+            id=0,
+            flags="DF",
+            ttl=64,
+            proto=protocol,
+            len=length + 20,
+        )
+        / between
     )
 
 
@@ -102,23 +141,48 @@ def outer_addresses(frame: bytes) -> tuple[str, str]:
     return str(ip_address(ip[at : at + size])), str(ip_address(ip[at + size : at + 2 * size]))
 
 
+def gue_source_port(frame: bytes) -> int:
+    """The source port of the outer UDP header."""
+    ip = split(frame)[1]
+    at = 20 if ip[0] >> 4 == 4 else 40
+    return int.from_bytes(ip[at : at + 2], "big")
+
+
 def expect_encapsulated(
-    outcome: Outcome, frame: Any, *, verdict: str = "TX_IPIP", source4: str = OUTER4, source6: str = OUTER6
+    outcome: Outcome,
+    frame: Any,
+    *,
+    verdict: str = "TX_IPIP",
+    source4: str = OUTER4,
+    source6: str = OUTER6,
+    gue_port: int | None = None,
 ) -> str:
     """Assert that the whole frame is what IP-in-IP makes of the one that came; the backend's address.
 
-    The outer source is free within its prefix; everything else is fixed.
+    gue_port: what GUE to this port makes of it. The outer source is free within its prefix, and GUE's source port
+    within its range; everything else is fixed.
     """
     data, out = bytes(frame), outcome.frame_out
     assert outcome.verdict == verdict
     source, backend = outer_addresses(out)
     assert ip_address(source) in ip_network(source6 if ":" in backend else source4)
+    gue = None
+    if gue_port is not None:
+        gue = gue_source_port(out), gue_port
+        assert gue[0] in GUE_SOURCE_PORTS
     tags, inner = split(data)
-    outer = outer_header(inner, source, backend)
+    outer = outer_header(inner, source, backend, gue)
     link = next_hop_mac(backend) + bytes(LINK)[:6] + tags
     expected = link + (b"\x86\xdd" if ":" in backend else b"\x08\x00") + bytes(outer) + inner
     assert out.hex() == expected.hex()
     return backend
+
+
+def expect_gue(
+    outcome: Outcome, frame: Any, *, verdict: str = "TX_GUE", port: int = GUE_PORT, **more: str
+) -> str:
+    """Assert that the whole frame is what mode gue makes of the one that came; the backend's address."""
+    return expect_encapsulated(outcome, frame, verdict=verdict, gue_port=port, **more)
 
 
 def expect_rewritten(

@@ -5,14 +5,17 @@ from frames import (
     BACKENDS4,
     BACKENDS6,
     LINK,
+    TAGS,
     VIP4,
     VIP6,
     expect_encapsulated,
     expect_rewritten,
     network,
     service,
+    tagged,
     tcp,
     udp,
+    within,
 )
 from rig import Rig
 from scapy.layers.inet import ICMP, UDP
@@ -21,21 +24,6 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q
 from scapy.packet import Packet
 
 pytestmark = pytest.mark.root
-
-TAGS = {
-    "one tag": Dot1Q(vlan=100, prio=5),
-    "priority tag": Dot1Q(vlan=0, prio=7, dei=1),
-    "service tag alone": Dot1AD(vlan=200),
-    "QinQ": Dot1AD(vlan=200, prio=3) / Dot1Q(vlan=100, prio=1),
-    "QinQ with two 0x8100": Dot1Q(vlan=4094) / Dot1Q(vlan=1),
-    "QinQ with two 0x88a8": Dot1AD(vlan=4094) / Dot1AD(vlan=1),
-}
-tagged = pytest.mark.parametrize("tags", TAGS.values(), ids=TAGS)
-
-
-def within(tags: Packet, frame: Packet) -> Packet:
-    """The frame with tags put in."""
-    return LINK / tags / frame.payload
 
 
 @tagged
