@@ -201,8 +201,10 @@ def _ring(backends: tuple[tuple[bytes, int], ...]) -> Any:
     return build_ring(backends)
 
 
-def ring_choice(document: dict[str, Any], source: bytes, source_port: int, port: int) -> str:
-    """The backend that lb's own computation names for a flow."""
+def ring_choice(
+    document: dict[str, Any], source: bytes, source_port: int, port: int, address: str = ""
+) -> str:
+    """The backend that lb's own computation names for a flow; address: the one asked within a VIP prefix."""
     chosen = [
         (ip_address(b["address"]).packed, b.get("weight", 1))
         for b in document["backends"]
@@ -212,7 +214,7 @@ def ring_choice(document: dict[str, Any], source: bytes, source_port: int, port:
     slot = ring_slot(
         source,
         source_port,
-        ip_address(document["vip"]).packed,
+        ip_address(address or document["vip"]).packed,
         port,
         PORT[document["protocol"]],
         affinity=Affinity(document.get("affinity", "flow")),

@@ -253,14 +253,3 @@ def test_nothing_configured_passes_everything_whole(rig: Rig, address: str) -> N
     assert rig.verdict(udp(dst=address)) == "PASS_NO_SERVICE"
     assert rig.verdict(bytes(tcp(dst=address))[:40]) == "DROP_TRUNCATED"
     assert rig.verdict(tcp(src=CLIENT6, dst=ELSE6)) == "PASS_NO_SERVICE"
-
-
-def test_sources_that_cannot_answer_may_pass(rig: Rig) -> None:
-    """A packet from the VIP itself or from loopback is dropped, unless a setting says that it goes as any other."""
-    sources = VIP4, "127.0.0.1", "0.0.0.0", "224.0.0.1"
-    rig.apply(services=[WEB4])
-    assert {rig.verdict(tcp(src=source)) for source in sources} == {"DROP_SPOOFED"}
-
-    rig.apply(settings={"drop_spoofed": False})
-    for source in sources:
-        expect_encapsulated(rig.run(tcp(src=source)), tcp(src=source))

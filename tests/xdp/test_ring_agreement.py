@@ -36,8 +36,18 @@ def tuples(vip: str, count: int, seed: int) -> list[Tuple]:
     """Random tuples, the outermost addresses and ports among them."""
     draw, size = random.Random(seed), 4 if vip == VIP4 else 16
     ports = (0, 1, 256, 65535)
-    edges = [(bytes([fill]) * size, port, other) for fill in (0, 255) for port in ports for other in ports]
-    return edges + [(draw.randbytes(size), draw.getrandbits(16), draw.getrandbits(16)) for _ in range(count)]
+    low, high = (b"\1", b"\xff") if vip == VIP4 else (b"\0\1", b"\xfe")  # below and above nobody is a client
+    edges = [
+        (fill + fill[-1:] * (size - len(fill)), port, other)
+        for fill in (low, high)
+        for port in ports
+        for other in ports
+    ]
+    # A first byte of 1 to 126: no source that is dropped as spoofed.
+    return edges + [
+        (bytes([draw.randint(1, 126)]) + draw.randbytes(size - 1), draw.getrandbits(16), draw.getrandbits(16))
+        for _ in range(count)
+    ]
 
 
 def chosen(rig: Rig, document: dict[str, Any], some: list[Tuple]) -> list[str]:
@@ -46,7 +56,7 @@ def chosen(rig: Rig, document: dict[str, Any], some: list[Tuple]) -> list[str]:
     return [outer_addresses(out)[1] for out in rig.burst(from_tuple(packet, *one) for one in some)]
 
 
-@pytest.mark.parametrize("affinity", ["flow", "source"])
+@pytest.mark.parametrize("affinity", ["flow", "source", "destination-port"])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("vip", [VIP4, VIP6])
 def test_program_and_control_plane_agree(rig: Rig, vip: str, protocol: str, affinity: str) -> None:
@@ -70,13 +80,55 @@ def test_source_affinity_keeps_a_client(rig: Rig, vip: str) -> None:
     draw = random.Random(1)
     seen = set()
 
-    for client in (draw.randbytes(4 if vip == VIP4 else 16) for _ in range(20)):
+    for client in (one[0] for one in tuples(vip, 20, seed=4)[-20:]):
         some = [(client, draw.getrandbits(16), draw.getrandbits(16)) for _ in range(20)]
         backends = {*chosen(rig, one, some), *chosen(rig, two, some)}
         assert len(backends) == 1
         seen |= backends
 
     assert seen == set(BACKENDS4)
+
+
+@pytest.mark.parametrize("vip", [VIP4, VIP6])
+def test_port_affinity_keeps_a_port(rig: Rig, vip: str) -> None:
+    """One port: the same backend for every client, of every service with the same backends; ports share them."""
+    one = service("one", vip=vip, port="any", affinity="destination-port")
+    two = service("two", vip=vip, port="any", protocol="udp", affinity="destination-port")
+    rig.apply(services=[one, two])
+    draw = random.Random(1)
+    seen = set()
+
+    for port in (0, 80, *(draw.getrandbits(16) for _ in range(20))):
+        some = [(client, source, port) for client, source, _ in tuples(vip, 20, seed=port)]
+        backends = {*chosen(rig, one, some), *chosen(rig, two, some)}
+        assert len(backends) == 1
+        seen |= backends
+
+    assert seen == set(BACKENDS4)
+
+
+@pytest.mark.parametrize("vip", [VIP4, VIP6])
+def test_port_affinity_is_the_services_own(rig: Rig, vip: str) -> None:
+    """A service beside it hashes the whole flow; a flow that is known stays while the ring changes, as ever."""
+    ports = service("ports", vip=vip, port="any", affinity="destination-port")
+    rig.apply(services=[ports, service("flows", vip=vip, protocol="udp")])
+    some = [
+        (ip_address("192.0.2.1" if vip == VIP4 else "2001:db8::1").packed, 1000 + n, 80) for n in range(40)
+    ]
+    kept = chosen(rig, ports, some)
+    assert len(set(kept)) == 1
+    assert set(chosen(rig, service(vip=vip, protocol="udp"), some)) == set(BACKENDS4)
+
+    others = [{"address": b, "weight": int(b not in kept)} for b in BACKENDS4]
+    rig.apply(services=[{**ports, "backends": others}])
+
+    established = [
+        out for one in some for out in rig.burst([from_tuple(bytes(tcp(dst=vip, flags="A")), *one)])
+    ]
+    assert [outer_addresses(out)[1] for out in established] == kept
+    fresh = [(source, port + 5000, to) for source, port, to in some]
+    (moved,) = set(chosen(rig, {**ports, "backends": others}, fresh))
+    assert moved == ring_choice({**ports, "backends": others}, *fresh[0])
 
 
 @pytest.mark.parametrize("vip", [VIP4, VIP6])
