@@ -38,6 +38,8 @@ ELSEWHERE = bytes.fromhex("020000000e01")
 """The MAC of another interface of ours."""
 NO_PLACE = 0xFFFE
 """What all slots of a ring say that no known frame asks for: a place that no service has."""
+_ZEROS = 64
+"""So many zeros at a frame's end are still written out."""
 _TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6")
 _ARRAYS = ("service_rings", "backends", "deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense")
 
@@ -98,12 +100,11 @@ class _Writer:
             "needs": [f"HAVE_{name}" for name in case.needs.split()],
             "lacks": [f"HAVE_{name}" for name in case.lacks.split()],
             "remembers": case.remembers,
-            "zeros": case.zeros,
-            "frame": _head(frame, case.zeros),
+            "frame": _hex(frame),
             "verdict": answer.verdict,
-            "out": None if answer.frame == frame else _head(answer.frame, case.zeros),
+            "out": None if answer.frame == frame else _hex(answer.frame),
         }
-        return {key: value for key, value in document.items() if value not in ([], False, 0)}
+        return {key: value for key, value in document.items() if value not in ([], False)}
 
     def _memory(self) -> dict[str, dict[str, str]]:
         """For each array the words that are not as they were: byte offset → bytes."""
@@ -140,9 +141,10 @@ class _Writer:
         return {name: entries for name, entries in changed.items() if entries}
 
 
-def _head(frame: bytes, zeros: int) -> str:
-    assert not zeros or not any(frame[-zeros:])
-    return frame[: len(frame) - zeros].hex()
+def _hex(frame: bytes) -> str:
+    """In hex; where it ends with many zeros, these as a number."""
+    zeros = len(frame) - len(frame.rstrip(b"\0"))
+    return f"{frame[:-zeros].hex()}+{zeros}" if zeros > _ZEROS else frame.hex()
 
 
 def text() -> str:

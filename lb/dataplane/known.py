@@ -119,17 +119,22 @@ def _placed(memory: Array, here: Interface) -> bytes:
 
 
 def _case(case: Mapping[str, Any], here: Interface) -> Case:
-    zeros, verdict = bytes(case.get("zeros", 0)), case["verdict"]
-    frame = bytes.fromhex(case["frame"]) + zeros
+    frame, verdict = _bytes(case["frame"]), case["verdict"]
     frame = bytes(a ^ b for a, b in zip(frame[:6], here.mac, strict=True)) + frame[6:]
     if case["out"] is None:
         return Case(case["name"], frame, verdict, frame)
-    out = bytearray(bytes.fromhex(case["out"]) + zeros)
+    out = bytearray(_bytes(case["out"]))
     if verdict.startswith("TX_"):
         out[6:12] = here.mac
     if verdict.endswith(("_IPIP", "_GUE")):
         _put_outer(out, here.constants, gue=verdict.endswith("_GUE"))
     return Case(case["name"], frame, verdict, bytes(out))
+
+
+def _bytes(text: str) -> bytes:
+    """Hex, and after a + the number of zeros that follow."""
+    head, _, zeros = text.partition("+")
+    return bytes.fromhex(head) + bytes(int(zeros or 0))
 
 
 def _put_outer(out: bytearray, constants: Mapping[str, int], *, gue: bool) -> None:

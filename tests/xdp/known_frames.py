@@ -1,6 +1,5 @@
 """The known state and the frames that every program is asked; tests/known_answers.py answers them."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from frames import (
@@ -9,6 +8,7 @@ from frames import (
     ELSE4,
     ELSE6,
     LINK,
+    VIP4,
     VIP6,
     network,
     patched,
@@ -16,63 +16,26 @@ from frames import (
     tcp,
     udp,
 )
+from known_case import Case, Stage, case, chained, tagged
+from known_icmp import ICMP_CASES, NARROW, NARROW6
+from known_quic import QUIC, QUIC_CASES
 from scapy.layers.inet import ICMP, TCP, IPOption_NOP
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q
 from scapy.packet import Raw
 
-ANY, AWAY, NARROW, LOST, EMPTY = "10.200.1.2", "10.200.1.3", "10.200.1.4", "10.200.1.98", "10.200.1.99"
-"""VIPs: for any port; with its backends behind another interface, a small MTU, an unknown MAC; with no backend."""
+ANY, AWAY, LOST, EMPTY = "10.200.1.2", "10.200.1.3", "10.200.1.98", "10.200.1.99"
+"""VIPs: for any port; with its backends behind another interface, or of unknown MAC; with no backend."""
+PORTS, MOVING, GUE4, GUE6, PREFIX = "10.200.1.7", "10.200.1.8", "10.200.1.5", "fc00:1::5", "fc00:1:2::"
+"""VIPs: hashed by destination port; with UDP migration; with mode gue; and an IPv6 prefix of 64 bits."""
 ELSEWHERE, UNRESOLVED = {"10.0.0.21", "10.0.0.22"}, {"10.0.0.31"}
-MTU = {"10.0.0.41": 600} | {f"10.0.0.{last}": 9000 for last in (11, 12, 13)}
-SETTINGS_WITHOUT: dict[str, dict[str, Any]] = {}
+MTU = {"10.0.0.41": 600, "10.0.0.42": 1300} | {f"10.0.0.{last}": 9000 for last in (11, 12, 13)}
+SETTINGS_WITHOUT: dict[str, dict[str, Any]] = {
+    "ECHO": {"answer_echo": False},
+    "SPOOF": {"drop_spoofed": False},
+    "TOO_BIG": {"too_big_replies_per_second": 0},
+}
 """The settings by which a feature is not in use."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A frame and its verdict, which the reference confirms. needs, lacks: features without HAVE_, by spaces.
-
-    The frame's destination MAC is zero, which is ours, or its difference from ours. remembers: the flow table must
-    have room for the frames before. zeros: so many of the frame's last bytes are written as a number.
-    """
-
-    name: str
-    verdict: str
-    frame: bytes
-    needs: str = ""
-    lacks: str = ""
-    remembers: bool = False
-    zeros: int = 0
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A desired state, and the frames that come while it is in force."""
-
-    document: dict[str, Any]
-    cases: list[Case] = field(default_factory=list)
-
-
-def case(name: str, verdict: str, frame: Any, needs: str = "", *, differs: str = "", **more: Any) -> Case:
-    """The same, of a frame for us; differs: its destination's difference from our MAC."""
-    return Case(name, verdict, bytes.fromhex(differs or "00" * 6) + bytes(frame)[6:], needs, **more)
-
-
-def tagged(*tags: Any, inner: Any) -> Any:
-    """A frame with VLAN tags before its IP packet."""
-    whole = LINK
-    for tag in tags:
-        whole = whole / tag
-    return whole / inner.payload
-
-
-def chained(*extensions: Any, dst: str = VIP6) -> Any:
-    """TCP behind IPv6 extension headers."""
-    whole = LINK / network(dst=dst)
-    for extension in extensions:
-        whole = whole / extension
-    return whole / TCP(sport=40009, dport=80, flags="S")
 
 
 def _document() -> dict[str, Any]:
@@ -83,6 +46,7 @@ def _document() -> dict[str, Any]:
         "services": [
             service(),
             service("dns", protocol="udp", port=53, mode="l2"),
+            service("moving", vip=MOVING, protocol="udp", udp_migration=True),
             service("any", vip=ANY, port="any", affinity="source", backends=BACKENDS6),
             service("six", vip=VIP6, backends=BACKENDS6),
             service("six-udp", vip=VIP6, protocol="udp", port=443),
@@ -90,6 +54,13 @@ def _document() -> dict[str, Any]:
             service("away", vip=AWAY, backends=["10.0.0.21", "10.0.0.22"]),
             service("away-l2", vip=AWAY, protocol="udp", mode="l2", backends=["10.0.0.21", "10.0.0.22"]),
             service("narrow", vip=NARROW, backends=["10.0.0.41"]),
+            service("narrow6", vip=NARROW6, backends=["10.0.0.42"]),
+            service("ports", vip=PORTS, port="any", affinity="destination-port"),
+            service("gue", vip=GUE4, mode="gue"),
+            service("gue-to6", vip=GUE4, protocol="udp", mode="gue", backends=BACKENDS6),
+            service("gue-from6", vip=GUE6, mode="gue"),
+            service("prefix", vip=f"{PREFIX}/64", backends=BACKENDS6),
+            QUIC,
             service("lost", vip=LOST, backends=["10.0.0.31"]),
             service("empty", vip=EMPTY, backends=[]),
         ],
@@ -99,12 +70,13 @@ def _document() -> dict[str, Any]:
 
 
 def _drained(document: dict[str, Any]) -> dict[str, Any]:
-    """The three backends of `web` drain and a fourth has come; of those of `dns` only the last is not disabled."""
-    web, dns, *others = document["services"]
+    """The backends of `web` and `moving` drain, and another has come; all of `dns` but the last are disabled."""
+    web, dns, moving, *others = document["services"]
     draining = [{"address": a, "admin_state": "draining"} for a in BACKENDS4]
     disabled = [{"address": a, "admin_state": "disabled"} for a in BACKENDS4[:2]]
     now = [
         {**web, "backends": [*draining, {"address": "10.0.0.14"}]},
+        {**moving, "backends": [*draining, {"address": "10.0.0.14"}]},
         {**dns, "backends": [*disabled, {"address": BACKENDS4[2]}]},
     ]
     return {**document, "services": [*now, *others]}
@@ -169,6 +141,22 @@ LISTS = [
     case("a blocked fragment", "DROP_BLOCKLIST", LINK / network("1.64.0.1", ELSE4, frag=3) / b"1", "DENY4"),
 ]
 
+SPOOFED = [
+    _listed("a loopback source", "127.0.0.1", "SPOOF", verdict="DROP_SPOOFED"),
+    _listed("a source of this host", "0.1.2.3", "SPOOF", verdict="DROP_SPOOFED"),
+    _listed("a multicast source", "239.255.255.255", "SPOOF", verdict="DROP_SPOOFED"),
+    _listed("a source before multicast", "223.255.255.255", "", verdict="PASS_NO_SERVICE"),
+    _listed("the unspecified source", "::", "SPOOF", verdict="DROP_SPOOFED"),
+    _listed("an IPv6 loopback source", "::1", "SPOOF", verdict="DROP_SPOOFED"),
+    _listed("an IPv6 multicast source", "ff02::1", "SPOOF", verdict="DROP_SPOOFED"),
+    _listed("a VIP as source", VIP4, "SPOOF VIP4", verdict="DROP_SPOOFED"),
+    _listed("an IPv6 VIP as source", VIP6, "SPOOF VIP6", verdict="DROP_SPOOFED"),
+    _listed("a source in a VIP prefix", f"{PREFIX}9", "SPOOF VIP6 VIP_PREFIX", verdict="DROP_SPOOFED"),
+    case(
+        "a loopback source that may come", "PASS_NO_SERVICE", tcp(src="127.0.0.1", dst=ELSE4), lacks="SPOOF"
+    ),
+]
+
 _V4, _V6 = "VIP4 IPIP", "VIP6 IPIP"
 FORWARDED = [
     case("TCP, 4 in 4", "TX_IPIP", tcp(), _V4),
@@ -219,10 +207,29 @@ FORWARDED = [
     ),
     case("out of another interface", "REDIRECT_IPIP", tcp(dst=AWAY), f"{_V4} REDIRECT"),
     case("out of another interface, MAC rewrite", "REDIRECT_L2", udp(dst=AWAY), "VIP4 L2 REDIRECT"),
-    case("as large as the MTU allows", "TX_IPIP", tcp(dst=NARROW) / Raw(bytes(540)), _V4, zeros=500),
+    case("as large as the MTU allows", "TX_IPIP", tcp(dst=NARROW) / Raw(bytes(540)), _V4),
+    case("GUE, 4 in 4", "TX_GUE", tcp(dst=GUE4, tos=0x8C), "VIP4 GUE"),
+    case("GUE, 4 in 6", "TX_GUE", udp(dst=GUE4, tos=0x8C), "VIP4 GUE"),
+    case("GUE, 6 in 4", "TX_GUE", tcp(dst=GUE6), "VIP6 GUE"),
+    case("GUE under one tag", "TX_GUE", tagged(Dot1Q(vlan=9), inner=tcp(dst=GUE4, sport=8)), "VIP4 GUE"),
+    case("one destination port", "TX_IPIP", tcp(dst=PORTS, dport=777), f"{_V4} ANY_PORT PORT_AFFINITY"),
+    case(
+        "that port, of another client",
+        "TX_IPIP",
+        tcp("10.0.9.9", PORTS, 1, 777),
+        f"{_V4} ANY_PORT PORT_AFFINITY",
+    ),
+    case("a VIP prefix", "TX_IPIP", tcp(dst=f"{PREFIX}abcd"), f"{_V6} VIP_PREFIX"),
+    case(
+        "a VIP prefix's last address",
+        "TX_IPIP",
+        tcp(dst="fc00:1:2:0:ffff:ffff:ffff:ffff"),
+        f"{_V6} VIP_PREFIX",
+    ),
+    case("behind a VIP prefix", "PASS_NO_SERVICE", tcp(dst="fc00:1:2:1::")),
     case("an unknown next hop", "DROP_NO_NEXT_HOP", tcp(dst=LOST), "VIP4"),
     case("no backend", "DROP_NO_BACKEND", tcp(dst=EMPTY), "VIP4"),
-    case("a frame of 6000 bytes", "TX_IPIP", tcp(sport=40005) / Raw(bytes(6000)), f"{_V4} FRAGS", zeros=6000),
+    case("a frame of 6000 bytes", "TX_IPIP", tcp(sport=40005) / Raw(bytes(6000)), f"{_V4} FRAGS"),
 ]
 
 _KEPT, _REOPENED, _RESET = 50001, 50002, 50003
@@ -233,6 +240,8 @@ _REMEMBERED = [
     case("the other goes on", "TX_IPIP", tcp(sport=_REOPENED, flags="A"), _V4),
     case("a reset of no known connection", "TX_IPIP", tcp(sport=_RESET, flags="R"), _V4),
     case("a UDP flow", "TX_L2", udp(sport=_KEPT, dport=53), "VIP4 L2"),
+    case("a UDP flow that may move", "TX_IPIP", udp(dst=MOVING), f"{_V4} UDP_MIGRATION"),
+    case("that flow again", "TX_IPIP", udp(dst=MOVING), f"{_V4} UDP_MIGRATION"),
     case("the UDP flow again", "TX_L2", udp(sport=_KEPT, dport=53), "VIP4 L2"),
 ]
 _AFTER_THE_SWITCH = [
@@ -247,10 +256,11 @@ _AFTER_THE_SWITCH = [
     case("a connection opened anew goes by the new ring", "TX_IPIP", tcp(sport=_REOPENED), _V4),
     case("and stays there", "TX_IPIP", tcp(sport=_REOPENED, flags="A"), _V4, remembers=True),
     case("a reset was not remembered", "TX_IPIP", tcp(sport=_RESET, flags="A"), _V4),
+    case("a UDP flow moves from a draining backend", "TX_IPIP", udp(dst=MOVING), f"{_V4} UDP_MIGRATION"),
     case("a UDP flow leaves a disabled backend", "TX_L2", udp(sport=_KEPT, dport=53), "VIP4 L2"),
 ]
 
 STAGES = [
-    Stage(_document(), [*PARSING, *LISTS, *FORWARDED, *_REMEMBERED]),
+    Stage(_document(), [*PARSING, *LISTS, *SPOOFED, *FORWARDED, *ICMP_CASES, *QUIC_CASES, *_REMEMBERED]),
     Stage(_drained(_document()), _AFTER_THE_SWITCH),
 ]
