@@ -1,0 +1,244 @@
+"""What is measured, as data: the states of the balancer, the traffic, the cases of each group, and the sweeps.
+
+A flow or a blocked prefix has a number. Number n lies in the /24 numbered n * SCATTER modulo 2^24, so that numbers in a
+row are spread over all of IPv4 and no two are neighbours. Prefixes have the numbers from 1 on, flows those from
+FIRST_FLOW on: a flow's source is never blocked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+SCATTER = 0x9E3779
+FIRST_PREFIX, FIRST_FLOW = 1, 2000002
+ENDLESS = (1 << 32) - 1
+"""As a number of flows: none comes again."""
+
+VIP, VIP6 = "10.200.16.1", "fc00:1::1"
+NO_VIP = "10.200.0.1"
+TCP_PORT, UDP_PORT = 80, 53
+BACKENDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A state of a balancer of its own. modes: of its services; prefixes: how many it blocks."""
+
+    mode: str = "ipip"
+    protocols: tuple[str, ...] = ("tcp", "udp")
+    vip: str = VIP
+    prefixes: int = 0
+
+
+SETUPS: Mapping[str, Setup] = MappingProxyType(
+    {
+        "plain": Setup(),
+        "six": Setup(vip=VIP6, protocols=("tcp",)),
+        "l2": Setup(mode="l2", protocols=("tcp",)),
+        "deny1": Setup(prefixes=1),
+        "deny100k": Setup(prefixes=100_000),
+        "deny1m": Setup(prefixes=1_000_000),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """64-byte frames (IPv6: 80) of `count` flows from number `first` on. vips: spread over so many VIPs in a row."""
+
+    protocol: str = "tcp:A"
+    destination: str = VIP
+    first: int = FIRST_FLOW
+    count: int = 1
+    random: bool = False
+    vips: int = 1
+
+    @property
+    def port(self) -> int:
+        """The destination port."""
+        return UDP_PORT if self.protocol == "udp" else TCP_PORT
+
+    @property
+    def length(self) -> int:
+        """Of a frame, in bytes."""
+        return 80 if ":" in self.destination else 64
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCase:
+    """Nanoseconds a packet that the program adds to an empty one. action: what every packet must end as.
+
+    peer: "xdp-filter" blocks the same sources in the same rounds; katran: its figure on record (peers.py).
+    goal: what we want to stay below.
+    """
+
+    name: str
+    setup: str
+    traffic: Traffic
+    action: str = "tx"
+    goal: float | None = None
+    peer: str | None = None
+
+
+def _blocked(prefixes: int) -> Traffic:
+    return Traffic(first=FIRST_PREFIX, count=prefixes, random=prefixes > 1)
+
+
+PROGRAM = (
+    ProgramCase("tcp_established_1flow", "plain", Traffic(), goal=28),
+    ProgramCase("tcp_established_10kflows", "plain", Traffic(count=10_000), goal=42),
+    ProgramCase("tcp_established_100kflows", "plain", Traffic(count=100_000), goal=75),
+    ProgramCase("tcp_established_800kflows_random", "plain", Traffic(count=800_000, random=True), goal=90),
+    ProgramCase("udp_established_1flow", "plain", Traffic("udp"), goal=33),
+    ProgramCase("tcp6_established_1flow", "six", Traffic(destination=VIP6), goal=33),
+    ProgramCase("tcp_new_flows_tracked", "plain", Traffic("tcp:S", count=ENDLESS), goal=85),
+    ProgramCase("pass_no_service", "plain", Traffic(destination=NO_VIP), action="pass", goal=13),
+    ProgramCase("drop_deny_1prefix", "deny1", _blocked(1), action="drop", goal=8, peer="xdp-filter"),
+    ProgramCase(
+        "drop_deny_100k_random", "deny100k", _blocked(100_000), action="drop", goal=25, peer="xdp-filter"
+    ),
+    ProgramCase("drop_deny_1m_random", "deny1m", _blocked(1_000_000), action="drop", goal=25),
+    ProgramCase("established_behind_1m_prefixes", "deny1m", Traffic(count=800_000, random=True)),
+)
+
+NOT_YET: Mapping[str, str] = MappingProxyType(
+    {
+        name: "there is no mode nat yet"
+        for name in ("nat_forward_1flow", "nat_reply_1flow", "nat_forward_100kflows", "forward_nat")
+    }
+)
+"""Cases of features that are still to come, and which."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabCase:
+    """Nanoseconds of one core a packet, from the generator over a veth pair to where it is dropped.
+
+    receiver: a setup of SETUPS, or a peer of peers.py. versus: the case it is compared with; goal: as a multiple of it.
+    """
+
+    name: str
+    receiver: str
+    traffic: Traffic = Traffic()
+    versus: str | None = None
+    goal: float | None = None
+
+
+LAB = (
+    LabCase("empty_drop", "empty_drop"),
+    LabCase("empty_tx", "empty_tx"),
+    LabCase("drop_deny", "deny1", _blocked(1), versus="empty_drop", goal=1.3),
+    LabCase("forward_ipip", "plain", versus="empty_tx", goal=1.6),
+    LabCase("forward_l2", "l2", versus="empty_tx"),
+    LabCase("xdp_filter_drop", "xdp-filter", _blocked(1), versus="empty_drop"),
+    LabCase("nft_drop", "nft_drop", _blocked(1), versus="empty_drop"),
+    LabCase("nft_dnat", "nft_dnat", versus="empty_tx"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCase:
+    """What the running daemon takes, asked by REST or CLI. tail: the goal is for the slowest percent."""
+
+    name: str
+    unit: str
+    goal: float
+    tail: bool = False
+
+
+CONTROL = (
+    ControlCase("import_1m", "s", 1.0),
+    ControlCase("clear_1m", "s", 1.0),
+    ControlCase("block_to_enforced", "ms", 20.0, tail=True),
+    ControlCase("ring_1000_backends", "ms", 5.0),
+    ControlCase("backend_change_to_enforced", "ms", 20.0, tail=True),
+    ControlCase("apply_400x50", "s", 2.0),
+    ControlCase("start_full", "s", 4.0),
+    ControlCase("memory_1m", "MiB", 300.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A program figure as one thing grows. changes: flows, prefixes, services or backends of the setup."""
+
+    name: str
+    changes: str
+    setup: str
+    points: tuple[int, ...]
+    traffic: Traffic
+    action: str = "tx"
+
+
+_TENS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+_FEW = Traffic(count=4096)
+"""As many flows at each point, so that nothing grows but the services or the backends."""
+
+SWEEPS = (
+    Sweep("flows", "flows", "plain", (*_TENS[:6], 300_000, 1_000_000), Traffic(random=True)),
+    Sweep("prefixes_blocked", "prefixes", "deny1", _TENS, _blocked(1), action="drop"),
+    Sweep("prefixes_passed", "prefixes", "deny1", (0, *_TENS), _FEW),
+    Sweep("services", "services", "plain", (1, 4, 16, 64, 256, 1024, 4096), _FEW),
+    Sweep("backends", "backends", "plain", (1, 4, 16, 64, 256, 1024, 4096), _FEW),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is done: rounds, packets a sample, samples of a latency, runs of what takes seconds."""
+
+    rounds: int
+    packets: int
+    lab_rounds: int
+    lab_packets: int
+    sweep_rounds: int
+    samples: int
+    repeats: int
+
+
+TINY = Effort(rounds=2, packets=2_000, lab_rounds=2, lab_packets=5_000, sweep_rounds=1, samples=3, repeats=1)
+QUICK = Effort(
+    rounds=15, packets=100_000, lab_rounds=9, lab_packets=200_000, sweep_rounds=5, samples=200, repeats=2
+)
+FULL = Effort(
+    rounds=61, packets=500_000, lab_rounds=41, lab_packets=1_000_000, sweep_rounds=21, samples=2_000, repeats=7
+)
+
+
+def prefixes_text(count: int) -> str:
+    """The file of so many blocked /24s, one a line."""
+    numbers = ((FIRST_PREFIX + n) * SCATTER & 0xFFFFFF for n in range(count))
+    return "".join(f"{n >> 16}.{n >> 8 & 255}.{n & 255}.0/24\n" for n in numbers)
+
+
+def source_of(number: int) -> str:
+    """The IPv4 source address of a flow, or one inside a prefix."""
+    at = number * SCATTER & 0xFFFFFF
+    return f"{at >> 16}.{at >> 8 & 255}.{at & 255}.1"
+
+
+def services_of(setup: Setup, backends: list[str], *, count: int = 1) -> list[dict[str, Any]]:
+    """The services of a setup as in a document; count: on so many VIPs in a row."""
+    names = [f"{protocol}-{n}" for protocol in setup.protocols for n in range(count)]
+    head, _, tail = setup.vip.rpartition(".") if ":" not in setup.vip else (setup.vip, "", "1")
+    first = int(tail)
+
+    def vip(n: int) -> str:
+        if ":" in setup.vip:
+            return setup.vip
+        high, low = head.rsplit(".", 1)
+        at = int(low) * 256 + first + n
+        return f"{high}.{at >> 8}.{at & 255}"
+
+    return [
+        {
+            "name": name,
+            "vip": vip(int(name.rsplit("-", 1)[1])),
+            "port": UDP_PORT if name.startswith("udp") else TCP_PORT,
+            "protocol": name.split("-")[0],
+            "mode": setup.mode,
+            "backends": [{"address": address} for address in backends],
+        }
+        for name in names
+    ]

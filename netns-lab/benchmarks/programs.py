@@ -1,0 +1,191 @@
+"""The program group: nanoseconds a packet by BPF_PROG_TEST_RUN, net of the same harness around an empty program.
+
+progbench.c puts the packet back, varies it and tail-calls what is measured. Samples of all cases, of their floors and of
+their peers are taken in turns, so that what else the machine does falls on all alike.
+"""
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import xdpload
+from benchmarks import figures
+from benchmarks.cases import ENDLESS, SCATTER, Traffic, source_of
+from benchmarks.figures import Figure
+from benchmarks.world import on_one_cpu
+from generate import make_template
+
+from lb.dataplane import libbpf
+from lb.errors import SluiceError
+
+SOURCE = Path(__file__).resolve().parents[1] / "progbench.c"
+ACTIONS = {"drop": 1, "pass": 2, "tx": 3, "redirect": 4}
+GROWTHS = (20, 40)
+"""Bytes of outer header for which there is an empty program that adds them."""
+_WARM_UP = 1_000
+_GENERATOR_MAC = "02:00:00:fa:00:00"
+
+
+class Harness:
+    """progbench.c for frames of one length: what a measured program runs in."""
+
+    def __init__(self, length: int) -> None:
+        """Compile and load. CompileError."""
+        self.length = length
+        self._bpf: Any = xdpload.compile_source(SOURCE, [f"-DLENGTH={length}", f"-DSCATTER={SCATTER}u"])
+        self._restore = libbpf.prog_load("restore", self._bpf.dump_func(b"restore"))
+        self.unchanged = libbpf.prog_load("unchanged", self._bpf.dump_func(b"unchanged"))
+        self.grown = {
+            growth: libbpf.prog_load(f"grown{growth}", self._bpf.dump_func(f"grown{growth}".encode()))
+            for growth in GROWTHS
+        }
+
+    def choose(self, program: int, plan: bytes) -> None:
+        """What runs next, and on which frames."""
+        plans = self._bpf[b"plans"]
+        plans[0] = plans.Leaf.from_buffer_copy(plan)
+        self._bpf[b"measured"][ctypes.c_int(0)] = ctypes.c_int(program)
+
+    @property
+    def flow(self) -> int:
+        """The number of the next flow, from 0 on."""
+        return int(self._bpf[b"next_flow"][0].value)
+
+    @flow.setter
+    def flow(self, number: int) -> None:
+        table = self._bpf[b"next_flow"]
+        table[0] = table.Leaf(number)
+
+    def run(self, packets: int) -> tuple[int, int]:
+        """Run what was chosen; the last packet's XDP action, and by how many bytes it grew."""
+        action, out = libbpf.test_run(self._restore, bytes(self.length), packets)
+        return action, len(out) - self.length
+
+    def time(self, packets: int) -> float:
+        """Nanoseconds of this thread a packet, harness included."""
+        begin = time.thread_time_ns()
+        libbpf.test_run(self._restore, bytes(self.length), packets)
+        return (time.thread_time_ns() - begin) / packets
+
+
+@cache
+def harness(length: int) -> Harness:
+    """The one for this length."""
+    return Harness(length)
+
+
+def plan_of(traffic: Traffic, mac: str) -> bytes:
+    """struct plan of progbench.c, for a receiver of this MAC."""
+    template = make_template(
+        traffic.protocol,
+        "fd00::1" if ":" in traffic.destination else source_of(traffic.first),
+        1024,
+        traffic.destination,
+        traffic.port,
+        macs=(_GENERATOR_MAC, mac),
+        length=traffic.length,
+    )
+    words = (traffic.first, traffic.count, int(traffic.random), traffic.vips - 1)
+    return template.frame.ljust(traffic.length, b"\0") + b"".join(word.to_bytes(4, "little") for word in words)
+
+
+@dataclass
+class Target:
+    """One program that takes its turns over some traffic: the one measured, a floor, or a peer."""
+
+    harness: Harness
+    program: int
+    plan: bytes
+    traffic: Traffic
+    samples: list[float] = field(default_factory=list)
+    _flow: int = 0
+
+    def choose(self) -> None:
+        """Put it in place."""
+        self.harness.choose(self.program, self.plan)
+        self.harness.flow = self._flow
+
+    def lap(self) -> None:
+        """Every flow twice, so that all are established (of endless ones: as many as the flow table has slots)."""
+        self.choose()
+        flows = min(self.traffic.count, 1 << 21)
+        if self.traffic.random:  # in turn, or some would be left out
+            in_turn = self.plan[: self.harness.length + 8] + bytes(4) + self.plan[self.harness.length + 12 :]
+            self.harness.choose(self.program, in_turn)
+        self.harness.run(2 * flows)
+        self._flow = self.harness.flow if self.traffic.count == ENDLESS else 0
+
+    def sample(self, packets: int) -> None:
+        """One sample. The caches are warmed with the same traffic first: others had their turn before."""
+        self.choose()
+        self.harness.run(min(self.traffic.count, packets) + _WARM_UP)
+        self.samples.append(self.harness.time(packets))
+        self._flow = self.harness.flow
+
+
+class Probe:
+    """A program over some traffic, the floors that belong to it, and a peer. Figures come after the rounds."""
+
+    def __init__(self, name: str, program: int, traffic: Traffic, mac: str, action: str) -> None:
+        """Check that packets end as they should, and establish the flows. SluiceError if they end otherwise."""
+        self.name, self._action = name, action
+        self._harness, self._traffic, self._plan = harness(traffic.length), traffic, plan_of(traffic, mac)
+        self.target = self._target(program)
+        self.peer: Target | None = None
+        growth = self._check(self.target)
+        self._floors = [self._target(self._harness.unchanged)]
+        if growth:
+            self._floors.append(self._target(self._harness.grown[growth]))
+        self.target.lap()
+
+    def _target(self, program: int) -> Target:
+        return Target(self._harness, program, self._plan, self._traffic)
+
+    def _check(self, target: Target) -> int:
+        """By how much its packets grow. SluiceError if they do not end as they should."""
+        target.choose()
+        action, growth = self._harness.run(2)
+        if action != ACTIONS[self._action]:
+            names = {number: name for name, number in ACTIONS.items()}
+            raise SluiceError(f"{self.name}: packets end as {names.get(action, action)}, not as {self._action}")
+        if growth and growth not in self._harness.grown:
+            raise SluiceError(f"{self.name}: packets grow by {growth} bytes, and there is no floor for that")
+        return growth
+
+    def set_peer(self, program: int) -> None:
+        """Measure a peer's program on the same traffic too. SluiceError if its packets end otherwise."""
+        self.peer = self._target(program)
+        self._check(self.peer)
+
+    def sample(self, packets: int) -> None:
+        """One round."""
+        for target in (self.target, *self._floors, *([self.peer] if self.peer else [])):
+            target.sample(packets)
+
+    def figure(self) -> Figure:
+        """Net of the floors. The packet grows once in the harness's floor and once in the program: hence their mean."""
+        return figures.net(self.target.samples, [floor.samples for floor in self._floors])
+
+    def peer_figure(self) -> Figure:
+        """The peer's; it leaves packets as they are."""
+        assert self.peer is not None
+        return figures.net(self.peer.samples, [self._floors[0].samples])
+
+
+def take_turns(probes: list[Probe], rounds: int, packets: int, say: Callable[[str], None] = lambda _: None) -> None:
+    """All rounds of all probes, interleaved, on one CPU."""
+    with on_one_cpu():
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            for probe in probes:
+                probe.sample(packets)
+
+
+def close(program: int) -> None:
+    """Let go of a program."""
+    os.close(program)
