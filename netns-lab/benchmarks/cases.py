@@ -39,6 +39,7 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
         "deny1": Setup(prefixes=1),
         "deny100k": Setup(prefixes=100_000),
         "deny1m": Setup(prefixes=1_000_000),
+        "after_all": Setup(),
     }
 )
 
@@ -69,8 +70,8 @@ class Traffic:
 class ProgramCase:
     """Nanoseconds a packet that the program adds to an empty one. action: what every packet must end as.
 
-    peer: "xdp-filter" blocks the same sources in the same rounds; katran: its figure on record (peers.py).
-    goal: what we want to stay below.
+    goal: what we want to stay below. peer: "xdp-filter" blocks the same sources in the same rounds; versus: another
+    case of these.
     """
 
     name: str
@@ -79,9 +80,11 @@ class ProgramCase:
     action: str = "tx"
     goal: float | None = None
     peer: str | None = None
+    versus: str | None = None
 
 
-def _blocked(prefixes: int) -> Traffic:
+def blocked(prefixes: int) -> Traffic:
+    """Packets from inside each of so many prefixes, drawn at random."""
     return Traffic(first=FIRST_PREFIX, count=prefixes, random=prefixes > 1)
 
 
@@ -94,19 +97,47 @@ PROGRAM = (
     ProgramCase("tcp6_established_1flow", "six", Traffic(destination=VIP6), goal=33),
     ProgramCase("tcp_new_flows_tracked", "plain", Traffic("tcp:S", count=ENDLESS), goal=85),
     ProgramCase("pass_no_service", "plain", Traffic(destination=NO_VIP), action="pass", goal=13),
-    ProgramCase("drop_deny_1prefix", "deny1", _blocked(1), action="drop", goal=8, peer="xdp-filter"),
+    ProgramCase("drop_deny_1prefix", "deny1", blocked(1), action="drop", goal=8, peer="xdp-filter"),
     ProgramCase(
-        "drop_deny_100k_random", "deny100k", _blocked(100_000), action="drop", goal=25, peer="xdp-filter"
+        "drop_deny_100k_random", "deny100k", blocked(100_000), action="drop", goal=25, peer="xdp-filter"
     ),
-    ProgramCase("drop_deny_1m_random", "deny1m", _blocked(1_000_000), action="drop", goal=25),
-    ProgramCase("established_behind_1m_prefixes", "deny1m", Traffic(count=800_000, random=True)),
+    ProgramCase("drop_deny_1m_random", "deny1m", blocked(1_000_000), action="drop", goal=25),
+    ProgramCase(
+        "established_behind_1m_prefixes",
+        "deny1m",
+        Traffic(count=800_000, random=True),
+        versus="tcp_established_800kflows_random",
+    ),
 )
 
-NOT_YET: Mapping[str, str] = MappingProxyType(
+UNUSED = "unused_feature"
+"""How many instructions longer the program of setup `plain` is after every feature was in use and is no longer."""
+
+EVERYTHING: Mapping[str, Any] = MappingProxyType(
     {
-        name: "there is no mode nat yet"
-        for name in ("nat_forward_1flow", "nat_reply_1flow", "nat_forward_100kflows", "forward_nat")
+        "services": [
+            {
+                "name": f"every-{mode}",
+                "vip": vip,
+                "port": "any",
+                "protocol": "tcp",
+                "mode": mode,
+                "affinity": "source",
+                "backends": [{"address": backend}],
+            }
+            for mode, vip, backend in (("ipip", "fc00:1::2", "10.0.0.2"), ("l2", "10.200.0.2", "10.0.0.3"))
+        ],
+        "blocklist": [{"prefix": "192.0.2.1/32"}, {"prefix": "2001:db8::1/128"}],
+        "allowlist": [{"prefix": "192.0.2.2/32"}],
     }
+)
+"""A document that needs all features."""
+
+NOT_YET: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(
+        ("nat_forward_1flow", "nat_reply_1flow", "nat_forward_100kflows", "forward_nat"),
+        "there is no mode nat yet",
+    )
 )
 """Cases of features that are still to come, and which."""
 
@@ -128,11 +159,11 @@ class LabCase:
 LAB = (
     LabCase("empty_drop", "empty_drop"),
     LabCase("empty_tx", "empty_tx"),
-    LabCase("drop_deny", "deny1", _blocked(1), versus="empty_drop", goal=1.3),
+    LabCase("drop_deny", "deny1", blocked(1), versus="empty_drop", goal=1.3),
     LabCase("forward_ipip", "plain", versus="empty_tx", goal=1.6),
     LabCase("forward_l2", "l2", versus="empty_tx"),
-    LabCase("xdp_filter_drop", "xdp-filter", _blocked(1), versus="empty_drop"),
-    LabCase("nft_drop", "nft_drop", _blocked(1), versus="empty_drop"),
+    LabCase("xdp_filter_drop", "xdp-filter", blocked(1), versus="empty_drop"),
+    LabCase("nft_drop", "nft_drop", blocked(1), versus="empty_drop"),
     LabCase("nft_dnat", "nft_dnat", versus="empty_tx"),
 )
 
@@ -177,7 +208,7 @@ _FEW = Traffic(count=4096)
 
 SWEEPS = (
     Sweep("flows", "flows", "plain", (*_TENS[:6], 300_000, 1_000_000), Traffic(random=True)),
-    Sweep("prefixes_blocked", "prefixes", "deny1", _TENS, _blocked(1), action="drop"),
+    Sweep("prefixes_blocked", "prefixes", "deny1", _TENS, blocked(1), action="drop"),
     Sweep("prefixes_passed", "prefixes", "deny1", (0, *_TENS), _FEW),
     Sweep("services", "services", "plain", (1, 4, 16, 64, 256, 1024, 4096), _FEW),
     Sweep("backends", "backends", "plain", (1, 4, 16, 64, 256, 1024, 4096), _FEW),
@@ -202,7 +233,13 @@ QUICK = Effort(
     rounds=15, packets=100_000, lab_rounds=9, lab_packets=200_000, sweep_rounds=5, samples=200, repeats=2
 )
 FULL = Effort(
-    rounds=61, packets=500_000, lab_rounds=41, lab_packets=1_000_000, sweep_rounds=21, samples=2_000, repeats=7
+    rounds=61,
+    packets=500_000,
+    lab_rounds=41,
+    lab_packets=1_000_000,
+    sweep_rounds=21,
+    samples=2_000,
+    repeats=7,
 )
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import balancer
 import processes
+
 from benchmarks import cases, world
 from benchmarks.world import Cable
-
 from lb.dataplane import libbpf
 from lb.errors import SetupError, SluiceError
 from lb.settings import PIN_ROOT
 
 TRIMMED_SECONDS = 40.0
-"""How long to wait for the program to be built without what is not in use: the daemon takes ten seconds and a compile."""
+"""How long to wait for the program without what is not in use: the daemon waits ten seconds, and compiles."""
 UNUSED = "HAVE_ALLOW"
 """A feature that no setup uses: as long as it is compiled in, so may others be."""
 
@@ -81,7 +81,9 @@ class Daemon:
         """One REST call; the document. SluiceError with the daemon's words if it refuses."""
         answer = self._http.request(method, path, json=body)
         if not answer.is_success:
-            raise SluiceError(f"the daemon refuses {method} {path} ({answer.status_code}): {answer.text[:400]}")
+            raise SluiceError(
+                f"the daemon refuses {method} {path} ({answer.status_code}): {answer.text[:400]}"
+            )
         return answer.json() if answer.content else None
 
     def sluice(self, *words: str) -> None:
@@ -112,7 +114,9 @@ class Daemon:
             if UNUSED not in features:
                 return features
             if time.monotonic() > deadline:
-                raise SluiceError(f"after {TRIMMED_SECONDS:.0f} s the program still has what nothing uses: {features}")
+                raise SluiceError(
+                    f"after {TRIMMED_SECONDS:.0f} s the program still has what nothing uses: {features}"
+                )
             time.sleep(0.1)
 
     def instructions(self) -> int:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import xdpload
+from generate import Generator, interface_index, make_template
+
 from benchmarks import figures
 from benchmarks.cases import Traffic, source_of
 from benchmarks.figures import Figure
 from benchmarks.world import Cable, on_one_cpu
-from generate import Generator, interface_index, make_template
-
 from lb.errors import SluiceError
 
 BARE = Path(__file__).resolve().parents[1] / "bare.c"
@@ -34,7 +34,7 @@ class Bare:
         self._program = program
 
 
-class Path_:
+class Way:
     """One case's way: a cable whose near end is set up already, and a generator of its frames."""
 
     def __init__(self, name: str, cable: Cable, traffic: Traffic, bare: Bare) -> None:
@@ -73,7 +73,7 @@ class Path_:
         return figures.of_samples(self.samples)
 
 
-def take_turns(paths: list[Path_], rounds: int, packets: int) -> None:
+def take_turns(paths: list[Way], rounds: int, packets: int) -> None:
     """All rounds of all paths, interleaved, on one CPU. SluiceError if packets are lost on the way."""
     with on_one_cpu() as cpu:
         clock = _clock_of(cpu)

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks import world
 from benchmarks.cases import BACKENDS, FIRST_PREFIX, SCATTER, TCP_PORT, VIP, source_of
 from benchmarks.world import Cable
-
 from lb.dataplane import libbpf
 
 KATRAN = {
@@ -21,8 +21,13 @@ KATRAN = {
     "tcp_new_flows_tracked": 525.0,
     "pass_no_service": 27.3,
 }
-"""ns a packet net of an empty program, minimum of 21 rounds, on one core of a virtual machine of two. Its licence keeps it
-out of this repository, so it was measured apart: a measure of size, not of the last nanosecond."""
+"""ns a packet net of an empty program, minimum of 21 rounds, on one core of a virtual machine of two. Its licence keeps
+it out of this repository, so it was measured apart: a measure of size, not of the last nanosecond."""
+
+TOOL = {"xdp-filter": "xdp-filter", "nft_drop": "nft", "nft_dnat": "nft"}
+"""What each receiver of the lab group is made with."""
+XDP_FILTER_MOST = 10_000
+"""Addresses that xdp-filter's map has room for."""
 
 _PINS = Path("/sys/fs/bpf/xdp-filter")
 _PINS_ASIDE = Path("/sys/fs/bpf/bench-xdp-filter")
@@ -54,7 +59,7 @@ def load_xdp_filter(cable: Cable, sources: int) -> int:
 
 
 def _deny(sources: int) -> None:
-    """What `xdp-filter ip` does, for many at once. OSError if they do not fit its map."""
+    """What `xdp-filter ip` does, for many at once. OSError above XDP_FILTER_MOST."""
     table = libbpf.obj_get(_PINS / "filter_ipv4")
     numbers = np.arange(FIRST_PREFIX, FIRST_PREFIX + sources, dtype=np.uint64)
     keys = ((numbers * SCATTER & 0xFFFFFF) << 8 | 1).astype(">u4")
@@ -68,7 +73,9 @@ def _deny(sources: int) -> None:
 def nft_drop(cable: Cable) -> None:
     """Drop the first blocked source at the ingress hook of the near end."""
     _take_frames(cable)
-    chain = f'type filter hook ingress device "{cable.near}" priority 0; ip saddr {source_of(FIRST_PREFIX)} drop;'
+    chain = (
+        f'type filter hook ingress device "{cable.near}" priority 0; ip saddr {source_of(FIRST_PREFIX)} drop;'
+    )
     world.run("nft", "-f", "-", text=f"table netdev bench {{\nchain in {{ {chain} }}\n}}\n")
 
 

@@ -1,25 +1,23 @@
 """The program group: nanoseconds a packet by BPF_PROG_TEST_RUN, net of the same harness around an empty program.
 
-progbench.c puts the packet back, varies it and tail-calls what is measured. Samples of all cases, of their floors and of
-their peers are taken in turns, so that what else the machine does falls on all alike.
+progbench.c puts the packet back, varies it and tail-calls what is measured. Samples of all cases, of their floors and
+of their peers are taken in turns, so that what else the machine does falls on all alike.
 """
 
 import ctypes
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import xdpload
+from generate import make_template
+
 from benchmarks import figures
 from benchmarks.cases import ENDLESS, SCATTER, Traffic, source_of
 from benchmarks.figures import Figure
 from benchmarks.world import on_one_cpu
-from generate import make_template
-
 from lb.dataplane import libbpf
 from lb.errors import SluiceError
 
@@ -80,7 +78,7 @@ def harness(length: int) -> Harness:
 
 
 def plan_of(traffic: Traffic, mac: str) -> bytes:
-    """struct plan of progbench.c, for a receiver of this MAC."""
+    """The bytes of struct plan of progbench.c, for a receiver of this MAC."""
     template = make_template(
         traffic.protocol,
         "fd00::1" if ":" in traffic.destination else source_of(traffic.first),
@@ -91,7 +89,9 @@ def plan_of(traffic: Traffic, mac: str) -> bytes:
         length=traffic.length,
     )
     words = (traffic.first, traffic.count, int(traffic.random), traffic.vips - 1)
-    return template.frame.ljust(traffic.length, b"\0") + b"".join(word.to_bytes(4, "little") for word in words)
+    return template.frame.ljust(traffic.length, b"\0") + b"".join(
+        word.to_bytes(4, "little") for word in words
+    )
 
 
 @dataclass
@@ -136,6 +136,7 @@ class Probe:
         self.name, self._action = name, action
         self._harness, self._traffic, self._plan = harness(traffic.length), traffic, plan_of(traffic, mac)
         self.target = self._target(program)
+        self._mac, self._peer_name = mac, ""
         self.peer: Target | None = None
         growth = self._check(self.target)
         self._floors = [self._target(self._harness.unchanged)]
@@ -152,14 +153,18 @@ class Probe:
         action, growth = self._harness.run(2)
         if action != ACTIONS[self._action]:
             names = {number: name for name, number in ACTIONS.items()}
-            raise SluiceError(f"{self.name}: packets end as {names.get(action, action)}, not as {self._action}")
+            raise SluiceError(
+                f"{self.name}: packets end as {names.get(action, action)}, not as {self._action}"
+            )
         if growth and growth not in self._harness.grown:
             raise SluiceError(f"{self.name}: packets grow by {growth} bytes, and there is no floor for that")
         return growth
 
-    def set_peer(self, program: int) -> None:
-        """Measure a peer's program on the same traffic too. SluiceError if its packets end otherwise."""
-        self.peer = self._target(program)
+    def set_peer(self, name: str, program: int, flows: int) -> None:
+        """Measure a peer's program too, on the first flows of this traffic. SluiceError if they end otherwise."""
+        traffic = replace(self._traffic, count=flows)
+        self.peer = Target(self._harness, program, plan_of(traffic, self._mac), traffic)
+        self._peer_name = name
         self._check(self.peer)
 
     def sample(self, packets: int) -> None:
@@ -171,21 +176,15 @@ class Probe:
         """Net of the floors. The packet grows once in the harness's floor and once in the program: hence their mean."""
         return figures.net(self.target.samples, [floor.samples for floor in self._floors])
 
-    def peer_figure(self) -> Figure:
-        """The peer's; it leaves packets as they are."""
+    def peer_figure(self) -> tuple[str, Figure]:
+        """The peer's name and figure; it leaves packets as they are."""
         assert self.peer is not None
-        return figures.net(self.peer.samples, [self._floors[0].samples])
+        return self._peer_name, figures.net(self.peer.samples, [self._floors[0].samples])
 
 
-def take_turns(probes: list[Probe], rounds: int, packets: int, say: Callable[[str], None] = lambda _: None) -> None:
+def take_turns(probes: list[Probe], rounds: int, packets: int) -> None:
     """All rounds of all probes, interleaved, on one CPU."""
     with on_one_cpu():
-        for number in range(rounds):
-            say(f"round {number + 1} of {rounds}")
+        for _ in range(rounds):
             for probe in probes:
                 probe.sample(packets)
-
-
-def close(program: int) -> None:
-    """Let go of a program."""
-    os.close(program)

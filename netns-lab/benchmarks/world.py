@@ -117,7 +117,10 @@ class Cable:
             addresses = [f"10.{self.number}.{16 + n // 250}.{1 + n % 250}" for n in range(count)]
         else:
             addresses = [f"fd00:{self.number:x}::1:{n:x}" for n in range(count)]
-        lines = (f"neighbour replace {a} lladdr 02:00:00:fa:00:ff dev {self.near} nud permanent\n" for a in addresses)
+        lines = (
+            f"neighbour replace {a} lladdr 02:00:00:fa:00:ff dev {self.near} nud permanent\n"
+            for a in addresses
+        )
         run("ip", "-batch", "-", text="".join(lines))
         return addresses
 
