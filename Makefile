@@ -1,10 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab lab-down test fuzz lint clean
+.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz lint clean
 
 PYTHON := .venv/bin/python
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: Debian packages, kernel headers, .venv
 	@deploy/setup.sh
@@ -20,6 +20,13 @@ lab-down: ## end the lab
 
 test: lint ## set up, lint, check types, run every test
 	@$(PYTHON) -m pytest
+
+bench: ## measure beside xdp-filter and nftables, under 3 minutes; FULL=1 for the long one
+	@deploy/setup.sh peers
+	@$(PYTHON) netns-lab/bench.py --effort $(if $(FULL),full,quick)
+
+bench-snapshot: setup ## put the last bench's figures and plots into the README
+	@$(PYTHON) netns-lab/bench.py --snapshot
 
 fuzz: setup ## random frames through the program and the reference, for DURATION seconds
 	@$(PYTHON) tests/fuzz.py $(or $(DURATION),60) $(SEED)

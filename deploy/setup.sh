@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes this machine ready for Sluice: Debian packages, kernel headers, the venv in .venv, the BPF file system.
+# With the argument `peers` also what `make bench` measures beside Sluice, as far as it is to be had.
 # Safe to repeat, to interrupt and to start twice at once. A second run finds the stamp of the first and ends at once.
 set -euo pipefail
 unset PYTHONHOME PYTHONPATH
@@ -30,6 +31,9 @@ libc6-dev        /usr/include/stdio.h
 make             make
 ca-certificates  /etc/ssl/certs/ca-certificates.crt
 '
+
+# command:package
+readonly PEERS='xdp-filter:xdp-tools nft:nftables'
 
 say() { printf '%-9s %s\n' "$1" "$2"; }
 
@@ -150,6 +154,16 @@ install_packages() {
     say packages ok
 }
 
+# The bench goes without a peer that cannot be had, and says so.
+install_peers() {
+    local pair
+    for pair in $PEERS; do
+        ! command -v "${pair%:*}" >/dev/null || continue
+        take_lock
+        (apt_install "${pair#*:}") || say peers "going on without ${pair#*:}"
+    done
+}
+
 # ---- kernel headers ------------------------------------------------------------------------------------------------
 
 # In this order: those of the running kernel, trees that are in /usr/src already, those of any kernel from apt.
@@ -203,15 +217,17 @@ verify_bcc() {
 
 # ---- all of it -----------------------------------------------------------------------------------------------------
 
-main() {
-    need_root
-    ! is_done || return 0
+take_lock() {
     exec 9>"$LOCK" # children inherit it: whoever waits also waits for an apt that outlived its set-up
     flock -n 9 || { say setup 'waiting for another set-up to end' && flock 9; }
-    ! is_done || return 0
     trap remove_policy EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
+}
+
+set_up() {
+    take_lock
+    ! is_done || return 0
     : >"$LOG"
     local complete=
     if [[ -f $STAMP ]]; then complete=$(head -n 1 "$STAMP"); fi
@@ -230,4 +246,10 @@ main() {
     mv "$STAMP.new" "$STAMP"
 }
 
-main
+main() {
+    need_root
+    is_done || set_up
+    if [[ ${1:-} == peers ]]; then install_peers; fi
+}
+
+main "$@"

@@ -7,6 +7,7 @@ FIRST_FLOW on: a flow's source is never blocked.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
 
@@ -257,25 +258,15 @@ def source_of(number: int) -> str:
 
 def services_of(setup: Setup, backends: list[str], *, count: int = 1) -> list[dict[str, Any]]:
     """The services of a setup as in a document; count: on so many VIPs in a row."""
-    names = [f"{protocol}-{n}" for protocol in setup.protocols for n in range(count)]
-    head, _, tail = setup.vip.rpartition(".") if ":" not in setup.vip else (setup.vip, "", "1")
-    first = int(tail)
-
-    def vip(n: int) -> str:
-        if ":" in setup.vip:
-            return setup.vip
-        high, low = head.rsplit(".", 1)
-        at = int(low) * 256 + first + n
-        return f"{high}.{at >> 8}.{at & 255}"
-
     return [
         {
-            "name": name,
-            "vip": vip(int(name.rsplit("-", 1)[1])),
-            "port": UDP_PORT if name.startswith("udp") else TCP_PORT,
-            "protocol": name.split("-")[0],
+            "name": f"{protocol}-{n}",
+            "vip": str(ip_address(setup.vip) + n),
+            "port": UDP_PORT if protocol == "udp" else TCP_PORT,
+            "protocol": protocol,
             "mode": setup.mode,
             "backends": [{"address": address} for address in backends],
         }
-        for name in names
+        for protocol in setup.protocols
+        for n in range(count)
     ]

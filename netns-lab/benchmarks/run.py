@@ -26,6 +26,8 @@ NAMES = (
     *(sweep.name for sweep in cases.SWEEPS),
 )
 """Everything that can be asked for."""
+STARTED_AT_ONCE = 2
+"""Balancers: starting is mostly compiling, and few machines compile more at once without slowing down."""
 
 
 class Run:
@@ -73,18 +75,16 @@ class Run:
         return Cable(name, self._cables)
 
     def _start(self, names: list[str]) -> None:
-        """Balancers for these setups, all started at once."""
-        if names:
-            self._say(f"starting {len(names)} balancers: {', '.join(names)}")
-        for name in names:
-            daemon = Daemon(self._cable(name), self._folder / name)
-            self._daemons[name] = self._stack.enter_context(daemon)
-        for daemon in self._daemons.values():
-            daemon.wait()
-        if names:
-            self._say("filling them")
-        for name, daemon in self._daemons.items():
-            prepare(daemon, cases.SETUPS[name], everything_first=name == "after_all")
+        """Balancers for these setups, brought into their states; a few start at once."""
+        for at in range(0, len(names), STARTED_AT_ONCE):
+            some = names[at : at + STARTED_AT_ONCE]
+            self._say(f"starting balancers: {', '.join(some)}")
+            for name in some:
+                daemon = Daemon(self._cable(name), self._folder / name)
+                self._daemons[name] = self._stack.enter_context(daemon)
+            for name in some:
+                self._daemons[name].wait()
+                prepare(self._daemons[name], cases.SETUPS[name], everything_first=name == "after_all")
         if names:
             self._say("waiting until each program holds what is in use, and no more")
         for name, daemon in self._daemons.items():
