@@ -106,11 +106,16 @@ class Daemon:
         """Make these the services, and the lists empty."""
         self.call("PUT", "/v1/config", {"services": list(services)})
 
+    def features(self) -> list[str]:
+        """What the program in force has compiled in."""
+        found: list[str] = self.call("GET", "/v1/status")["program"]["features"]
+        return found
+
     def settle(self) -> list[str]:
         """Return when the program holds what is in use and no more; its features. SluiceError if it takes too long."""
         deadline = time.monotonic() + TRIMMED_SECONDS
         while True:
-            features: list[str] = self.call("GET", "/v1/status")["program"]["features"]
+            features = self.features()
             if UNUSED not in features:
                 return features
             if time.monotonic() > deadline:

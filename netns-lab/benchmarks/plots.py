@@ -51,7 +51,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[Path]:
     drawn = []
     for name, title, paint in _plots(found):
         figure = paint()
-        figure.axes[0].set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK, pad=26)
+        figure.axes[0].set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK, pad=12)
         machine = found["machine"]
         figure.text(
             0.995,
@@ -186,15 +186,17 @@ def _legend(axes: Any, rows: Sequence[tuple[float, float, str, str]]) -> None:
 
 def _lines(series: Mapping[str, Sequence[Mapping[str, Any]]], across: str) -> Any:
     figure, axes = _canvas(4.6)
+    highest = max(series, key=lambda label: series[label][-1]["min"])
     ticks = sorted({point["x"] for points in series.values() for point in points})
     for (label, points), colour in zip(series.items(), (OURS, SECOND), strict=False):
         xs = [point["x"] or _NONE_AT for point in points]
         ys = [point["min"] for point in points]
         axes.plot(xs, ys, "o-", color=colour, linewidth=2, markersize=5)
+        beside = (0, 9) if label == highest else (0, -18)
         axes.annotate(
             label,
             (xs[-1], ys[-1]),
-            xytext=(0, 9),
+            xytext=beside,
             textcoords="offset points",
             ha="right",
             color=colour,

@@ -85,10 +85,10 @@ class Run:
             for name in some:
                 self._daemons[name].wait()
                 prepare(self._daemons[name], cases.SETUPS[name], everything_first=name == "after_all")
-        if names:
+        if names and self._effort.settled:
             self._say("waiting until each program holds what is in use, and no more")
         for name, daemon in self._daemons.items():
-            features = daemon.settle()
+            features = daemon.settle() if self._effort.settled else daemon.features()
             self._report.programs[name] = {"instructions": daemon.instructions(), "features": features}
 
     def _compare_lengths(self) -> None:
@@ -119,11 +119,12 @@ class Run:
             versus = Versus(*probe.peer_figure()) if probe.peer else None
             if case.versus in probes:
                 versus = Versus(case.versus, probes[case.versus].figure())
+            goal = case.goal
+            if versus and case.margin:
+                goal = versus.figure.minimum + case.margin
             katran = peers.KATRAN.get(case.name)
             recorded = Versus("Katran, on record", Figure(katran, katran, 1)) if katran else None
-            self._add(
-                "program", case.name, "ns", probe.figure(), versus=versus, recorded=recorded, goal=case.goal
-            )
+            self._add("program", case.name, "ns", probe.figure(), versus=versus, recorded=recorded, goal=goal)
 
     def _can_be(self, case: LabCase) -> bool:
         """Whether its peer is installed; else it is left out, with the reason."""

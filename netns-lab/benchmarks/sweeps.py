@@ -12,11 +12,11 @@ from benchmarks.programs import Probe
 
 def sweep(each: Sweep, daemon: Daemon, effort: Effort) -> list[tuple[int, Figure]]:
     """The figure at each point; the balancer is brought back to its setup. SluiceError."""
-    setup = cases.SETUPS[each.setup]
+    setup, points = cases.SETUPS[each.setup], each.points[:: effort.stride]
     if each.changes == "flows":
-        return _measure([(x, replace(each.traffic, count=x)) for x in each.points], each, daemon, effort)
+        return _measure([(x, replace(each.traffic, count=x)) for x in points], each, daemon, effort)
     found = []
-    for x in each.points:
+    for x in points:
         traffic = each.traffic
         if each.changes == "prefixes":
             daemon.block(x)
