@@ -222,7 +222,7 @@ SWEEPS = (
 class Effort:
     """How much is done: rounds, packets a sample, samples of a latency, runs of what takes seconds.
 
-    stride: which points of a sweep are taken; settled: programs are measured once they are trimmed to what is in use.
+    seconds: after which a latency has been sampled enough; stride: which points of a sweep are taken; settled: programs are measured once they are trimmed to what is in use.
     """
 
     rounds: int
@@ -231,6 +231,7 @@ class Effort:
     lab_packets: int
     sweep_rounds: int
     samples: int
+    seconds: float
     repeats: int
     stride: int = 1
     settled: bool = True
@@ -243,18 +244,20 @@ TINY = Effort(
     lab_packets=5_000,
     sweep_rounds=1,
     samples=3,
+    seconds=5.0,
     repeats=1,
     stride=6,
     settled=False,
 )
 """Shows that everything works, and no figure that means anything."""
 QUICK = Effort(
-    rounds=15,
+    rounds=11,
     packets=100_000,
-    lab_rounds=9,
+    lab_rounds=7,
     lab_packets=200_000,
     sweep_rounds=5,
     samples=200,
+    seconds=10.0,
     repeats=2,
     stride=2,
 )
@@ -265,6 +268,7 @@ FULL = Effort(
     lab_packets=1_000_000,
     sweep_rounds=21,
     samples=2_000,
+    seconds=120.0,
     repeats=7,
 )
 

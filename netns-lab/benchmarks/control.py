@@ -65,7 +65,7 @@ class Control:
     def blocks(self) -> dict[str, Figure]:
         """One prefix after another, from the call to the first packet dropped."""
         samples: list[float] = []
-        for number in range(FIRST_PREFIX, FIRST_PREFIX + self._effort.samples):
+        for number in self._turns(FIRST_PREFIX, self._effort.samples):
             frame, source = self._frame(number), cases.source_of(number)
             self._see(frame, "pass")
             with _seconds(samples):
@@ -81,7 +81,7 @@ class Control:
         chosen = self._run(frame)[1][_OUTER_DESTINATION]
         address = ".".join(map(str, chosen))
         samples: list[float] = []
-        for _ in range(self._effort.samples // 2 + 1):
+        for _ in self._turns(0, self._effort.samples // 2 + 1):
             for verb in ("disable", "enable"):
                 with _seconds(samples):
                     self._daemon.call("POST", f"/v1/services/tcp-0/backends/{address}/{verb}")
@@ -135,6 +135,14 @@ class Control:
                 self._daemon.restart()
                 self._daemon.wait()
         return {"start_full": figures.of_samples(samples)}
+
+    def _turns(self, first: int, count: int) -> Iterator[int]:
+        """Numbers to take samples by: so many, or as many as there is time for, but one at least."""
+        end = time.monotonic() + self._effort.seconds
+        for number in range(first, first + count):
+            yield number
+            if time.monotonic() > end:
+                return
 
     def _frame(self, number: int, destination: str = cases.NO_VIP, protocol: str = "udp") -> bytes:
         """One frame from a source by its number."""

@@ -186,26 +186,17 @@ def _legend(axes: Any, rows: Sequence[tuple[float, float, str, str]]) -> None:
 
 def _lines(series: Mapping[str, Sequence[Mapping[str, Any]]], across: str) -> Any:
     figure, axes = _canvas(4.6)
-    highest = max(series, key=lambda label: series[label][-1]["min"])
     ticks = sorted({point["x"] for points in series.values() for point in points})
     for (label, points), colour in zip(series.items(), (OURS, SECOND), strict=False):
         xs = [point["x"] or _NONE_AT for point in points]
         ys = [point["min"] for point in points]
-        axes.plot(xs, ys, "o-", color=colour, linewidth=2, markersize=5)
-        beside = (0, 9) if label == highest else (0, -18)
-        axes.annotate(
-            label,
-            (xs[-1], ys[-1]),
-            xytext=beside,
-            textcoords="offset points",
-            ha="right",
-            color=colour,
-            fontsize=11,
-        )
+        axes.plot(xs, ys, "o-", color=colour, linewidth=2, markersize=5, label=label)
+    if len(series) > 1:
+        axes.legend(loc="upper left", frameon=False, fontsize=10.5, labelcolor=_INK, ncols=len(series))
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks([tick or _NONE_AT for tick in ticks], [_short(tick) for tick in ticks])
-    axes.set_ylim(0, max(point["min"] for points in series.values() for point in points) * 1.2)
+    axes.set_ylim(0, max(point["min"] for points in series.values() for point in points) * 1.25)
     axes.grid(axis="y", color="#eeeeee")
     axes.set_xlabel(across, color=_INK)
     axes.set_ylabel("ns a packet over an empty program", color=_INK)
