@@ -4,7 +4,8 @@
  * repeats, so without this a program that adds an outer header would be measured on its own output. What this program
  * itself costs is measured with `unchanged` (or `grown…`) in the place of the other, and taken off.
  *
- * From benchmarks/programs.py, as -D: LENGTH of the frame, a multiple of 8; SCATTER, as in benchmarks/cases.py.
+ * From benchmarks/programs.py, as -D: LENGTH of the frame, a multiple of 8; SCATTER, FIRST_SOURCE and SOURCES, as in
+ * benchmarks/cases.py.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
@@ -36,15 +37,14 @@ static __always_inline u32 pick_flow(const struct plan *plan)
 	return flow;
 }
 
-/* Flow numbers are spread over all of IPv4: each has a /24 of its own, far from the next one's. What the 2^24 /24s cannot
- * tell apart, the source port does. */
+/* Numbers that come to the same address differ in the port: they are 2^24 and more apart. */
 static __always_inline void write_flow4(void *data, const struct plan *plan, u32 flow)
 {
-	u32 number = plan->first + flow;
+	u32 number = plan->first + flow, scattered = number * SCATTER;
 	__be32 *vip = data + 30;
 	__be16 *port = data + 34;
 
-	*(__be32 *)(data + 26) = bpf_htonl((number * SCATTER & 0xffffff) << 8 | 1);
+	*(__be32 *)(data + 26) = bpf_htonl(FIRST_SOURCE + ((u64)scattered * SOURCES >> 32));
 	*vip = bpf_htonl(bpf_ntohl(*vip) + (flow & plan->vips));
 	*port = bpf_htons(bpf_ntohs(*port) + (number >> 24));
 }

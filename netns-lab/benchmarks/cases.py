@@ -1,8 +1,9 @@
 """What is measured, as data: the states of the balancer, the traffic, the cases of each group, and the sweeps.
 
-A flow or a blocked prefix has a number. Number n lies in the /24 numbered n * SCATTER modulo 2^24, so that numbers in a
-row are spread over all of IPv4 and no two are neighbours. Prefixes have the numbers from 1 on, flows those from
-FIRST_FLOW on: a flow's source is never blocked.
+A flow or a blocked prefix has a number, and from it an address: multiplied by SCATTER modulo 2^32, and scaled to
+SOURCES addresses from FIRST_SOURCE on (128.0.0.0 to 223.255.255.255: all could be a client's). Numbers in a row are
+thus spread evenly, and the first two million lie in a /24 each of its own. Prefixes have the numbers from 1 on, flows
+those from FIRST_FLOW on: a flow's source is never blocked.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,12 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
 
-SCATTER = 0x9E3779
-FIRST_PREFIX, FIRST_FLOW = 1, 2000002
+import numpy as np
+import numpy.typing as npt
+
+SCATTER = 0x9E3779B1
+FIRST_SOURCE, SOURCES = 128 << 24, 96 << 24
+FIRST_PREFIX, FIRST_FLOW = 1, 1_000_001
 ENDLESS = (1 << 32) - 1
 """As a number of flows: none comes again."""
 
@@ -120,15 +125,33 @@ EVERYTHING: Mapping[str, Any] = MappingProxyType(
     {
         "services": [
             {
-                "name": f"every-{mode}",
-                "vip": vip,
+                "name": "stream",
+                "vip": "10.200.0.2",
                 "port": "any",
                 "protocol": "tcp",
-                "mode": mode,
+                "mode": "l2",
                 "affinity": "source",
-                "backends": [{"address": backend}],
-            }
-            for mode, vip, backend in (("ipip", "fc00:1::2", "10.0.0.2"), ("l2", "10.200.0.2", "10.0.0.3"))
+                "backends": [{"address": "10.0.0.2"}],
+            },
+            {
+                "name": "quic",
+                "vip": "fc00:1::2",
+                "port": 443,
+                "protocol": "udp",
+                "mode": "ipip",
+                "quic": True,
+                "udp_migration": True,
+                "backends": [{"address": "10.0.0.3", "quic_id": 1}],
+            },
+            {
+                "name": "range",
+                "vip": "fc00:2::/64",
+                "port": 443,
+                "protocol": "udp",
+                "mode": "gue",
+                "affinity": "destination-port",
+                "backends": [{"address": "10.0.0.4"}],
+            },
         ],
         "blocklist": [{"prefix": "192.0.2.1/32"}, {"prefix": "2001:db8::1/128"}],
         "allowlist": [{"prefix": "192.0.2.2/32"}],
@@ -222,7 +245,8 @@ SWEEPS = (
 class Effort:
     """How much is done: rounds, packets a sample, samples of a latency, runs of what takes seconds.
 
-    seconds: after which a latency has been sampled enough; stride: which points of a sweep are taken; settled: programs are measured once they are trimmed to what is in use.
+    seconds: after which a latency has been sampled enough; stride: which points of a sweep are taken; settled: programs
+    are measured once they are trimmed to what is in use.
     """
 
     rounds: int
@@ -273,16 +297,22 @@ FULL = Effort(
 )
 
 
-def prefixes_text(count: int) -> str:
-    """The file of so many blocked /24s, one a line."""
-    numbers = ((FIRST_PREFIX + n) * SCATTER & 0xFFFFFF for n in range(count))
-    return "".join(f"{n >> 16}.{n >> 8 & 255}.{n & 255}.0/24\n" for n in numbers)
+def addresses(first: int, count: int) -> npt.NDArray[np.uint32]:
+    """IPv4 addresses of so many numbers in a row, as progbench.c reckons them too."""
+    number = np.arange(first, first + count, dtype=np.uint64)
+    scattered = number * np.uint64(SCATTER) & np.uint64(0xFFFFFFFF)
+    return (FIRST_SOURCE + (scattered * np.uint64(SOURCES) >> np.uint64(32))).astype(np.uint32)
 
 
 def source_of(number: int) -> str:
-    """The IPv4 source address of a flow, or one inside a prefix."""
-    at = number * SCATTER & 0xFFFFFF
-    return f"{at >> 16}.{at >> 8 & 255}.{at & 255}.1"
+    """The address of a flow, or one inside a prefix."""
+    return str(ip_address(int(addresses(number, 1)[0])))
+
+
+def prefixes_text(count: int) -> str:
+    """The file of so many blocked /24s, one a line."""
+    found = addresses(FIRST_PREFIX, count).tolist()
+    return "".join(f"{a >> 24}.{a >> 16 & 255}.{a >> 8 & 255}.0/24\n" for a in found)
 
 
 def services_of(setup: Setup, backends: list[str], *, count: int = 1) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import world
-from benchmarks.cases import BACKENDS, FIRST_PREFIX, SCATTER, TCP_PORT, VIP, source_of
+from benchmarks.cases import BACKENDS, FIRST_PREFIX, TCP_PORT, VIP, addresses, source_of
 from benchmarks.world import Cable
 from lb.dataplane import libbpf
 
@@ -61,8 +61,7 @@ def load_xdp_filter(cable: Cable, sources: int) -> int:
 def _deny(sources: int) -> None:
     """What `xdp-filter ip` does, for many at once. OSError above XDP_FILTER_MOST."""
     table = libbpf.obj_get(_PINS / "filter_ipv4")
-    numbers = np.arange(FIRST_PREFIX, FIRST_PREFIX + sources, dtype=np.uint64)
-    keys = ((numbers * SCATTER & 0xFFFFFF) << 8 | 1).astype(">u4")
+    keys = addresses(FIRST_PREFIX, sources).astype(">u4")
     value = np.zeros(libbpf.possible_cpus(), np.uint64)
     assert libbpf.map_lookup(table, keys[:1].ctypes.data, value.ctypes.data)
     values = np.tile(value, sources)

@@ -15,7 +15,7 @@ import xdpload
 from generate import make_template
 
 from benchmarks import figures
-from benchmarks.cases import ENDLESS, SCATTER, Traffic, source_of
+from benchmarks.cases import ENDLESS, FIRST_SOURCE, SCATTER, SOURCES, Traffic, source_of
 from benchmarks.figures import Figure
 from benchmarks.world import on_one_cpu
 from lb.dataplane import libbpf
@@ -26,6 +26,8 @@ ACTIONS = {"drop": 1, "pass": 2, "tx": 3, "redirect": 4}
 GROWTHS = (20, 40)
 """Bytes of outer header for which there is an empty program that adds them."""
 _WARM_UP = 1_000
+_CHECKED = 200
+"""Packets of each case that are looked at one by one."""
 _GENERATOR_MAC = "02:00:00:fa:00:00"
 
 
@@ -35,7 +37,8 @@ class Harness:
     def __init__(self, length: int) -> None:
         """Compile and load. CompileError."""
         self.length = length
-        self._bpf: Any = xdpload.compile_source(SOURCE, [f"-DLENGTH={length}", f"-DSCATTER={SCATTER}u"])
+        values = {"LENGTH": length, "SCATTER": SCATTER, "FIRST_SOURCE": FIRST_SOURCE, "SOURCES": SOURCES}
+        self._bpf: Any = xdpload.compile_source(SOURCE, [f"-D{k}={v}u" for k, v in values.items()])
         self._restore = libbpf.prog_load("restore", self._bpf.dump_func(b"restore"))
         self.unchanged = libbpf.prog_load("unchanged", self._bpf.dump_func(b"unchanged"))
         self.grown = {

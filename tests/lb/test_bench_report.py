@@ -1,8 +1,11 @@
 """The bench's pure parts: statistics, the document, the tables, and the README's section."""
 
+import contextlib
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
@@ -11,10 +14,13 @@ from benchmarks import cases, figures, plots, report, snapshot
 from benchmarks.figures import Figure
 from benchmarks.report import Point, Report, Result, Versus
 
+from lb.dataplane.layout import layout
+from lb.dataplane.twin import TwinDataPlane
 from lb.errors import NotFoundError
 from lb.model import Config
 from lb.model.document import from_mapping
-from lb.model.listfile import parse_list
+from lb.reconcile.loop import Reconciler
+from lb.store import SqliteStore
 
 MACHINE = {"cpu": "Example 9000", "cpus": 2, "kernel": "6.18"}
 
@@ -132,23 +138,39 @@ def test_setups_are_valid_desired_state(name: str) -> None:
     assert len(config.services) == 300 * len(cases.SETUPS[name].protocols)
 
 
-def test_everything_needs_every_kind_of_service() -> None:
-    """The document that makes use of all features is accepted."""
-    config = from_mapping(dict(cases.EVERYTHING), now=0.0, have=Config())
+def test_everything_needs_every_feature() -> None:
+    """The document that is to make use of all features does, but for those of several interfaces or a large MTU."""
+    with contextlib.closing(SqliteStore(":memory:")) as store:
+        twin = TwinDataPlane()
+        reconciler = Reconciler(store, twin)
+        reconciler.start()
+        reconciler.change(
+            lambda config: from_mapping(dict(cases.EVERYTHING), now=0.0, have=config),
+            actor="test",
+            summary="",
+        )
+        reconciler.stop()
 
-    assert len(config.blocklist) == 2
-    assert {service.vip.version for service in config.services.values()} == {4, 6}
+    program = twin.program()
+    assert program is not None
+    assert set(layout().features) - program.features <= {"HAVE_FRAGS", "HAVE_REDIRECT"}
 
 
 def test_no_flow_is_in_a_blocked_prefix() -> None:
-    """Prefixes are as many as asked, no two alike, and the sources of flows lie in none of them."""
-    blocked = set(parse_list(cases.prefixes_text(10_000).encode())[4].tolist())
-    flows = {cases.source_of(cases.FIRST_FLOW + n).rsplit(".", 1)[0] for n in range(10_000)}
-    prefixes = {line.rsplit(".", 1)[0] for line in cases.prefixes_text(10_000).split()}
+    """A million prefixes and a million flows lie in two million /24s, all of them a client's."""
+    found = cases.addresses(cases.FIRST_PREFIX, 2_000_000)
 
-    assert len(blocked) == len(prefixes) == 10_000
-    assert len(flows) == 10_000
-    assert not flows & prefixes
+    assert cases.FIRST_FLOW == cases.FIRST_PREFIX + 1_000_000
+    assert len(np.unique(found >> 8)) == len(found)
+    assert (int(found.min()) >> 24, int(found.max()) >> 24) == (128, 223)
+
+
+def test_prefixes_hold_their_sources() -> None:
+    """The file has a line a prefix, and the address of the same number lies in it."""
+    lines = cases.prefixes_text(1000).split()
+    sources = [cases.source_of(cases.FIRST_PREFIX + n) for n in range(1000)]
+
+    assert all(ip_address(source) in ip_network(line) for source, line in zip(sources, lines, strict=True))
 
 
 def test_readme_is_filled_between_its_marks() -> None:
