@@ -6,8 +6,10 @@ from dataclasses import fields, replace
 from random import Random
 from typing import Any
 
+import foreign
 import generate
 import pytest
+import states
 from flow_table import make_older
 from frames import (
     BACKENDS4,
@@ -109,11 +111,11 @@ def test_nothing_changes(rig: Rig) -> None:
 def test_explain_and_the_live_program_agree(rig: Rig, seed: int) -> None:
     """On frames of every kind, sane and broken, over random configurations and flows that come and go."""
     chance = Random(f"explain {seed}")
-    document = generate.configuration(chance)
-    for name, value in generate.link(chance).items():
+    document = states.configuration(chance)
+    for name, value in states.link(chance).items():
         setattr(rig.plane, name, set(value) if isinstance(value, list) else value)
     frames: list[bytes] = []
-    for each in (document, generate.altered(chance, document)):
+    for each in (document, states.altered(chance, document)):
         rig.apply(
             services=each["services"],
             block=each["blocklist"],
@@ -124,6 +126,16 @@ def test_explain_and_the_live_program_agree(rig: Rig, seed: int) -> None:
         towards = generate.targets(each)
         frames += [generate.frame(chance, towards) for _ in range(150)]
         compare(rig, frames + [generate.again(chance, frame) for frame in frames])
+
+
+def test_foreign_frames_are_explained(rig: Rig) -> None:
+    """A thousand frames of other protocols: each as its documents say, and as the live program does."""
+    rig.apply(services=[service(), service("six", vip=VIP6, backends=BACKENDS6)])
+    frames = foreign.foreign_frames()
+    answers = rig.reconciler.explain([frame.data for frame in frames])
+
+    assert [answer.verdict.name for answer in answers] == [frame.verdict for frame in frames]
+    assert all(answer.steps and answer.steps[-1].result == answer.verdict.name for answer in answers)
 
 
 def test_agreement_under_the_exact_program(exact_rig: Rig) -> None:
@@ -302,7 +314,7 @@ WAYS: list[tuple[Any, str, str, str]] = [
     (tcp(dst=ELSE4), "PASS_NO_SERVICE", "service", "and 10.200.9.9 is no VIP"),
     (tcp(dport=90), "DROP_NO_BACKEND", "select", 'and "empty" has no backends'),
     (tcp(dport=91), "DROP_NO_NEXT_HOP", "forward", "no MAC is known for the way to 10.0.0.91"),
-    (tcp() / bytes(1490), "DROP_TOO_BIG", "forward", "1530 bytes and the outer header exceed the 1500 bytes"),
+    (tcp() / bytes(1490), "TX_TOO_BIG", "forward", "1530 bytes and the outer header exceed the 1500 bytes"),
     (tcp(), "TX_IPIP", "forward", "by rig0, next hop 02:10:0a:00:00"),
     (LINK / Dot1Q(vlan=7) / network() / TCP(dport=80), "TX_IPIP", "forward", "78 bytes"),
     (tcp(dst=VIP6), "TX_L2", "forward", "to fd00::1"),
