@@ -34,6 +34,12 @@ class TracedProgram:
         os.close(program.trace_fd)
         weakref.finalize(self, os.close, program.fd)
 
+    @property
+    def verdict_address(self) -> int:
+        """Where in memory the number of the last verdict stands, for who runs the program itself."""
+        trace = np.frombuffer(self._memory, layout().structs["trace"], 1)
+        return int(trace["verdict"].ctypes.data)
+
     def run(self, frames: Sequence[bytes]) -> Traces:
         """Run each frame once. DataPlaneError if the kernel refuses one, by its size.
 

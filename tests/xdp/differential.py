@@ -31,6 +31,7 @@ BATCH = 500
 
 _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
 _ACTION_OF = {v.name: XDP_ACTIONS[v.action] for v in layout().verdicts}
+_NUMBER_OF = {v.name: v.number for v in layout().verdicts}
 _ACTION_NAMES = {number: name for name, number in XDP_ACTIONS.items()}
 _LINK = {"mtu": 1500, "unresolved": [], "unreachable": [], "behind_gateway": [], "ifindex": {}}
 
@@ -93,13 +94,18 @@ class Pair:
         self.frames += len(frames)
         self._reference.quic.clear()
         answers = [self._reference.run(frame) for frame in frames]
-        done = batch.run(self._rig.program.fd, frames)
+        tracer = self._rig.plane.tracer("rig0")
+        dry = batch.Dry(tracer.program.fd, tracer.verdict_address)
+        done, explained, traced = batch.run_both(self._rig.program.fd, dry, frames)
         rose = self._counted.rose()
         verdicts = [(a.verdict, len(frame)) for a, frame in zip(answers, frames, strict=True)]
         expected = counts.expected(verdicts, self._reference.quic)
         actions = [_ACTION_OF[a.verdict] for a in answers]
         if done.actions.tolist() != actions or done.out != b"".join(a.frame for a in answers):
             return _first(answers, done, str(rose) if len(frames) == 1 else "")
+        named = [_NUMBER_OF[a.verdict] for a in answers]
+        if (explained.out, explained.actions.tolist(), traced.tolist()) != (done.out, actions, named):
+            return _first(answers, explained, "explained", traced.tolist())
         if rose != expected:
             return Parting(0 if len(frames) == 1 else None, str(expected), str(rose))
         return None
@@ -150,11 +156,12 @@ def _unlike(steps: Sequence[Step], parting: Parting) -> Difference:
     return Difference(tuple(steps), parting.expected, parting.actual)
 
 
-def _first(answers: Sequence[Answer], done: batch.Outcomes, rose: str) -> Parting:
-    """The first frame that left otherwise than it should have."""
+def _first(answers: Sequence[Answer], done: batch.Outcomes, rose: str, traced: Sequence[int] = ()) -> Parting:
+    """The first frame that left, or by its trace ended, otherwise than it should have."""
     for number, answer in enumerate(answers):
         action, out = int(done.actions[number]), done.frame(number)
-        if action != _ACTION_OF[answer.verdict] or out != answer.frame:
+        named = not traced or traced[number] == _NUMBER_OF[answer.verdict]
+        if action != _ACTION_OF[answer.verdict] or out != answer.frame or not named:
             wanted = f"{answer.verdict} {answer.backend} {answer.frame.hex()}"
             return Parting(number, wanted, f"{_ACTION_NAMES.get(action, action)} {rose} {out.hex()}")
     raise AssertionError("they differ, but in no frame")

@@ -67,6 +67,7 @@ class Programs:
         else:
             if len(self._programs) == PROGRAMS_KEPT:
                 os.close(self._programs.pop(next(iter(self._programs))).fd)
+                self.tracers.keep([program.build for program in self._programs.values()])
             self._programs[wish] = self.make(wish)
         return self._programs[wish]
 
@@ -171,7 +172,8 @@ class RigDataPlane:
 
     def tracer(self, interface: str) -> TracedProgram:
         assert self.running is not None
-        return self._programs.tracers.get(interface, self.running.build)
+        # One for each build, and not for each interface: sessions go to and fro between a few.
+        return self._programs.tracers.get(self.running.build.name, self.running.build)
 
     def clock_seconds(self) -> int:
         return clock.seconds()
@@ -185,6 +187,8 @@ def _switched_off(wish: ProgramWish) -> set[str]:
     off = {"HAVE_SPOOF"} - wish.features
     if wish.features & {"HAVE_VIP4", "HAVE_VIP6"}:
         off |= {"HAVE_ECHO"} - wish.features
+    if dict(wish.constants).get("TOO_BIG_PER_SECOND") == 0:
+        off.add("HAVE_TOO_BIG")
     return off
 
 
