@@ -18,12 +18,12 @@ if __name__ == "__main__":
 import click
 import httpx
 import signals
-from benchmarks import cases, plots, report, run, snapshot, world
+from benchmarks import effort, plots, report, run, snapshot, world
 
 from lb.errors import SluiceError
 
 RESULTS = Path(__file__).resolve().parent / "results"
-EFFORTS = {"tiny": cases.TINY, "quick": cases.QUICK, "full": cases.FULL}
+EFFORTS = {"tiny": effort.TINY, "quick": effort.QUICK, "full": effort.FULL}
 
 
 _BEGIN = time.monotonic()
@@ -34,16 +34,16 @@ def say(text: str) -> None:
     click.echo(f"{time.monotonic() - _BEGIN:4.0f} s  {text}", err=True)
 
 
-def measure(effort: str, wanted: frozenset[str]) -> report.Report:
+def measure(name: str, wanted: frozenset[str]) -> report.Report:
     """Run it. SluiceError; what it made is gone whatever happens."""
-    found = report.Report(effort)
+    found = report.Report(name)
     with world.data_folder() as folder:
-        run.Run(folder, EFFORTS[effort], wanted, found, say).all()
+        run.Run(folder, EFFORTS[name], wanted, found, say).all()
     return found
 
 
 @click.command()
-@click.option("--effort", type=click.Choice(list(EFFORTS)), default="quick", show_default=True)
+@click.option("--effort", "how_much", type=click.Choice(list(EFFORTS)), default="quick", show_default=True)
 @click.option(
     "--case",
     "names",
@@ -58,7 +58,7 @@ def measure(effort: str, wanted: frozenset[str]) -> report.Report:
 @click.option(
     "--snapshot", "keep", is_flag=True, help="Measure nothing: put the last results into the README."
 )
-def main(effort: str, names: tuple[str, ...], out: Path, keep: bool) -> None:
+def main(how_much: str, names: tuple[str, ...], out: Path, keep: bool) -> None:
     """Measure Sluice beside its peers on this machine."""
     try:
         if keep:
@@ -67,7 +67,7 @@ def main(effort: str, names: tuple[str, ...], out: Path, keep: bool) -> None:
             return
         world.enter()
         signals.end_by_exit()
-        found = measure(effort, frozenset(names or run.NAMES))
+        found = measure(how_much, frozenset(names or run.NAMES))
     except (SluiceError, OSError, subprocess.CalledProcessError, httpx.HTTPError) as error:
         click.echo(f"bench.py: {error}", err=True)
         sys.exit(1)

@@ -15,8 +15,9 @@ from types import MappingProxyType
 from generate import make_template
 
 from benchmarks import cases, figures
-from benchmarks.cases import FIRST_PREFIX, VIP, Effort
+from benchmarks.cases import FIRST_PREFIX, VIP
 from benchmarks.daemon import Daemon
+from benchmarks.effort import Effort
 from benchmarks.figures import Figure
 from benchmarks.programs import ACTIONS
 from lb.dataplane import libbpf

@@ -131,7 +131,7 @@ def _program_bars(cases: Sequence[Mapping[str, Any]]) -> Any:
         ticks.append((at, LABELS.get(case["name"], case["name"])))
         others = [
             (case.get("versus"), PEER, "xdp-filter, in the same rounds"),
-            (case.get("recorded"), RECORD, "Katran, on record"),
+            (case.get("recorded"), RECORD, "Katran, on record from another run"),
         ]
         for other, colour, label in others:
             if other and other["name"] not in names:

@@ -153,12 +153,13 @@ class Probe:
     def _check(self, target: Target) -> int:
         """By how much its packets grow. SluiceError if they do not end as they should."""
         target.choose()
-        action, growth = self._harness.run(2)
-        if action != ACTIONS[self._action]:
-            names = {number: name for name, number in ACTIONS.items()}
-            raise SluiceError(
-                f"{self.name}: packets end as {names.get(action, action)}, not as {self._action}"
-            )
+        names = {number: name for name, number in ACTIONS.items()}
+        for _ in range(min(target.traffic.count, _CHECKED)):
+            action, growth = self._harness.run(2)
+            if action != ACTIONS[self._action]:
+                raise SluiceError(
+                    f"{self.name}: packets end as {names.get(action, action)}, not as {self._action}"
+                )
         if growth and growth not in self._harness.grown:
             raise SluiceError(f"{self.name}: packets grow by {growth} bytes, and there is no floor for that")
         return growth

@@ -143,7 +143,8 @@ def _rows(found: Mapping[str, Any], group: str) -> list[tuple[str, ...]]:
 def _row(case: Mapping[str, Any]) -> tuple[str, ...]:
     other = case.get("versus") or case.get("recorded")
     name = "" if other is None else other["name"]
-    ratio = f"{case['min'] / other['min']:.2f}" if other and other["min"] > 0 else ""
+    beside_us = "versus" in case  # a record is of another run, if not of another machine: no ratio
+    ratio = f"{case['min'] / other['min']:.2f}" if beside_us and other["min"] > 0 else ""
     shown = _number(case["median"])
     if "p99" in case:
         shown += f" (p99 {_number(case['p99'])})"

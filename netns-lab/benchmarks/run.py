@@ -8,9 +8,10 @@ from pathlib import Path
 import xdpload
 
 from benchmarks import cases, paths, peers, programs
-from benchmarks.cases import Effort, LabCase, ProgramCase, Setup
+from benchmarks.cases import LabCase, ProgramCase, Setup
 from benchmarks.control import Control
 from benchmarks.daemon import Daemon
+from benchmarks.effort import Effort
 from benchmarks.figures import Figure
 from benchmarks.paths import Bare, Way
 from benchmarks.programs import Probe

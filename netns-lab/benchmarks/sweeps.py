@@ -4,8 +4,9 @@ import os
 from dataclasses import replace
 
 from benchmarks import cases, programs
-from benchmarks.cases import Effort, Sweep, Traffic
+from benchmarks.cases import Sweep, Traffic
 from benchmarks.daemon import Daemon
+from benchmarks.effort import Effort
 from benchmarks.figures import Figure
 from benchmarks.programs import Probe
 

@@ -90,6 +90,9 @@ def test_tables_show_each_case_once_with_its_ratio() -> None:
 
     rows = [line for line in report.markdown(found).splitlines() if line.startswith("| drop_deny")]
     assert rows == ["| drop_deny_1prefix | ns | 7.25 | 8 | 8 | xdp-filter | 23 | 0.32 |"]
+    assert "| tcp_established_1flow | ns | 28.8 | 30 |  | Katran, on record | 57.6 |  |" in report.markdown(
+        found
+    )
     text = report.table(found)
     assert text.count("tcp_established_1flow") == 1
     assert "3 (p99 9.12)" in text
