@@ -137,3 +137,4 @@
 #define RULE_NUMBERS 32768
 #define RULE_COUNT_ONLY 16384 /* blocklist numbers from here on count and let pass */
 #define ALLOW_NUMBERS 4096
+#define NONE 0x7fffffff /* no place, no service; positive, since an instruction holds 31 bits of it */

@@ -28,21 +28,12 @@ static __always_inline u32 encap_overhead(const struct backend *backend, bool gu
 	return gue ? outer + sizeof(struct udphdr) : outer;
 }
 
-static __always_inline void write_outer4(struct iphdr *outer, const struct packet *p, const struct backend *backend, bool gue)
+static __always_inline void write_outer4(void *outer, const struct packet *p, const struct backend *backend, bool gue)
 {
-	/* The struct is written in words: first version, ihl, tos and length. */
-	outer->version = 4;
-	outer->ihl = 5;
-	outer->tos = p->traffic_class;
-	outer->tot_len = bpf_htons(p->l3_length + encap_overhead(backend, gue));
-	outer->id = 0; /* an atomic datagram: DF set, so the id says nothing (RFC 6864) */
-	outer->frag_off = bpf_htons(0x4000);
-	outer->ttl = OUTER_TTL;
-	outer->protocol = encap_protocol(p, gue);
-	outer->check = 0;
-	outer->saddr = bpf_htonl(ENCAP_SOURCE4 | (encap_spread(p) & ENCAP_SOURCE4_HOSTS));
-	outer->daddr = backend->address[0];
-	outer->check = ipv4_checksum(outer);
+	__be32 source = bpf_htonl(ENCAP_SOURCE4 | (encap_spread(p) & ENCAP_SOURCE4_HOSTS));
+	u16 length = p->l3_length + sizeof(struct iphdr) + (gue ? sizeof(struct udphdr) : 0);
+
+	write_ipv4(outer, p->traffic_class, length, encap_protocol(p, gue), source, backend->address[0]);
 }
 
 static __always_inline void write_outer6(struct ipv6hdr *outer, const struct packet *p, const struct backend *backend, bool gue)
@@ -50,7 +41,7 @@ static __always_inline void write_outer6(struct ipv6hdr *outer, const struct pac
 	u32 *address = (u32 *)&outer->saddr;
 
 	*(__be32 *)outer = bpf_htonl(6U << 28 | (u32)p->traffic_class << 20);
-	outer->payload_len = bpf_htons(p->l3_length + encap_overhead(backend, gue) - sizeof(*outer));
+	outer->payload_len = bpf_htons(p->l3_length + (gue ? sizeof(struct udphdr) : 0));
 	outer->nexthdr = encap_protocol(p, gue);
 	outer->hop_limit = OUTER_TTL;
 	address[0] = ENCAP_SOURCE6_0;
@@ -72,7 +63,7 @@ static __always_inline void write_gue(struct udphdr *udp, const struct packet *p
 static __always_inline int encapsulate(struct xdp_md *ctx, struct packet *p, const struct backend *backend, bool gue)
 {
 	bool outer4 = backend->family == 4;
-	u32 grown = encap_overhead(backend, gue), l3 = p->l3;
+	u32 grown = encap_overhead(backend, gue), l3 = p->l3 & L3_MOST;
 	void *data, *end, *outer;
 	int stop;
 

@@ -9,7 +9,7 @@
  */
 #define FLOW_STATE(seconds, service, class) ((u64)(seconds) << 32 | (u64)(service) << 16 | (class))
 #define FLOW_KEPT ~0ULL
-#define FLOW_TAG(hash) ((hash) >> 16 ?: 1) /* 0 is the empty slot */
+#define FLOW_TAG(hash) ((hash) >> 16 | 1) /* never 0, the empty slot; the bit that is lost is one of the bucket's index */
 
 /* One store, not several: the compiler may neither split it nor leave it out. */
 static __always_inline void write_whole(u64 *word, u64 value)

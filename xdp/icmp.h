@@ -29,7 +29,8 @@ static __always_inline bool is_error(const struct packet *p, u8 type)
 	return p->family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
 }
 
-/* The lengths of the IP header proper; type, TTL and their checksums are all that the addresses' exchange leaves to do. */
+/* Addresses are exchanged, which no checksum notices; type and TTL are what it must follow. Of a reply that is all zeros
+ * the adjustment says 0, where receivers want 0xffff; to them the two are the same everywhere else. */
 static __always_inline int answer_echo(struct packet *p, struct icmp_header *icmp)
 {
 	u16 *type = (u16 *)icmp, asked = *type;
@@ -37,7 +38,7 @@ static __always_inline int answer_echo(struct packet *p, struct icmp_header *icm
 	u8 mac[ETH_ALEN];
 
 	if (p->family == 4) {
-		struct iphdr *ip = p->data + p->l3;
+		struct iphdr *ip = p->data + (p->l3 & L3_MOST);
 		u16 *ttl = (u16 *)&ip->ttl, came = *ttl;
 
 		if ((void *)(ip + 1) > p->end)
@@ -47,8 +48,9 @@ static __always_inline int answer_echo(struct packet *p, struct icmp_header *icm
 		ip->ttl = OUTER_TTL;
 		ip->check = checksum_adjusted(ip->check, came, *ttl);
 		icmp->type = 0;
+		icmp->checksum = checksum_adjusted(icmp->checksum, asked, *type) ?: 0xffff;
 	} else {
-		struct ipv6hdr *ip = p->data + p->l3;
+		struct ipv6hdr *ip = p->data + (p->l3 & L3_MOST);
 
 		if ((void *)(ip + 1) > p->end)
 			return DROP_INTERNAL;
@@ -56,8 +58,8 @@ static __always_inline int answer_echo(struct packet *p, struct icmp_header *icm
 		__builtin_memcpy(&ip->daddr, p->source6, 16);
 		ip->hop_limit = OUTER_TTL;
 		icmp->type = 129;
+		icmp->checksum = checksum_adjusted(icmp->checksum, asked, *type);
 	}
-	icmp->checksum = checksum_adjusted(icmp->checksum, asked, *type);
 	__builtin_memcpy(mac, eth->h_source, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(eth->h_dest, mac, ETH_ALEN);
@@ -111,7 +113,7 @@ static __always_inline int read_quote6(struct packet *p, u32 at)
 
 static __always_inline int read_icmp(struct packet *p)
 {
-	u32 header = p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), at = p->l4;
+	u32 header = p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), at = p->l4 & L4_MOST;
 	struct icmp_header *icmp = p->data + at;
 
 	if (p->fragment || !is_icmp(p) || !is_for_vip(p))

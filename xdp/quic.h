@@ -41,7 +41,7 @@ static __always_inline u32 quic_number(const struct packet *p, u32 at, u32 lengt
 
 static __always_inline u32 quic_id(const struct packet *p)
 {
-	u32 at = p->l4 + sizeof(struct udphdr), end = p->l3 + p->l3_length, length;
+	u32 at = (p->l4 & L4_MOST) + sizeof(struct udphdr), end = p->l3 + p->l3_length, length;
 	const struct quic_long_header *header = p->data + at;
 
 	if (at >= end || (const void *)&header->version > p->end)

@@ -35,21 +35,13 @@ static __always_inline bool take_budget(void)
 
 static __always_inline int write_too_big4(void *data, const void *end, const struct packet *p, u32 mtu)
 {
-	struct iphdr *ip = data + p->l3;
+	struct iphdr *ip = data + (p->l3 & L3_MOST);
 	struct too_big *icmp = (void *)(ip + 1);
 	s64 sum;
 
 	if ((void *)icmp + sizeof(*icmp) + QUOTE4 > end)
 		return DROP_INTERNAL;
-	*(__be32 *)ip = bpf_htonl(0x45 << 24 | (sizeof(*ip) + sizeof(*icmp) + QUOTE4));
-	ip->id = 0;
-	ip->frag_off = bpf_htons(0x4000);
-	ip->ttl = OUTER_TTL;
-	ip->protocol = IPPROTO_ICMP;
-	ip->check = 0;
-	ip->saddr = p->vip4;
-	ip->daddr = p->source4;
-	ip->check = ipv4_checksum(ip);
+	write_ipv4((u32 *)ip, 0, sizeof(*ip) + sizeof(*icmp) + QUOTE4, IPPROTO_ICMP, p->vip4, p->source4);
 	icmp->type = 3;
 	icmp->code = 4;
 	icmp->checksum = 0;
@@ -62,7 +54,7 @@ static __always_inline int write_too_big4(void *data, const void *end, const str
 
 static __always_inline int write_too_big6(void *data, const void *end, const struct packet *p, u32 mtu)
 {
-	struct ipv6hdr *ip = data + p->l3;
+	struct ipv6hdr *ip = data + (p->l3 & L3_MOST);
 	struct too_big *icmp = (void *)(ip + 1);
 	u32 length = sizeof(*icmp) + QUOTE6;
 	s64 sum;
@@ -92,7 +84,7 @@ static __always_inline int write_too_big6(void *data, const void *end, const str
 static __always_inline int answer_too_big(struct xdp_md *ctx, struct packet *p, u32 mtu)
 {
 	bool v4 = p->family == 4;
-	u32 quote = v4 ? QUOTE4 : QUOTE6, grown = sizeof(struct too_big), l3 = p->l3;
+	u32 quote = v4 ? QUOTE4 : QUOTE6, grown = sizeof(struct too_big), l3 = p->l3 & L3_MOST;
 	void *data, *end;
 	struct ethhdr *eth, *old;
 	int stop;

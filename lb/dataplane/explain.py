@@ -16,6 +16,7 @@ from lb.dataplane import libbpf
 from lb.dataplane.build import Build, Program, compile_program
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import Traces
+from lb.dataplane.trace import NONE
 from lb.errors import DataPlaneError
 
 SHORTEST = 14
@@ -69,7 +70,7 @@ def _row_of(verdict: str) -> bytes:
     row = np.zeros(1, layout().structs["trace"])
     number = next(v.number for v in layout().verdicts if v.name == verdict)
     row["verdict"], row["stage"] = number, layout().constants["STAGE_PARSE"]
-    row["service"] = row["place"] = 0xFFFFFFFF
+    row["service"] = row["place"] = NONE
     return row.tobytes()
 
 

@@ -8,7 +8,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.tables import Array
 
 _C = layout().constants
-NONE = 0xFFFFFFFF
+NONE = _C["NONE"]
 """No service, no place."""
 STAGES = {
     _C["STAGE_PARSE"]: "parse",

@@ -14,7 +14,7 @@ import numpy as np
 from lb.dataplane import libbpf
 from lb.dataplane.build import Build, import_bcc
 from lb.dataplane.source import join_source
-from lb.dataplane.tables import ARRAY_NAMES, Tables, capacities, dtype_of
+from lb.dataplane.tables import ARRAY_NAMES, TABLE_STRUCTS, Tables, capacities, dtype_of
 from lb.settings import TableSizes
 
 _U64, _U32 = (1 << 64) - 1, (1 << 32) - 1
@@ -28,14 +28,12 @@ Memory = bytearray | memoryview
 
 @dataclass(slots=True)
 class Way:
-    """What one frame took. instructions: executed; lookups: by map; calls: other helpers by number; result: the XDP action."""
+    """What one frame took: instructions executed, lookups by map, calls of other helpers by number, the XDP action."""
 
     instructions: int = 0
     lookups: Counter[str] = field(default_factory=Counter)
     calls: Counter[int] = field(default_factory=Counter)
     result: int = -1
-    path: list[int] = field(default_factory=list)
-    """Indexes of the instructions, in order."""
 
 
 class Machine:
@@ -53,22 +51,24 @@ class Machine:
         self._memory: dict[int, Memory] = {}
         self._arrays: dict[str, tuple[int, int, int]] = {}
         self._hashes: dict[str, dict[bytes, int]] = {}
-        bases = count(_MAPS, 1 << 36)
-        for name, entries in capacities(sizes).items():
-            base = next(bases)
-            if name in ARRAY_NAMES:
-                data = bytearray(np.ascontiguousarray(getattr(tables.arrays, name)).tobytes())
-                self._memory[base], self._arrays[name] = data, (base, len(data) // entries, entries)
-            elif name.endswith("_counters"):
-                self._memory[base] = bytearray(32 * entries)
-                self._arrays[name] = base, 32, entries
-            elif hasattr(tables, name):
-                keys, values = getattr(tables, name).read()
-                self._memory[base] = bytearray(values.tobytes())
-                size = values.dtype.itemsize
-                self._hashes[name] = {key.tobytes(): base + at * size for at, key in enumerate(keys)}
-            else:
-                self._hashes[name] = {}
+        for base, (name, entries) in zip(count(_MAPS, 1 << 36), capacities(sizes).items(), strict=False):
+            self._copy(base, name, entries, tables)
+
+    def _copy(self, base: int, name: str, entries: int, tables: Tables) -> None:
+        """A map's contents, from an address on that no other has."""
+        if name in ARRAY_NAMES:
+            data = bytearray(np.array(getattr(tables.arrays, name)).tobytes())
+            self._memory[base], self._arrays[name] = data, (base, len(data) // entries, entries)
+        elif name.endswith("_counters"):
+            self._memory[base] = bytearray(32 * entries)
+            self._arrays[name] = base, 32, entries
+        elif hasattr(tables, name):
+            keys, values = getattr(tables, name).read()
+            self._memory[base] = bytearray(values.tobytes())
+            size = values.dtype.itemsize
+            self._hashes[name] = {key.tobytes(): base + at * size for at, key in enumerate(keys)}
+        else:
+            self._hashes[name] = {}
 
     def run(self, frame: bytes) -> Way:
         """One frame's way, through memory as earlier frames left it."""
@@ -82,7 +82,6 @@ class Machine:
             op, both, offset, immediate = self.code[at]
             dst, src = both & 15, both >> 4
             way.instructions += 1
-            way.path.append(at)
             at += 1
             kind = op & 7
             if op == 0x18:
@@ -106,12 +105,8 @@ class Machine:
                 return way
             elif op == 0x85:
                 registers[0] = self._call(immediate, registers, way)
-            elif op == 0x05:
+            elif _holds(op, registers[dst], registers[src] if op & 8 else immediate & _U64):
                 at += offset
-            else:
-                other = registers[src] if op & 8 else immediate & _U64
-                if _holds(op, registers[dst], other):
-                    at += offset
 
     def _call(self, helper: int, registers: list[int], way: Way) -> int:
         if helper == _LOOKUP:
@@ -121,7 +116,7 @@ class Machine:
                 base, size, entries = self._arrays[name]
                 index = self._load(registers[2], "<I")
                 return base + index * size if index < entries else 0
-            size = dtype_of(_key_struct(name)).itemsize
+            size = dtype_of(TABLE_STRUCTS[name][0]).itemsize
             key = bytes(self._load(registers[2] + at, "<B") for at in range(size))
             return self._hashes[name].get(key, 0)
         way.calls[helper] += 1
@@ -188,6 +183,7 @@ def _holds(op: int, a: int, b: int) -> bool:
     a, b = a & (1 << bits) - 1, b & (1 << bits) - 1
     x, y = _signed(a, bits), _signed(b, bits)
     return {
+        0x00: True,
         0x10: a == b,
         0x20: a > b,
         0x30: a >= b,
@@ -200,12 +196,6 @@ def _holds(op: int, a: int, b: int) -> bool:
         0xC0: x < y,
         0xD0: x <= y,
     }[op & 0xF0]
-
-
-def _key_struct(name: str) -> str:
-    from lb.dataplane.tables import TABLE_STRUCTS
-
-    return TABLE_STRUCTS[name][0]
 
 
 def _constant(build: Build, name: str) -> str:

@@ -264,9 +264,10 @@ def test_entries_of_ipv6(rig: Rig) -> None:
 def test_an_entry_whose_time_is_over_is_explained_while_it_drops(rig: Rig) -> None:
     """Until the reconciler has taken it out of the maps it drops, and explain says by what."""
     rig.apply(services=[service()], block=[{"prefix": CLIENT4, "ttl_seconds": 10}])
-    rig.now += 11
+    with rig.reconciler._lock:  # its own thread must not be first
+        rig.now += 11
+        entry = explain(rig, tcp()).entry
 
-    entry = explain(rig, tcp()).entry
     assert isinstance(entry, ListEntry)
     assert entry.ttl_left_seconds == 0
     rig.follow(hops_changed=False)

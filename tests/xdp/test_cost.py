@@ -1,0 +1,136 @@
+"""What a frame's way costs, in what does not wander: instructions executed, lookups, calls."""
+
+import pytest
+from frames import ELSE4, VIP6, service, tcp, udp
+from machine import Machine, Way
+from rig import Rig
+from scapy.packet import Packet
+
+pytestmark = pytest.mark.root
+
+SERVICES = [
+    service(),
+    service("dns", protocol="udp"),
+    service("six", vip=VIP6),
+]
+ADJUST_HEAD, JIFFIES = 44, 118
+ESTABLISHED = {"vip_bits", "flows", "backends", "verdict_counters", "backend_counters"}
+
+
+def machine(rig: Rig, **lists: list[str]) -> Machine:
+    """The program that a daemon would run, over the same tables."""
+    rig.apply(services=SERVICES, **lists)  # type: ignore[arg-type]
+    return Machine(rig.program.build, rig.plane.tables, rig.plane.sizes, seconds=rig.plane.clock_seconds())
+
+
+def established(house: Machine, frame: Packet) -> Way:
+    """The way of a later packet of a flow."""
+    house.run(bytes(frame))
+    house.run(bytes(frame))
+    return house.run(bytes(frame))
+
+
+@pytest.mark.parametrize(
+    ("frame", "instructions", "services"),
+    [
+        (tcp(flags="A"), 530, "services4"),
+        (udp(), 530, "services4"),
+        (tcp(dst=VIP6, flags="A"), 610, "services6"),
+    ],
+    ids=["TCP", "UDP", "TCP over IPv6"],
+)
+def test_established_flow(exact_rig: Rig, frame: Packet, instructions: int, services: str) -> None:
+    """One lookup each for service, flow, backend and two counters; no ring, no list, no clock but jiffies."""
+    way = established(machine(exact_rig), frame)
+
+    assert way.result == 3
+    assert way.lookups == dict.fromkeys(ESTABLISHED | {services}, 1)
+    assert way.calls == {ADJUST_HEAD: 1, JIFFIES: 1}
+    assert way.instructions <= instructions
+
+
+def test_new_flow_costs_the_ring_more(exact_rig: Rig) -> None:
+    """Beyond an established one's way: the service's ring, its slot, and one counter."""
+    house = machine(exact_rig)
+
+    new, later = house.run(bytes(tcp())), established(house, tcp(flags="A"))
+
+    assert new.lookups - later.lookups == {"service_rings": 1, "rings": 1, "flow_counters": 1}
+    assert new.instructions <= later.instructions + 160
+
+
+def test_what_is_for_no_service(exact_rig: Rig) -> None:
+    """One line of the service table tells, and one that the source is no VIP."""
+    way = machine(exact_rig).run(bytes(tcp(dst=ELSE4)))
+
+    assert way.result == 2
+    assert way.lookups == {"vip_bits": 1, "services4": 1, "verdict_counters": 1}
+    assert way.instructions <= 260
+
+
+def test_denied_source(exact_rig: Rig) -> None:
+    """A prefix up to /24 is one lookup, a longer one three; nothing of the services is asked."""
+    house = machine(exact_rig, block=["10.0.1.0/24", "10.0.2.7/32"])
+    counters = {"deny_counters": 1, "verdict_counters": 1}
+
+    short, long = house.run(bytes(tcp())), house.run(bytes(tcp(src="10.0.2.7")))
+
+    assert (short.result, long.result) == (1, 1)
+    assert short.lookups == {"deny4_cells": 1, **counters}
+    assert long.lookups == {"deny4_cells": 1, "deny4_runs": 1, "deny4_lines": 1, **counters}
+    assert short.instructions <= 200
+    assert long.instructions <= 260
+
+
+@pytest.mark.parametrize("entries", [1, 1000])
+def test_number_of_entries_does_not_matter(exact_rig: Rig, entries: int) -> None:
+    """The way through a blocklist is the same, instruction for instruction, however many entries it has."""
+    block = [f"172.{16 + n // 250}.{n % 250}.0/24" for n in range(entries)]
+    house = machine(exact_rig, block=block)
+
+    way = established(house, tcp(flags="A"))
+
+    exact_rig.apply(block=block[:1])
+    assert way.instructions == established(machine(exact_rig, block=block[:1]), tcp(flags="A")).instructions
+
+
+def test_number_of_services_does_not_matter(exact_rig: Rig) -> None:
+    """Nor does it how many services there are, as long as a bucket has room."""
+    few = established(machine(exact_rig), tcp(flags="A"))
+    more = [service(f"s{n}", vip=f"10.201.0.{n}", backends=["10.0.0.11"]) for n in range(1, 100)]
+    exact_rig.apply(services=SERVICES + more)
+    house = Machine(
+        exact_rig.program.build,
+        exact_rig.plane.tables,
+        exact_rig.plane.sizes,
+        seconds=exact_rig.plane.clock_seconds(),
+    )
+
+    way = established(house, tcp(flags="A"))
+
+    assert way.lookups == few.lookups
+    assert abs(way.instructions - few.instructions) <= 9  # the slot within the bucket
+
+
+def test_feature_that_nothing_uses_costs_nothing(exact_rig: Rig) -> None:
+    """A QUIC service, a VIP prefix and GUE come and go: afterwards the same way takes the same instructions."""
+    before = established(machine(exact_rig), tcp(flags="A")).instructions
+    others = [
+        service(
+            "q",
+            vip="10.200.1.5",
+            port=443,
+            protocol="udp",
+            quic=True,
+            backends=[{"address": "10.0.0.11", "quic_id": 7}],
+        ),
+        service("p", vip="fc00:5::/64", backends=["fd00::11"]),
+        service("g", vip="10.200.1.6", mode="gue"),
+    ]
+    exact_rig.apply(services=SERVICES + others)
+    during = exact_rig.program.info.instructions
+
+    after = machine(exact_rig)
+
+    assert exact_rig.program.info.instructions < during
+    assert established(after, tcp(flags="A")).instructions == before
