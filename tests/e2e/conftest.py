@@ -74,10 +74,10 @@ def vips() -> dict[int, str]:
 
 @pytest.fixture
 def add_service(lab: Lab, http: httpx.Client) -> AddService:
-    """Adds a service over REST, with the lab's backends of a family, weighted; returns what was sent."""
+    """Adds a service over REST, with the lab's backends of a family by weights and QUIC ids; returns it."""
 
     def add(name: str, vip: str, protocol: str, port: int, *, family: int = 4, **more: Any) -> dict[str, Any]:
-        weights = more.pop("weights", (1, 1, 1))
+        weights, ids = more.pop("weights", (1, 1, 1)), more.pop("quic_ids", (None,) * 3)
         hosts = lab.configuration.of_role(Role.BACKEND)
         service = {
             "name": name,
@@ -87,8 +87,8 @@ def add_service(lab: Lab, http: httpx.Client) -> AddService:
             "mode": "ipip",
             **more,
             "backends": [
-                {"address": host.address(family), "weight": weight}
-                for host, weight in zip(hosts, weights, strict=True)
+                {"address": host.address(family), "weight": weight, "quic_id": quic_id}
+                for host, weight, quic_id in zip(hosts, weights, ids, strict=True)
             ],
         }
         answer = http.post("/v1/services", json=service)

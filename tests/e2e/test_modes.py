@@ -17,6 +17,10 @@ COMBINATIONS = [
     pytest.param(("ipip", 4, 6), id="4in6"),
     pytest.param(("ipip", 6, 4), id="6in4"),
     pytest.param(("ipip", 6, 6), id="6in6"),
+    pytest.param(("gue", 4, 4), id="gue-4-by-4"),
+    pytest.param(("gue", 4, 6), id="gue-4-by-6"),
+    pytest.param(("gue", 6, 4), id="gue-6-by-4"),
+    pytest.param(("gue", 6, 6), id="gue-6-by-6"),
     pytest.param(("l2", 4, 4), id="l2-4"),
     pytest.param(("l2", 6, 6), id="l2-6"),
 ]

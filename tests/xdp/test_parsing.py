@@ -211,13 +211,15 @@ def test_tunnel_packets_pass(rig: Rig, name: str) -> None:
     assert rig.verdict(frame) == "DROP_BLOCKLIST"
 
 
-def test_udp_tunnel_to_no_service_passes(rig: Rig) -> None:
-    """GUE and VXLAN are UDP to a port of ours that no service has."""
-    rig.apply(services=SERVICES)
+@pytest.mark.parametrize("to", [VIP4, ELSE4, VIP6, ELSE6])
+def test_udp_tunnel_to_no_service_passes(rig: Rig, to: str) -> None:
+    """GUE and VXLAN are UDP to a port that no service has: unchanged, whatever is inside and whoever sent that."""
+    rig.apply(services=SERVICES, block=["10.9.9.9"])
+    inside = bytes(IP(src="10.9.9.9", dst=VIP4) / TCP(dport=80))
 
     for port in (6080, 4789):
-        assert rig.verdict(udp(dport=port)) == "PASS_NO_SERVICE"
-        assert rig.verdict(udp(dst=ELSE4, dport=port)) == "PASS_NO_SERVICE"
+        frame = LINK / network(dst=to) / UDP(sport=50000, dport=port, chksum=0) / inside
+        assert rig.verdict(frame) == "PASS_NO_SERVICE"
 
 
 def test_every_other_protocol_passes_v4(rig: Rig) -> None:
