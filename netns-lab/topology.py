@@ -81,8 +81,9 @@ class Configuration:
 
     @property
     def vips(self) -> tuple[str, ...]:
-        """The VIPs of the document's services, each once."""
-        return tuple(dict.fromkeys(service["vip"] for service in self.document.get("services", ())))
+        """The VIPs of the document's services that are addresses, each once."""
+        vips = (service["vip"] for service in self.document.get("services", ()))
+        return tuple(dict.fromkeys(vip for vip in vips if "/" not in vip))
 
 
 # The fourth and fifth bytes of a MAC tell the role, the last the number: a capture reads by itself.
@@ -111,7 +112,7 @@ def _hosts(clients: int, backends: int) -> tuple[Host, ...]:
 
 
 def _service(
-    name: str, vip: str, protocol: str, port: int | str, backends: tuple[str, ...], **more: str
+    name: str, vip: str, protocol: str, port: int | str, backends: tuple[str, ...], **more: str | bool
 ) -> dict[str, Any]:
     return {
         "name": name,
@@ -121,6 +122,12 @@ def _service(
         **more,
         "backends": [{"address": address, "weight": 1} for address in backends],
     }
+
+
+def _quic(service: dict[str, Any]) -> dict[str, Any]:
+    """The service, routed by connection ids: each backend's is its place in the list, from 1."""
+    numbered = [{**backend, "quic_id": number} for number, backend in enumerate(service["backends"], 1)]
+    return {**service, "quic": True, "backends": numbered}
 
 
 _HOSTS = _hosts(clients=2, backends=3)
@@ -141,16 +148,25 @@ _CONFORMANCE = (
     _service("udp4", "10.200.1.1", "udp", 80, _BACKENDS4),
     _service("any-port", "10.200.1.2", "tcp", "any", _BACKENDS4),
     _service("tcp4-in-6", "10.200.1.3", "tcp", 80, _BACKENDS6),
-    _service("udp-steady", "10.200.1.6", "udp", 80, _BACKENDS4),
+    _service("ports-any", "10.200.1.4", "tcp", "any", _BACKENDS4, affinity="destination-port"),
+    _quic(_service("quic4", "10.200.1.5", "udp", 443, _BACKENDS4)),
+    _service("udp-moves", "10.200.1.6", "udp", 80, _BACKENDS4, udp_migration=True),
     _service("l2", "10.200.1.7", "tcp", 80, _BACKENDS4, mode="l2"),
     _service("source", "10.200.1.8", "tcp", 80, _BACKENDS4, affinity="source"),
     _service("ports", "10.200.1.9", "tcp", "8000-8010", _BACKENDS4),
+    _service("gue4", "10.200.1.10", "tcp", 80, _BACKENDS4, mode="gue"),
+    _service("gue4-in-6", "10.200.1.10", "udp", 80, _BACKENDS6, mode="gue"),
     _service("empty4", "10.200.1.99", "tcp", 80, ()),
     _service("tcp6", "fc00:1::1", "tcp", 80, _BACKENDS6),
+    _quic(_service("quic6", "fc00:1::2", "udp", 443, _BACKENDS6)),
     _service("tcp6-in-4", "fc00:1::3", "tcp", 80, _BACKENDS4),
     _service("udp6", "fc00:1::3", "udp", 80, _BACKENDS6),
     _service("l2-6", "fc00:1::7", "tcp", 80, _BACKENDS6, mode="l2"),
+    _service("gue6", "fc00:1::10", "tcp", 80, _BACKENDS6, mode="gue"),
     _service("empty6", "fc00:1::11", "tcp", 80, ()),
+    _service("prefix6", "fc00:1:0:0:1::/80", "tcp", 80, _BACKENDS6),
+    _service("prefix6-any", "fc00:1:0:0:1::/80", "tcp", "any", _BACKENDS4),
+    _service("prefix6-one", "fc00:1:0:0:1::1", "tcp", 80, _BACKENDS4),
 )
 
 CONFIGURATIONS: Mapping[str, Configuration] = MappingProxyType(

@@ -3,7 +3,7 @@
 import pytest
 from topology import CONFIGURATIONS, LONGEST_INTERFACE_NAME, VIPS, Names, Role, namespaces
 
-from lb.model import Config, Service
+from lb.model import Affinity, Config, Mode, Service
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -63,3 +63,16 @@ def test_conformance_has_backends_of_both_families() -> None:
     used = {b["address"] for service in configuration.document["services"] for b in service["backends"]}
 
     assert used == {str(a.ip) for host in configuration.of_role(Role.BACKEND) for a in host.addresses}
+
+
+def test_conformance_has_every_kind_of_service() -> None:
+    """Every mode, affinity and option that a service may have is in use, and so are VIPs of every kind."""
+    services = [Service.model_validate(s) for s in CONFIGURATIONS["conformance"].document["services"]]
+
+    assert {s.mode for s in services} == set(Mode)
+    assert {s.affinity for s in services} == set(Affinity)
+    assert {(s.vip.version, s.quic) for s in services if s.quic} == {(4, True), (6, True)}
+    assert all(b.quic_id for s in services if s.quic for b in s.backends)
+    assert [s.name for s in services if s.udp_migration] == ["udp-moves"]
+    assert {s.vip_length for s in services} == {0, 80}
+    assert {s.vip.version for s in services if not s.backends} == {4, 6}
