@@ -200,6 +200,15 @@ def test_flow_is_rewritten(web: Rig, vip: str, form: int) -> None:
 
 
 @vips
+def test_established_flow_is_rewritten_within_the_second(web: Rig, vip: str) -> None:
+    """One id after another on one tuple: the entry always names the backend that was named last."""
+    for port in range(1000, 1010):
+        for backend, number in (*IDS.items(), *IDS.items()):
+            assert go(web, datagram(vip, short_header(cid(1, number)), sport=port)) == backend
+            assert go(web, datagram(vip, short_header(b""), sport=port)) == backend
+
+
+@vips
 def test_flow_that_is_not_known_is_written(web: Rig, vip: str) -> None:
     """A connection from a new address: its entry is there at once, and the ring was not asked."""
     backend, number = elsewhere(quic(vip))
