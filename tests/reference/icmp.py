@@ -60,6 +60,8 @@ def echo_reply(frame: bytes, packet: Packet) -> bytes:
         out[start + 8 : start + 40] = packet.destination + packet.source
     # Addresses that change places leave the sum of a pseudo-header as it is.
     _change(out, at, REPLY[len(packet.source)] << 8, at + 2)
+    if len(packet.source) == 4 and out[at + 2 : at + 4] == bytes(2):
+        out[at + 2 : at + 4] = b"\xff\xff"
     return bytes(out)
 
 

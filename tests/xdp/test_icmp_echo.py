@@ -221,3 +221,13 @@ def test_lists_come_first(web: Rig, vip: str) -> None:
     ):
         web.apply(**lists)
         assert web.verdict(asks(vip)) == verdict
+
+
+@pytest.mark.parametrize("data", [b"", bytes(8), bytes(56)], ids=len)
+def test_reply_of_nothing_but_zeros(web: Rig, data: bytes) -> None:
+    """No id, no sequence number, no data: the checksum is 0xffff, since 0 would be refused by who sums it up."""
+    reply = web.run(LINK / network() / ICMP(id=0, seq=0) / data)
+
+    assert reply.verdict == "TX_ECHO"
+    assert reply.frame_out[34:] == b"\0\0\xff\xff" + bytes(4) + data
+    assert reply.frame_out[34:] == bytes(ICMP(type=0, id=0, seq=0) / data)
