@@ -9,6 +9,7 @@ alone: every node builds the same.
 """
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from lb.model import Affinity
 
 Ints = npt.NDArray[np.int64]
+Unsigned = npt.NDArray[np.unsignedinteger[Any]]
 
 SLOTS = 65537
 """M of the paper: a prime, so that every skip gives a full permutation. Equal to RING_SLOTS in xdp/config.h."""
@@ -60,13 +62,19 @@ def build_ring(backends: Sequence[tuple[bytes, int]]) -> npt.NDArray[np.uint16]:
     The result does not depend on the order of the sequence but for those positions. Weights are 0 to 65535; with
     none positive, ValueError.
     """
-    digests = [blake2b(name, digest_size=16, person=b"sluice ring").digest() for name, _ in backends]
+    digests = [_digest(name) for name, _ in backends]
     order = sorted(range(len(backends)), key=digests.__getitem__)
     weights = np.array([backends[at][1] for at in order], np.int64)
     if not weights.any():
         raise ValueError("a ring needs a backend with a positive weight")
     seeds = np.frombuffer(b"".join(digests[at] for at in order), "<u8").reshape(-1, 2)
-    return np.array(order, np.uint16)[_Race(weights, seeds).run()]
+    return np.array(order, np.uint16).take(_Race(weights, seeds).run())
+
+
+@lru_cache(maxsize=1 << 15)
+def _digest(identity: bytes) -> bytes:
+    """What a backend's permutation is drawn from; kept, for rings are built again when one of many changes."""
+    return blake2b(identity, digest_size=16, person=b"sluice ring").digest()
 
 
 class _Race:
@@ -97,57 +105,84 @@ class _Race:
         count = np.minimum(left * _PROPOSALS // left.sum() + 1, SLOTS - turn)
         ends = np.cumsum(count)
         starts = ends - count
-        slot = np.repeat(skip, count)
-        slot *= np.arange(len(slot))
-        slot += np.repeat((self._next[active] - starts * skip) % SLOTS, count)
-        slot %= SLOTS
+        # 32 bits take half the time of 64, and hold a product of place and skip: both are at most 2**16.
+        slot = np.arange(ends[-1], dtype=np.uint32)
+        slot *= np.repeat(skip.astype(np.uint32), count)
+        slot += np.repeat(((self._next[active] - starts * skip) % SLOTS).astype(np.uint32), count)
+        slot = _reduced(slot)
         self._turn[active] += count
         self._next[active] = (self._next[active] + count * skip) % SLOTS
 
+        # All stand grouped by backend, in order of turn; so how many of each there are says whose each is.
         wanted = np.flatnonzero(self._free.take(slot))
-        slot, who = slot.take(wanted), np.repeat(np.arange(len(active)), count).take(wanted)
-        moment = wanted + (turn - starts + 1).take(who)
-        moment *= self._pace[active].take(who)
-        moment <<= _WHO_BITS
-        moment |= who
+        slot = slot.take(wanted).astype(np.int64)
+        ends = np.searchsorted(wanted, ends)
+        count = np.diff(ends, prepend=0)
+        moment = wanted + np.repeat(turn - starts + 1, count)
+        moment *= np.repeat(self._pace[active] << _WHO_BITS, count)
+        moment |= np.repeat(np.arange(len(active)), count)
         np.minimum.at(self._earliest, slot, moment)
         won = np.flatnonzero(self._earliest.take(slot) == moment)
-        self._earliest[slot] = _NEVER
-        slot, who = slot.take(won), who.take(won)
-        if (np.bincount(who, minlength=len(active)) > left).any():
-            # They stand grouped by backend in order of turn: the first `left` of each are kept.
-            kept = np.flatnonzero(_place_in_group(who) < left[who])
-            slot, who = slot.take(kept), who.take(kept)
-        self._give(slot, active.take(who))
+        slot = slot.take(won)
+        takes = np.diff(np.searchsorted(won, ends), prepend=0)
+        if (takes > left).any():  # the first `left` of each are kept
+            is_kept = _places_in(takes) < np.repeat(left, takes)
+            self._earliest[slot[~is_kept]] = _NEVER
+            slot, takes = slot[is_kept], np.minimum(takes, left)
+        self._give(slot, active, takes)
 
     def _hand_out(self) -> None:
         """The last slots: when a backend would come to a slot is known, so the earliest of all gets it."""
         slots, active = np.flatnonzero(self._free), np.flatnonzero(self._left)
-        inverse = np.array([pow(skip, -1, SLOTS) for skip in self._skip[active].tolist()], np.int64)
-        moment = slots - self._next[active, None]
-        moment *= inverse[:, None]
-        moment %= SLOTS
+        turns = (slots - self._next[active, None]) % SLOTS
+        turns *= _inverses().take(self._skip[active])[:, None]
+        moment = _reduced(turns.view(np.uint64)).view(np.int64)
         moment += self._turn[active, None] + 1
         moment *= self._pace[active, None]
         while len(slots):
             first = moment.argmin(axis=0)
             order = np.lexsort((moment[first, np.arange(len(slots))], first))
-            who = active[first[order]]
-            kept = np.flatnonzero(_place_in_group(who) < self._left[who])
-            self._give(slots[order[kept]], who[kept])
-            slots, moment = np.delete(slots, order[kept]), np.delete(moment, order[kept], axis=1)
+            wants = np.bincount(first, minlength=len(active))
+            left = self._left[active]
+            order = order[_places_in(wants) < np.repeat(left, wants)]
+            self._give(slots[order], active, np.minimum(wants, left))
+            slots, moment = np.delete(slots, order), np.delete(moment, order, axis=1)
             moment[self._left[active] == 0] = _NEVER
 
-    def _give(self, slots: Ints, who: Ints) -> None:
-        self._owner[slots] = who
+    def _give(self, slots: Ints, active: Ints, takes: Ints) -> None:
+        """Slots, grouped by backend, to the active backends: so many to each."""
+        self._owner[slots] = np.repeat(active.astype(np.uint16), takes)
         self._free[slots] = False
-        self._left -= np.bincount(who, minlength=len(self._left))
+        self._left[active] -= takes
 
 
-def _place_in_group(group: Ints) -> Ints:
-    """Of each member of a sorted array its place, from 0, among those equal to it."""
-    sizes = np.bincount(group)
-    return np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+def _reduced(numbers: Unsigned) -> Unsigned:
+    """Numbers of up to 2**32, which are lost, modulo SLOTS; several times as fast as by division.
+
+    SLOTS is 2**16 + 1, so 2**16 counts as -1.
+    """
+    rest = numbers & 0xFFFF
+    numbers >>= 16
+    rest -= numbers
+    np.add(rest, SLOTS, out=numbers)
+    least: Unsigned = np.minimum(rest, numbers, out=rest)  # what is below zero is huge, until SLOTS is added
+    return least
+
+
+@cache
+def _inverses() -> Ints:
+    """For each number from 1 below SLOTS what it is to be multiplied by for 1, modulo SLOTS."""
+    powers = np.ones(1, np.uint64)
+    while len(powers) < SLOTS - 1:  # of 3, a primitive root of every Fermat prime from 5 on
+        powers = np.concatenate([powers, _reduced(powers * pow(3, len(powers), SLOTS))])
+    inverses = np.zeros(SLOTS, np.int64)
+    inverses[powers] = np.roll(powers[::-1], 1)
+    return inverses
+
+
+def _places_in(sizes: Ints) -> Ints:
+    """For groups of these sizes, one after the other: of each member its place in its group, from 0."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def _mix(h: int) -> int:
