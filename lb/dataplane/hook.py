@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from lb.dataplane import libbpf
-from lb.dataplane.neighbours import Link
+from lb.dataplane.rtnetlink import Link
 from lb.errors import DataPlaneError, ForeignProgramError, InterfaceError
 from lb.settings import XdpMode
 

@@ -15,8 +15,9 @@ from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
-from lb.dataplane.neighbours import Link, Neighbours
+from lb.dataplane.neighbours import Neighbours
 from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.rtnetlink import Link
 from lb.dataplane.tables import Tables, size_flags
 from lb.errors import DataPlaneError, InterfaceError, SetupError, SluiceError
 from lb.settings import ServeSettings, TableSizes

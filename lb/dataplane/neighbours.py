@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pyroute2 import IPRoute
 
 from lb.dataplane import rtnetlink
 from lb.dataplane.protocol import NextHop
+from lb.dataplane.rtnetlink import Link
 
 log = logging.getLogger("sluice.neighbours")
 
@@ -30,26 +30,12 @@ _NUD_FAILED = 0x20
 # RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, as the bits that bind() takes.
 _GROUPS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10
 _SO_RCVBUFFORCE = 33
-_XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "several"}
 SETTLE_SECONDS = 0.05
 """Events come in bursts: the callback waits so long, that it is called once for one."""
 ASK_SECONDS = 1.0
 ASK_SHARE = 5
 ASKED_AT_ONCE = 256
 """Each time, a fifth of those that do not answer are asked for again, at most so many: the kernel keeps a thousand."""
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One interface. mac is empty where it has none."""
-
-    index: int
-    name: str
-    mac: bytes
-    mtu: int
-    up: bool
-    xdp_program_id: int | None
-    xdp_mode: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +49,6 @@ class _Route:
 
 def _packed(text: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
-
-
-def read_links(ip: Any) -> dict[str, Link]:
-    """All interfaces by name."""
-    links = {}
-    for message in ip.get_links():
-        xdp = message.get_attr("IFLA_XDP")
-        mode, program = None, None
-        if xdp is not None:
-            mode, program = xdp.get_attr("IFLA_XDP_ATTACHED"), xdp.get_attr("IFLA_XDP_PROG_ID")
-        mac = message.get_attr("IFLA_ADDRESS") or ""
-        name = message.get_attr("IFLA_IFNAME")
-        links[name] = Link(
-            index=message["index"],
-            name=name,
-            mac=bytes.fromhex(mac.replace(":", "")) if len(mac) == 17 else b"",
-            mtu=message.get_attr("IFLA_MTU") or 0,
-            up=bool(message["flags"] & 1),
-            xdp_program_id=program,
-            xdp_mode=_XDP_MODES.get(str(mode), "none"),
-        )
-    return links
 
 
 class Neighbours:
@@ -101,9 +65,8 @@ class Neighbours:
         self._ask_again_at = 0.0
 
     def links(self) -> dict[str, Link]:
-        """All interfaces by name."""
-        with self._lock:
-            return read_links(self._ip)
+        """All interfaces by name. OSError if the kernel does not say."""
+        return rtnetlink.links()
 
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
         """The way to each packed address that has a route; asks the kernel to resolve what is unknown."""
@@ -111,7 +74,7 @@ class Neighbours:
         if not wanted:
             return {}
         with self._lock:
-            links = {link.index: link for link in read_links(self._ip).values()}
+            links = {link.index: link for link in rtnetlink.links().values()}
             found: dict[bytes, NextHop] = {}
             for size, family in ((4, socket.AF_INET), (16, socket.AF_INET6)):
                 some = [a for a in wanted if len(a) == size]

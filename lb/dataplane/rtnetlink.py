@@ -1,22 +1,31 @@
-"""Neighbours by plain netlink, thousands in one message: a general library takes a millisecond over each.
+"""Neighbours and links by plain netlink, thousands in one message: a general library takes a millisecond over each.
 
-Layouts are those of linux/netlink.h and linux/neighbour.h, in the machine's byte order.
+Layouts are those of linux/netlink.h, linux/neighbour.h and linux/if_link.h, in the machine's byte order.
 """
 
 import contextlib
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _NEIGHBOUR = struct.Struct("=B3xiHBB")  # family, interface, state, flags, type
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
+_LINK = struct.Struct("=B3xiII")  # family, interface, flags, change
 _NEW, _DELETE, _GET = 28, 29, 30
+_GET_LINKS = 18
 _ERROR, _DONE = 2, 3
 _REQUEST, _REPLACE, _CREATE, _DUMP = 0x1, 0x100, 0x400, 0x300
 _DST, _LLADDR = 1, 2
+_ADDRESS, _NAME, _MTU, _EXT_MASK, _XDP = 1, 3, 4, 29, 43
+_XDP_ATTACHED, _XDP_PROG_ID = 2, 4
+_XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
+_IFF_UP = 1
+_WITHOUT_COUNTERS = 8
+_NESTED = 0x8000
 _NTF_USE = 1
 _AT_ONCE = 512
 """Questions in one message: far below the socket's buffer."""
@@ -30,6 +39,19 @@ class Neighbour:
     address: bytes
     mac: bytes
     state: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface. mac is empty where it has none."""
+
+    index: int
+    name: str
+    mac: bytes
+    mtu: int
+    up: bool
+    xdp_program_id: int | None
+    xdp_mode: str
 
 
 def ask(targets: Iterable[tuple[int, bytes]]) -> None:
@@ -50,9 +72,24 @@ def _question(ifindex: int, address: bytes) -> bytes:
 
 def neighbours(family: int) -> Iterator[Neighbour]:
     """All that the kernel knows. OSError if it does not say."""
+    for data, kind, start, stop in _dump(_GET, _NEIGHBOUR.pack(family, 0, 0, 0, 0)):
+        yield _neighbour(data, kind, start, stop)
+
+
+def links() -> dict[str, Link]:
+    """All interfaces by name. OSError if the kernel does not say."""
+    mask = _ATTRIBUTE.pack(8, _EXT_MASK) + struct.pack("=I", _WITHOUT_COUNTERS)
+    found = (
+        _link(data, start, stop)
+        for data, _, start, stop in _dump(_GET_LINKS, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0) + mask)
+    )
+    return {link.name: link for link in found}
+
+
+def _dump(question: int, body: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    """All messages of an answer: where they stand, their type, and where their content starts and stops."""
     with _socket() as asked:
-        body = _NEIGHBOUR.pack(family, 0, 0, 0, 0)
-        asked.send(_HEADER.pack(_HEADER.size + len(body), _GET, _REQUEST | _DUMP, 0, 0) + body)
+        asked.send(_HEADER.pack(_HEADER.size + len(body), question, _REQUEST | _DUMP, 0, 0) + body)
         while True:
             data = asked.recv(1 << 18)
             for kind, start, stop in _messages(data):
@@ -61,7 +98,7 @@ def neighbours(family: int) -> Iterator[Neighbour]:
                 if kind == _ERROR:
                     number = -struct.unpack_from("=i", data, start)[0]
                     raise OSError(number, os.strerror(number))
-                yield _neighbour(data, kind, start, stop)
+                yield data, kind, start, stop
 
 
 def events(data: bytes) -> Iterator[Neighbour | None]:
@@ -81,14 +118,35 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _neighbour(data: bytes, kind: int, start: int, stop: int) -> Neighbour:
     _, ifindex, state, _, _ = _NEIGHBOUR.unpack_from(data, start)
-    found = {_DST: b"", _LLADDR: b""}
-    at = start + _NEIGHBOUR.size
+    found = _attributes(data, start + _NEIGHBOUR.size, stop)
+    return Neighbour(ifindex, found.get(_DST, b""), found.get(_LLADDR, b""), state if kind == _NEW else 0)
+
+
+def _link(data: bytes, start: int, stop: int) -> Link:
+    _, index, flags, _ = _LINK.unpack_from(data, start)
+    found = _attributes(data, start + _LINK.size, stop)
+    mac, xdp = found.get(_ADDRESS, b""), found.get(_XDP, b"")
+    program = _attributes(xdp, 0, len(xdp))
+    program_id = program.get(_XDP_PROG_ID)
+    return Link(
+        index=index,
+        name=os.fsdecode(found[_NAME].rstrip(b"\0")),
+        mac=mac if len(mac) == 6 else b"",
+        mtu=int.from_bytes(found.get(_MTU, b""), sys.byteorder),
+        up=bool(flags & _IFF_UP),
+        xdp_program_id=None if program_id is None else int.from_bytes(program_id, sys.byteorder),
+        xdp_mode=_XDP_MODES.get(int.from_bytes(program.get(_XDP_ATTACHED, b""), sys.byteorder), "none"),
+    )
+
+
+def _attributes(data: bytes, at: int, stop: int) -> dict[int, bytes]:
+    """What stands behind a message's fixed part, by type."""
+    found = {}
     while at + _ATTRIBUTE.size <= stop:
         length, name = _ATTRIBUTE.unpack_from(data, at)
-        if name in found:
-            found[name] = data[at + 4 : at + length]
-        at += max(4, length + 3 & ~3)
-    return Neighbour(ifindex, found[_DST], found[_LLADDR], state if kind == _NEW else 0)
+        found[name & ~_NESTED] = data[at + _ATTRIBUTE.size : at + length]
+        at += max(_ATTRIBUTE.size, length + 3 & ~3)
+    return found
 
 
 @contextlib.contextmanager

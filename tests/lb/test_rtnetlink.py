@@ -1,8 +1,10 @@
-"""Netlink messages of neighbours, as the kernel would write them."""
+"""Netlink messages of neighbours, as the kernel would write them, and links, as it does."""
 
+import socket
 import struct
+from pathlib import Path
 
-from lb.dataplane.rtnetlink import Neighbour, events
+from lb.dataplane.rtnetlink import Neighbour, events, links
 
 
 def message(kind: int, body: bytes) -> bytes:
@@ -43,3 +45,22 @@ def test_a_message_that_is_cut_off_ends_the_reading() -> None:
 
     assert len(list(events(whole + whole[:10]))) == 1
     assert list(events(b"")) == []
+
+
+def test_links_are_those_that_the_system_has() -> None:
+    """Name, index, MAC, MTU and whether it is up are what /sys says, of every interface here."""
+    told = {
+        link.index: (link.name, link.mac.hex(":"), link.mtu, link.up)
+        for name, link in links().items()
+        if name == link.name
+    }
+    seen = {}
+    for index, name in socket.if_nameindex():
+        says = {
+            key: Path(f"/sys/class/net/{name}/{key}").read_text().strip()
+            for key in ("address", "mtu", "flags", "addr_len")
+        }
+        mac = says["address"] if says["addr_len"] == "6" else ""
+        seen[index] = name, mac, int(says["mtu"]), bool(int(says["flags"], 16) & 1)
+
+    assert told == seen
