@@ -134,20 +134,21 @@ class _Race:
     def _hand_out(self) -> None:
         """The last slots: when a backend would come to a slot is known, so the earliest of all gets it."""
         slots, active = np.flatnonzero(self._free), np.flatnonzero(self._left)
-        turns = (slots - self._next[active, None]) % SLOTS
-        turns *= _inverses().take(self._skip[active])[:, None]
-        moment = _reduced(turns.view(np.uint64)).view(np.int64)
-        moment += self._turn[active, None] + 1
-        moment *= self._pace[active, None]
+        inverse, pace = _inverses().take(self._skip[active]), self._pace[active]
+        turns = slots[:, None] * inverse
+        turns += -self._next[active] * inverse % SLOTS
+        moment = _reduced(turns.view(np.uint64)).view(np.int64)  # a row a slot
+        moment += self._turn[active] + 1
+        moment *= pace
         while len(slots):
-            first = moment.argmin(axis=0)
-            order = np.lexsort((moment[first, np.arange(len(slots))], first))
-            wants = np.bincount(first, minlength=len(active))
-            left = self._left[active]
+            first = moment.argmin(axis=1)
+            order = np.lexsort((moment[np.arange(len(slots)), first], first))
+            wants, left = np.bincount(first, minlength=len(active)), self._left[active]
             order = order[_places_in(wants) < np.repeat(left, wants)]
             self._give(slots[order], active, np.minimum(wants, left))
-            slots, moment = np.delete(slots, order), np.delete(moment, order, axis=1)
-            moment[self._left[active] == 0] = _NEVER
+            rest = np.flatnonzero(self._free.take(slots))
+            slots, moment = slots.take(rest), moment.take(rest, axis=0)
+            moment[:, self._left[active] == 0] = _NEVER
 
     def _give(self, slots: Ints, active: Ints, takes: Ints) -> None:
         """Slots, grouped by backend, to the active backends: so many to each."""
@@ -157,7 +158,7 @@ class _Race:
 
 
 def _reduced(numbers: Unsigned) -> Unsigned:
-    """Numbers of up to 2**32, which are lost, modulo SLOTS; several times as fast as by division.
+    """Numbers of up to 2**32 + 2**16, which are lost, modulo SLOTS; several times as fast as by division.
 
     SLOTS is 2**16 + 1, so 2**16 counts as -1.
     """
