@@ -1,5 +1,6 @@
 """Addresses that packets can be sent to, and the VIP: an address, or an IPv6 prefix of them."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Annotated
 
@@ -34,6 +35,16 @@ def _address(value: object) -> IPv4Address | IPv6Address:
 
 
 def _unicast(value: object) -> IPv4Address | IPv6Address:
+    return _unicast_text(value) if isinstance(value, str) else _checked_unicast(value)
+
+
+@lru_cache(maxsize=1 << 15)
+def _unicast_text(text: str) -> IPv4Address | IPv6Address:
+    """One object an address: the same few thousand are read in many services, and again at every change of one."""
+    return _checked_unicast(text)
+
+
+def _checked_unicast(value: object) -> IPv4Address | IPv6Address:
     address = _address(value)
     if address.is_multicast or address.is_unspecified or address.is_loopback:
         raise ValueError(f"{address} is not an address that packets can be sent to: use a unicast address")
