@@ -4,6 +4,7 @@ What is new stands complete before anything points to it, and what is old is tak
 """
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -175,15 +176,22 @@ class ServiceMemory:
 
     def _make_rings(self, before: ServicePlans, after: ServicePlans, changed: list[ServicePlan]) -> None:
         recipes = {plan.recipe.name: plan.recipe for plan in changed if plan.recipe}
-        for name, recipe in recipes.items():
-            number = after.rings[name]
-            if before.rings.get(name) == number:
-                continue
-            places = np.array([place for *_, place in recipe.parts], np.uint16)
-            ring = self._arrays.rings[number]
-            ring[_NOTE] = 0
-            ring[:SLOTS] = places[build_ring([(address, weight) for address, weight, _ in recipe.parts])]
-            ring[_NOTE] = np.frombuffer(name, np.uint16)
+        new = [recipe for name, recipe in recipes.items() if before.rings.get(name) != after.rings[name]]
+        if len(new) < 2:
+            for recipe in new:
+                self._make_ring(recipe, after.rings[recipe.name])
+            return
+        # numpy works outside the interpreter's lock, but for what lies between: more than two are in each other's way.
+        with ThreadPoolExecutor(2) as pool:
+            for _ in pool.map(lambda recipe: self._make_ring(recipe, after.rings[recipe.name]), new):
+                pass
+
+    def _make_ring(self, recipe: RingRecipe, number: int) -> None:
+        places = np.array([place for *_, place in recipe.parts], np.uint16)
+        ring = self._arrays.rings[number]
+        ring[_NOTE] = 0
+        ring[:SLOTS] = places.take(build_ring([(address, weight) for address, weight, _ in recipe.parts]))
+        ring[_NOTE] = np.frombuffer(recipe.name, np.uint16)
 
     def _switch(self, plans: Iterable[ServicePlan]) -> None:
         """Ids and ring of each service to these backends."""
