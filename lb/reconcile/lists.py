@@ -1,54 +1,25 @@
 """Blocklist and allowlist to map contents: which prefix has which rule number. Pure; numbers stay while wanted.
 
 An operator's entry has a number of its own (its hits are exact) while there are some; a feed's entries share the
-feed's. A number belongs to an identity, a 64-bit word that depends on the prefix and action (or owner and action)
-alone; it is kept beside the counters, so that a restart finds whose the hits are.
+feed's. Of a layer that changes only what lies between its ends that are the same is numbered anew.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 import numpy as np
 
 from lb.dataplane.deny4 import pack
-from lb.dataplane.layout import layout
-from lb.dataplane.tables import U16, U64
-from lb.errors import CapacityError
+from lb.dataplane.tables import U16, U64, Array
 from lb.model.columns import KEY_TYPE, Column, Keys, Positions
 from lb.model.entries import FAMILIES, OPERATOR, Action, PrefixList
 from lb.model.layers import Layer
+from lb.reconcile.numbering import Numbering, Numbers, entry_identities, owner_identity
 
-_C = layout().constants
-
-FOR_OWNERS = 1024
-"""Numbers of each action that are left for owners whose entries share one."""
 _RULE = np.uint64(0xFFFF)
 _FEW = 256
 """So many entries are put among a million faster one by one than by numpy.insert."""
-_SEEN_BITS = 18
-_SEEN_MASK = np.uint64((1 << _SEEN_BITS) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Numbering:
-    """Ranges that numbers are taken from, by action; low included, high not. size: of the array of owners."""
-
-    ranges: Mapping[Action, tuple[int, int]]
-    size: int
-
-    def own(self, action: Action) -> int:
-        """Operator entries with a number of their own: half of what there is, for new ones stand beside the old."""
-        low, high = self.ranges[action]
-        return (high - low - FOR_OWNERS) // 2
-
-
-DENY = Numbering(
-    {Action.DROP: (1, _C["RULE_COUNT_ONLY"]), Action.COUNT: (_C["RULE_COUNT_ONLY"], _C["RULE_NUMBERS"])},
-    _C["RULE_NUMBERS"],
-)
-ALLOW = Numbering({Action.DROP: (1, _C["ALLOW_NUMBERS"])}, _C["ALLOW_NUMBERS"])
 
 
 @dataclass(frozen=True)
@@ -64,6 +35,9 @@ class Part:
     ipv6: Column
     numbers: U16
     shared: tuple[int, ...]
+
+
+_NOTHING = Part(Layer(), math.inf, np.empty(0, np.uint64), Column.empty(6), np.empty(0, np.uint16), ())
 
 
 @dataclass(frozen=True)
@@ -85,67 +59,6 @@ class ListPlan:
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
 
 
-def _mix(words: U64) -> U64:
-    """SplitMix64's finalizer (Steele, Lea, Flood, OOPSLA 2014): different words stay different."""
-    z = words + np.uint64(0x9E3779B97F4A7C15)
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return z
-
-
-def entry_identities(family: int, keys: Keys, action: Action) -> U64:
-    """The identity of each entry."""
-    salt = np.uint64((family << 1 | (action is Action.COUNT)) << 56)
-    if family == 4:
-        return _mix(keys.astype(np.uint64) ^ salt)
-    lanes = np.frombuffer(keys.astype("S24").tobytes(), np.uint64).reshape(-1, 3)
-    return _mix(_mix(_mix(lanes[:, 0]) ^ lanes[:, 1]) ^ lanes[:, 2] ^ salt)
-
-
-def owner_identity(owner: str, action: Action) -> int:
-    """The identity of all entries of an owner that share a number."""
-    return int.from_bytes(blake2b(f"{owner}\0{action}".encode(), digest_size=8).digest(), "little") or 1
-
-
-class _Numbers:
-    """Gives out numbers: the one an identity had, else one that nobody had before."""
-
-    def __init__(self, numbering: Numbering, before: U64) -> None:
-        self.owners = np.zeros_like(before)
-        held = np.flatnonzero(before)
-        self._held = held[np.argsort(before[held])]
-        self._identities = before[self._held]
-        self._seen = np.zeros(1 << _SEEN_BITS, bool)
-        self._seen[self._identities & _SEEN_MASK] = True
-        self._free = {
-            action: iter((np.flatnonzero(before[low:high] == 0) + low).tolist())
-            for action, (low, high) in numbering.ranges.items()
-        }
-
-    def known(self, identities: U64) -> U16:
-        """The number that each had, or 0."""
-        numbers = np.zeros(len(identities), np.uint16)
-        some = np.flatnonzero(self._seen[identities & _SEEN_MASK])  # most of a million are ruled out so
-        at = np.searchsorted(self._identities, identities[some])
-        at[at == len(self._held)] = 0
-        numbers[some] = np.where(self._identities[at] == identities[some], self._held[at], 0)
-        return numbers
-
-    def give(self, identities: U64, action: Action) -> U16:
-        """A number for each. CapacityError if there are not enough."""
-        numbers = self.known(identities)
-        for at in np.flatnonzero(numbers == 0).tolist():
-            number = next(self._free[action], None)
-            if number is None:
-                raise CapacityError("there are more owners of list entries than rule numbers: remove a feed")
-            numbers[at] = number
-        self.owners[numbers] = identities
-        return numbers
-
-
 def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: float) -> ListPlan:
     """Number every unexpired entry. Where owners hold the same prefix the foremost one's number counts.
 
@@ -153,15 +66,15 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
     """
     if wanted is before.wanted and now < before.until:
         return before
-    numbers = _Numbers(numbering, before.owners)
+    numbers = Numbers(numbering, before.owners)
     parts: dict[str, Part] = {}
     for owner, layer in wanted.layers.items():
-        part = before.parts.get(owner)
-        if part is not None and part.layer is layer and now < part.until:
-            numbers.owners[part.numbers] = before.owners[part.numbers]
+        part = before.parts.get(owner, _NOTHING)
+        if part.layer is layer and now < part.until:
+            numbers.keep(part.numbers)
             parts[owner] = part
         else:
-            parts[owner] = _part(owner, layer, numbers, numbering, now)
+            parts[owner] = _part(owner, layer, part, numbers, now)
     ipv4, ipv6 = np.empty(0, np.uint64), Column.empty(6)
     for part in parts.values():
         ipv4, ipv6 = _joined4(ipv4, part.ipv4), _joined(ipv6, part.ipv6)
@@ -177,40 +90,85 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
     )
 
 
-def _part(owner: str, layer: Layer, numbers: _Numbers, numbering: Numbering, now: float) -> Part:
-    """Number one owner's entries."""
-    counting = np.array([a.action is Action.COUNT for a in layer.attributes], bool)
+def _part(owner: str, layer: Layer, before: Part, numbers: Numbers, now: float) -> Part:
+    """Number one owner's entries, those that are not as before."""
     columns = {family: layer.active(family, now) for family in FAMILIES}
-    rules = {family: np.zeros(len(columns[family]), np.uint32) for family in FAMILIES}
-    shared: list[int] = []
-    for action in numbering.ranges:
-        some = {f: np.flatnonzero(counting[columns[f].ids] == (action is Action.COUNT)) for f in FAMILIES}
+    kept = _kept(before, layer, columns)
+    used = np.zeros(numbers.numbering.size, bool)
+    for f, rules_before in ((4, (before.ipv4 & _RULE).astype(np.uint16)), (6, before.ipv6.ids)):
+        used[rules_before[: kept[f][0]]] = used[rules_before[len(rules_before) - kept[f][1] :]] = True
+    numbers.keep(np.flatnonzero(used).astype(np.uint16))
+    shared = {number for number in before.shared if used[number]}
+
+    counting = np.array([a.action is Action.COUNT for a in layer.attributes], bool)
+    middle = {f: c.part(kept[f][0], len(c) - kept[f][1]) for f, c in columns.items()}
+    new = {
+        action: {f: np.flatnonzero(counting[c.ids] == (action is Action.COUNT)) for f, c in middle.items()}
+        for action in numbers.numbering.ranges
+    }
+    most = dict.fromkeys(new, 0)
+    for action, (low, high) in numbers.numbering.ranges.items() if owner == OPERATOR else ():
+        sharing = sum(low <= n < high for n in shared)
+        most[action] = numbers.numbering.own(action) - int(used[low:high].sum()) + sharing
+        if sharing and most[action] > sum(map(len, new[action].values())):
+            return _part(owner, layer, _NOTHING, numbers, now)  # some of those that share can have their own
+    rules = {f: np.zeros(len(c), np.uint32) for f, c in middle.items()}
+    for action, some in new.items():
         if owner == OPERATOR:
-            keys = {f: columns[f].keys[some[f]] for f in FAMILIES}
-            for f, (own, given) in _own_numbers(keys, action, numbers, numbering.own(action)).items():
+            keys = {f: c.keys[some[f]] for f, c in middle.items()}
+            for f, (own, given) in _own_numbers(keys, action, numbers, most[action]).items():
                 rules[f][some[f][own]] = given
                 some[f] = np.delete(some[f], own)
         if any(map(len, some.values())):
             number = int(numbers.give(np.array([owner_identity(owner, action)], np.uint64), action)[0])
-            shared.append(number)
+            shared.add(number)
             for f in FAMILIES:
                 rules[f][some[f]] = number
-    used = np.zeros(numbering.size, bool)
     for f in FAMILIES:
         used[rules[f]] = True
+    packed = pack(middle[4].keys.astype(np.uint64), rules[4])
     deadline = layer.next_expiry(now)
     return Part(
         layer=layer,
         until=math.inf if deadline is None else deadline,
-        ipv4=pack(columns[4].keys.astype(np.uint64), rules[4]),
-        ipv6=Column(columns[6].keys, rules[6]),
+        ipv4=_between(before.ipv4, kept[4], packed),
+        ipv6=Column(columns[6].keys, _between(before.ipv6.ids, kept[6], rules[6])),
         numbers=np.flatnonzero(used).astype(np.uint16),
         shared=tuple(shared),
     )
 
 
+def _kept(before: Part, layer: Layer, columns: Mapping[int, Column]) -> dict[int, tuple[int, int]]:
+    """Of each family how many entries, from the first and from the last one on, are as they were."""
+    old = before.layer
+    had = {4: len(before.ipv4), 6: len(before.ipv6)}
+    if layer.attributes[: len(old.attributes)] == old.attributes and all(
+        columns[f] is layer.columns[f] and had[f] == len(old.columns[f]) for f in FAMILIES
+    ):
+        return {f: _same_ends(old.columns[f], columns[f]) for f in FAMILIES}
+    return dict.fromkeys(FAMILIES, (0, 0))  # entries have expired, or their ids mean something else
+
+
+def _same_ends(old: Column, new: Column) -> tuple[int, int]:
+    """How many entries of both columns are the same from the first on, and of the rest from the last back."""
+    size = min(len(old), len(new))
+    differ = old.keys[:size] != new.keys[:size]
+    differ |= old.ids[:size] != new.ids[:size]
+    head = int(differ.argmax()) if differ.any() else size
+    size -= head
+    differ = old.keys[len(old) - size :] != new.keys[len(new) - size :]
+    differ |= old.ids[len(old) - size :] != new.ids[len(new) - size :]
+    return head, int(differ[::-1].argmax()) if differ.any() else size
+
+
+def _between(old: Array, kept: tuple[int, int], middle: Array) -> Array:
+    """What is new between the ends that are kept."""
+    head, tail = kept
+    return np.concatenate([old[:head], middle, old[len(old) - tail :]]) if head or tail else middle
+
+
 def _own_numbers(
-    keys: Mapping[int, Keys], action: Action, numbers: _Numbers, most: int
+    keys: Mapping[int, Keys], action: Action, numbers: Numbers, most: int
 ) -> dict[int, tuple[Positions, U16]]:
     """Which entries of each family get a number of their own, and which: those that had one, then the first."""
     identities = {family: entry_identities(family, some, action) for family, some in keys.items()}

@@ -17,7 +17,8 @@ from lb.reconcile.apply_lists import ListMemory
 from lb.reconcile.desired import Desired, keeping
 from lb.reconcile.explained import Explained
 from lb.reconcile.hops import Hops
-from lb.reconcile.lists import ALLOW, DENY, ListPlan, plan_list
+from lb.reconcile.lists import ListPlan, plan_list
+from lb.reconcile.numbering import ALLOW, DENY
 from lb.reconcile.observed import Counters, Hits, ServiceStatus, Status, VerdictInfo
 from lb.reconcile.services import ServicePlans, plan_steps
 from lb.reconcile.wish import program_wish

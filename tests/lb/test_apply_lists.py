@@ -13,7 +13,8 @@ from lb.model import Action, Prefix
 from lb.model.entries import OPERATOR, PrefixList
 from lb.model.layers import Attributes, Layer
 from lb.reconcile.apply_lists import ListMemory
-from lb.reconcile.lists import ALLOW, DENY, ListPlan, plan_list, rules_of
+from lb.reconcile.lists import ListPlan, plan_list, rules_of
+from lb.reconcile.numbering import ALLOW, DENY
 
 
 def blocked(*texts: str, count_only: bool = False) -> PrefixList:

@@ -12,7 +12,8 @@ from lb.errors import CapacityError
 from lb.model import Action, Prefix, PrefixList
 from lb.model.entries import FEED_PREFIX, OPERATOR
 from lb.model.layers import Attributes, Layer
-from lb.reconcile.lists import ALLOW, DENY, ListPlan, Numbering, plan_list, rules_of
+from lb.reconcile.lists import ListPlan, plan_list, rules_of
+from lb.reconcile.numbering import ALLOW, DENY, Numbering
 
 FEED = FEED_PREFIX + "drop"
 COUNT_FROM = DENY.ranges[Action.COUNT][0]
@@ -73,6 +74,34 @@ def test_numbers_stay_and_do_not_change_hands_at_once(lists: list[PrefixList]) -
         before = after
 
 
+@given(st.lists(prefix_lists(), min_size=2, max_size=4))
+@QUICK
+def test_what_has_not_changed_is_passed_over_and_nothing_else(lists: list[PrefixList]) -> None:
+    """A plan that goes on from the one before is the one that numbers every entry anew."""
+    before = NOTHING
+    for wanted in lists:
+        for step in (wanted, *(wanted.with_layer(OPERATOR, layer) for layer in _grown(wanted))):
+            after = plan_list(step, before, DENY, NOW)
+            anew = plan_list(step, ListPlan(owners=before.owners), DENY, NOW)
+
+            assert (after.ipv4 == anew.ipv4).all()
+            assert (after.ipv6 == anew.ipv6).all()
+            assert (after.ipv6_rules == anew.ipv6_rules).all()
+            assert (after.owners == anew.owners).all()
+            assert after.shared == anew.shared
+            before = after
+
+
+def _grown(wanted: PrefixList) -> list[Layer]:
+    """The operator's layer with an entry more in the midst, with another that counts, and with the first changed."""
+    layer = wanted.layer(OPERATOR)
+    more = layer.with_entries(
+        [(Prefix.parse("77.1.2.3"), Attributes()), (Prefix.parse("2001:db8:7::"), Attributes())]
+    )
+    other = more.with_entries([(Prefix.parse("78.0.0.0/9"), Attributes(Action.COUNT, "why"))])
+    return [more, other, other.without([Prefix.parse("77.1.2.3")])]
+
+
 def test_a_restart_finds_the_same_numbers() -> None:
     """The owners that the maps remember are enough to number every entry as before."""
     web, mail, net = Prefix.parse("10.0.0.1"), Prefix.parse("2001:db8::1"), Prefix.parse("10.0.0.0/8")
@@ -110,6 +139,22 @@ def test_large_and_small_layers_join_alike(mine: int, theirs: int) -> None:
     assert len(plan.ipv4) == 500
     assert all(n not in plan.shared for n in numbers(plan, hosts(mine)))
     assert all(n in plan.shared for n in numbers(plan, hosts(500 - mine, first=mine)))
+
+
+def test_one_more_or_less_beside_many_that_share() -> None:
+    """Where all numbers are taken a new entry shares, the others keep theirs, and what is gone is gone."""
+    many = hosts(DENY.own(Action.DROP) + 100)
+    first = plan_list(listed(operator=many), NOTHING, DENY, NOW)
+    (new,) = hosts(1, first=1 << 20)
+
+    second = plan_list(listed(operator=[*many, new]), first, DENY, NOW)
+    third = plan_list(listed(operator=many[:-1]), second, DENY, NOW)
+
+    assert numbers(second, many) == numbers(first, many)
+    assert numbers(second, [new])[0] in second.shared
+    assert numbers(third, many[:-1]) == numbers(first, many[:-1])
+    assert numbers(third, [many[-1], new]) == [0, 0]
+    assert third.shared == first.shared
 
 
 def test_counting_entries_have_numbers_that_let_pass() -> None:
