@@ -46,7 +46,9 @@ def compare(old: Layer, new: Layer, *, by: Identity = exactly) -> Delta:
     altered: dict[int, Keys] = {}
     gone: dict[int, Keys] = {}
     for family in FAMILIES:
-        ours, theirs = _trimmed(old.columns[family], new.columns[family], same)
+        ours, theirs = old.columns[family], new.columns[family]
+        head, tail = _equal_ends(ours, theirs, same)
+        ours, theirs = ours.part(head, len(ours) - tail), theirs.part(head, len(theirs) - tail)
         at, known = ours.locate(theirs.keys)
         added[family] = theirs.keys[~known]
         altered[family] = theirs.keys[known][~same.of(ours.ids[at[known]], theirs.ids[known])]
@@ -54,6 +56,15 @@ def compare(old: Layer, new: Layer, *, by: Identity = exactly) -> Delta:
         left[at[known]] = False
         gone[family] = ours.keys[left]
     return Delta(added, altered, gone)
+
+
+def equal_ends(old: Layer, new: Layer, *, by: Identity = exactly) -> Mapping[int, tuple[int, int]]:
+    """By family how many entries are equal from the first one on, and of the rest how many from the last one back.
+
+    One change in a million entries is found at once.
+    """
+    same = _Sameness(old.attributes, new.attributes, by)
+    return {f: _equal_ends(old.columns[f], new.columns[f], same) for f in FAMILIES}
 
 
 def restricted(layer: Layer, keys: Mapping[int, Keys]) -> Layer:
@@ -113,18 +124,18 @@ class _Sameness:
         return table[ids]
 
 
-def _trimmed(old: Column, new: Column, same: _Sameness) -> tuple[Column, Column]:
-    """Both without the equal stretches at their ends: one change in a million entries is found at once."""
+def _equal_ends(old: Column, new: Column, same: _Sameness) -> tuple[int, int]:
+    """How many entries are equal from the first one on, and of the rest how many from the last one back."""
     shorter = min(len(old), len(new))
     head = _equal_run(old.part(0, shorter), new.part(0, shorter), same)
     rest = shorter - head
     ours, theirs = old.part(len(old) - rest, len(old)), new.part(len(new) - rest, len(new))
-    tail = _equal_run(ours.backwards(), theirs.backwards(), same)
-    return old.part(head, len(old) - tail), new.part(head, len(new) - tail)
+    return head, _equal_run(ours.backwards(), theirs.backwards(), same)
 
 
 def _equal_run(old: Column, new: Column, same: _Sameness) -> int:
     """How many entries from the first are equal; both are of one length."""
-    equal: Mask = old.keys == new.keys
-    equal[equal] = same.of(old.ids[equal], new.ids[equal])
-    return len(old) if equal.all() else int((~equal).argmax())
+    differ = old.keys != new.keys
+    run = int(differ.argmax()) if differ.any() else len(old)
+    equal = same.of(old.ids[:run], new.ids[:run])
+    return run if equal.all() else int(equal.argmin())

@@ -7,12 +7,14 @@ feed's. Of a layer that changes only what lies between its ends that are the sam
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 
 from lb.dataplane.deny4 import pack
 from lb.dataplane.tables import U16, U64, Array
 from lb.model.columns import KEY_TYPE, Column, Keys, Positions
+from lb.model.delta import equal_ends
 from lb.model.entries import FAMILIES, OPERATOR, Action, PrefixList
 from lb.model.layers import Layer
 from lb.reconcile.numbering import Numbering, Numbers, entry_identities, owner_identity
@@ -138,27 +140,12 @@ def _part(owner: str, layer: Layer, before: Part, numbers: Numbers, now: float) 
     )
 
 
-def _kept(before: Part, layer: Layer, columns: Mapping[int, Column]) -> dict[int, tuple[int, int]]:
+def _kept(before: Part, layer: Layer, columns: Mapping[int, Column]) -> Mapping[int, tuple[int, int]]:
     """Of each family how many entries, from the first and from the last one on, are as they were."""
-    old = before.layer
     had = {4: len(before.ipv4), 6: len(before.ipv6)}
-    if layer.attributes[: len(old.attributes)] == old.attributes and all(
-        columns[f] is layer.columns[f] and had[f] == len(old.columns[f]) for f in FAMILIES
-    ):
-        return {f: _same_ends(old.columns[f], columns[f]) for f in FAMILIES}
-    return dict.fromkeys(FAMILIES, (0, 0))  # entries have expired, or their ids mean something else
-
-
-def _same_ends(old: Column, new: Column) -> tuple[int, int]:
-    """How many entries of both columns are the same from the first on, and of the rest from the last back."""
-    size = min(len(old), len(new))
-    differ = old.keys[:size] != new.keys[:size]
-    differ |= old.ids[:size] != new.ids[:size]
-    head = int(differ.argmax()) if differ.any() else size
-    size -= head
-    differ = old.keys[len(old) - size :] != new.keys[len(new) - size :]
-    differ |= old.ids[len(old) - size :] != new.ids[len(new) - size :]
-    return head, int(differ[::-1].argmax()) if differ.any() else size
+    if all(columns[f] is layer.columns[f] and had[f] == len(before.layer.columns[f]) for f in FAMILIES):
+        return equal_ends(before.layer, layer, by=attrgetter("action"))
+    return dict.fromkeys(FAMILIES, (0, 0))  # entries have expired: positions in the layer are not those here
 
 
 def _between(old: Array, kept: tuple[int, int], middle: Array) -> Array:
