@@ -4,7 +4,6 @@ What is new stands complete before anything points to it, and what is old is tak
 """
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from lb.dataplane.tables import Array, Arrays, Tables
 from lb.model import Service
 from lb.reconcile.keys import KeyTables
 from lb.reconcile.quic_ids import QuicIds
-from lb.reconcile.ring import SLOTS, build_ring
+from lb.reconcile.rings import RingMemory
 from lb.reconcile.services import (
     ACTIVE,
     RESOLVED,
@@ -33,8 +32,6 @@ _ROW = np.zeros(1, layout().structs["backend"])
 _ROW["state"] = RESOLVED
 _RESOLVED_WORD = _ROW.view("<u8")[0]
 """The bit RESOLVED, where it stands in the first word of a row."""
-_NOTE = slice(SLOTS, SLOTS + 8)
-"""Behind a ring's slots stands its recipe's name: the control plane's note of what it is."""
 
 
 class ServiceMemory:
@@ -42,6 +39,7 @@ class ServiceMemory:
 
     def __init__(self, tables: Tables) -> None:
         self._tables, self._arrays = tables, tables.arrays
+        self.rings = RingMemory(tables.arrays.rings)
         self._keys, self._quic_ids = KeyTables(tables), QuicIds(tables.quic_ids)
         self._underway = ServicePlans(), ServicePlans()
         """What the last `put` came from and went to."""
@@ -66,7 +64,9 @@ class ServiceMemory:
         blocks += [(start, 1 << bits) for _, start, bits in left]
         self._take_out_all_but(numbers | {number for number, *_ in left}, blocks)
         rings = {
-            plan.recipe.name: plan.ring for plan in plans.values() if plan.recipe and self._is_made(plan)
+            plan.recipe.name: plan.ring
+            for plan in plans.values()
+            if plan.ring and plan.recipe and self.rings.holds(plan.ring, plan.recipe.name)
         }
         return ServicePlans(plans, rings, Room(sizes.backends, blocks), left)
 
@@ -87,11 +87,6 @@ class ServiceMemory:
         found = frozenset(address for address in active if address is not None)
         plan = ServicePlan(service, number, start, bits, places, None, ring, found=found)
         return replace(plan, recipe=RingRecipe.of(service, plan.at))
-
-    def _is_made(self, plan: ServicePlan) -> bool:
-        """Whether the ring that a service uses is the one of its recipe."""
-        name = plan.recipe.name if plan.recipe else b""
-        return bool(plan.ring) and self._arrays.rings[plan.ring, _NOTE].tobytes() == name
 
     def _take_out_all_but(self, numbers: set[int], blocks: list[tuple[int, int]]) -> None:
         others = np.ones(len(self._arrays.service_rings), bool)
@@ -114,7 +109,7 @@ class ServiceMemory:
         new = [plan for plan in changed if plan.service.name not in before.by_name]
         known = [(old, plan) for plan in changed if (old := before.by_name.get(plan.service.name))]
         moved = [(old, plan) for old, plan in known if old.start != plan.start]
-        self._make_rings(before, after, changed)
+        self.rings.make(after)
         self._forget_others(changed, new)
         self._quic_ids.forget(changed)
         self._clear_counts(new, [plan for old, plan in known if old.start == plan.start and plan.reused])
@@ -173,25 +168,6 @@ class ServiceMemory:
         self._count_rest(before)
         self._underway = before, before
         return before
-
-    def _make_rings(self, before: ServicePlans, after: ServicePlans, changed: list[ServicePlan]) -> None:
-        recipes = {plan.recipe.name: plan.recipe for plan in changed if plan.recipe}
-        new = [recipe for name, recipe in recipes.items() if before.rings.get(name) != after.rings[name]]
-        if len(new) < 2:
-            for recipe in new:
-                self._make_ring(recipe, after.rings[recipe.name])
-            return
-        # numpy works outside the interpreter's lock, but for what lies between: more than two are in each other's way.
-        with ThreadPoolExecutor(2) as pool:
-            for _ in pool.map(lambda recipe: self._make_ring(recipe, after.rings[recipe.name]), new):
-                pass
-
-    def _make_ring(self, recipe: RingRecipe, number: int) -> None:
-        places = np.array([place for *_, place in recipe.parts], np.uint16)
-        ring = self._arrays.rings[number]
-        ring[_NOTE] = 0
-        ring[:SLOTS] = places.take(build_ring([(address, weight) for address, weight, _ in recipe.parts]))
-        ring[_NOTE] = np.frombuffer(recipe.name, np.uint16)
 
     def _switch(self, plans: Iterable[ServicePlan]) -> None:
         """Ids and ring of each service to these backends."""
