@@ -1,0 +1,113 @@
+"""What the maps hold, and how it becomes what a config says. I/O through the data plane's protocol only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from lb.dataplane.protocol import DataPlane, ProgramWish
+from lb.errors import CapacityError, DataPlaneError
+from lb.model import Config
+from lb.reconcile.apply import ServiceMemory
+from lb.reconcile.apply_lists import ListMemory
+from lb.reconcile.hops import Hops
+from lb.reconcile.lists import ListPlan, plan_list
+from lb.reconcile.numbering import ALLOW, DENY
+from lb.reconcile.services import ServicePlans, plan_steps
+from lb.reconcile.wish import program_wish
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Everything that is in the maps, or is about to be. steps: on the way to services, plans to go through first."""
+
+    deny: ListPlan
+    allow: ListPlan
+    services: ServicePlans
+    steps: tuple[ServicePlans, ...] = field(default=(), repr=False)
+
+    @property
+    def until(self) -> float:
+        """When the first entry's time is over, seconds since the epoch."""
+        return min(self.deny.until, self.allow.until)
+
+
+class Maps:
+    """One writer. `fill` comes first, and after an `apply` that raised `go_back`; nothing here takes a lock."""
+
+    def __init__(self, dataplane: DataPlane, clock: Callable[[], float]) -> None:
+        self._dataplane, self._clock = dataplane, clock
+        self.hops = Hops(dataplane)
+        self._services = ServiceMemory(dataplane.tables)
+        self._served = {state.name for state in dataplane.interfaces()}
+        self.plans: Plans
+        self.failure: str | None = "the data plane has not been filled yet"
+        """Why the maps are not as they should be; None when they are."""
+
+    def fill(self, config: Config) -> None:
+        """Whatever the maps hold at the start: adopt of it what is desired, and write the rest."""
+        sizes = self._dataplane.sizes
+        self._take_over(self._services.adopt(config.services, sizes))
+        self.hops.refresh(config)
+        try:
+            plans = self.plan(config)
+        except CapacityError:  # there is no room beside what goes: it goes first
+            self._take_over(self._services.clear(sizes))
+            plans = self.plan(config)
+        # Memory first: a program of another layout must not be in force over empty tables.
+        self.apply(config, plans, all_rows=True, program_last=True)
+
+    def go_back(self, config: Config) -> None:
+        """Whatever part of a change the maps hold: back to what is desired."""
+        self.failure = self.failure or "a change is being taken back"
+        self.hops.refresh(config)
+        self._take_over(self._services.go_back(self.hops.known))
+        self.apply(config, self.plan(config), all_rows=True, program_last=True)
+
+    def _take_over(self, services: ServicePlans) -> None:
+        """These services, and whatever lists the maps hold, are what there is."""
+        tables = self._dataplane.tables
+        self._lists = ListMemory(tables)
+        self.plans = Plans(
+            ListPlan(owners=tables.arrays.deny_owners.copy()),
+            ListPlan(owners=tables.arrays.allow_owners.copy()),
+            services,
+        )
+
+    def plan(self, config: Config) -> Plans:
+        """From what is in the maps to what the config says. CapacityError: it does not fit; nothing was changed."""
+        now, before = self._clock(), self.plans
+        deny = plan_list(config.blocklist, before.deny, DENY, now)
+        allow = plan_list(config.allowlist, before.allow, ALLOW, now)
+        self._lists.prepare(deny, allow)
+        *steps, services = plan_steps(config.services, before.services, self._dataplane.sizes)
+        return Plans(deny, allow, services, tuple(steps))
+
+    def apply(self, config: Config, plans: Plans, *, all_rows: bool, program_last: bool = False) -> None:
+        """What was planned last, into the maps."""
+        wish = self.wish(config, plans)
+        try:
+            at, steps = self.plans.services, (*plans.steps, plans.services)
+            with self._services.rings.making(steps[0]):  # the compiler takes as long
+                if not program_last:
+                    self._dataplane.require(wish)
+                self._lists.put()
+            for step in steps:
+                self._services.put(at, step, self.hops.known, all_rows=all_rows)
+                at = step
+            if program_last:
+                self._dataplane.require(wish)
+        except Exception as error:
+            self.failure = str(error)
+            if isinstance(error, OSError):
+                self.failure = f"the kernel refused a map write: {error}"
+                raise DataPlaneError(self.failure) from error
+            raise
+        self.plans, self.failure = replace(plans, steps=()), None
+
+    def wish(self, config: Config, plans: Plans) -> ProgramWish:
+        """What the program must be able to do for them."""
+        redirects = len(self._served) > 1 or not self.hops.interfaces <= self._served
+        return program_wish(config, plans.deny, plans.allow, redirects=redirects)
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Used and all places of each table of the lists."""
+        return self._lists.usage()
