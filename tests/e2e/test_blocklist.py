@@ -33,7 +33,9 @@ class Asker:
         self.http = http
         self.vip = vip
         self.source_port = 20000
-        self.socket = inside.call(lab.namespace(Role.CLIENT, number), self._open)
+        self.namespace = lab.namespace(Role.CLIENT, number)
+        self.open = contextlib.ExitStack()
+        self.socket = self.open.enter_context(inside.call(self.namespace, self._open))
 
     def _open(self) -> socket.socket:
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -52,10 +54,17 @@ class Asker:
             / b"who?"
         )
 
+    def _listen(self) -> socket.socket:
+        """Somebody at the port that the answer comes to: else the client's kernel sends an ICMP error, which counts too."""
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        listener.bind(("::", self.source_port))
+        return listener
+
     def ask(self) -> str:
         """Send a question; the one verdict that counted it."""
-        before = self._decided()
-        self.socket.send(bytes(self.question()))
+        before, question = self._decided(), bytes(self.question())
+        self.open.enter_context(inside.call(self.namespace, self._listen))
+        self.socket.send(question)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             grown = {name: n for name, n in self._decided().items() if n > before.get(name, 0)}
@@ -89,7 +98,7 @@ def asker(lab: Lab, http: httpx.Client, vips: dict[int, str], add_service: Any) 
 
         def make(number: int, family: int) -> Asker:
             asker = Asker(lab, http, number, vips[family])
-            stack.enter_context(asker.socket)
+            stack.enter_context(asker.open)
             return asker
 
         yield make
