@@ -55,9 +55,10 @@ class Asker:
         )
 
     def _listen(self) -> socket.socket:
-        """Somebody at the port that the answer comes to: else the client's kernel sends an ICMP error, which counts too."""
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        listener.bind(("::", self.source_port))
+        """Somebody where the answer comes to: else the client's kernel sends an ICMP error, which counts too."""
+        six = ":" in self.vip
+        listener = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+        listener.bind((self.host.address(6 if six else 4), self.source_port))
         return listener
 
     def ask(self) -> str:
