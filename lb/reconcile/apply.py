@@ -63,7 +63,10 @@ class ServiceMemory:
         blocks = [(plan.start, 1 << plan.room) for plan in plans.values()]
         blocks += [(start, 1 << bits) for _, start, bits in left]
         self._take_out_all_but(numbers | {number for number, *_ in left}, blocks)
-        rings = {
+        # Those that left keys use too: nothing is written over them while packets still come by these keys.
+        in_use = [int(self._arrays.service_rings["ring"][number]) for number, *_ in left]
+        rings = {self.rings.name(ring): ring for ring in in_use if ring}
+        rings |= {
             plan.recipe.name: plan.ring
             for plan in plans.values()
             if plan.ring and plan.recipe and self.rings.holds(plan.ring, plan.recipe.name)

@@ -24,7 +24,11 @@ class RingMemory:
 
     def holds(self, number: int, name: bytes) -> bool:
         """Whether that ring is the one of the recipe of this name."""
-        return self._rings[number, _NOTE].tobytes() == name
+        return self.name(number) == name
+
+    def name(self, number: int) -> bytes:
+        """Of the recipe that a ring says it is of: zeros while it is being built."""
+        return self._rings[number, _NOTE].tobytes()
 
     def make(self, plans: ServicePlans) -> None:
         """Build those of a plan that do not stand yet."""

@@ -388,6 +388,19 @@ def test_a_service_whose_ring_is_not_the_one_wanted_keeps_it_until_the_new_one_s
     assert arrays.service_rings["ring"][0] == 2
 
 
+def test_the_ring_of_what_nobody_wants_stands_until_its_keys_are_gone() -> None:
+    """A restart without a service leaves the ring, by which its packets go until then, to no other service."""
+    bench = Bench()
+    bench.put(named(WEB))
+    old = bench.twin.tables.arrays.rings[1].copy()
+
+    plans = bench.adopt(named(service("new", *EIGHT[5:], vip="10.200.1.9"))).plans
+
+    assert (bench.twin.tables.arrays.rings[1] == old).all()
+    assert plans.by_name["new"].ring == 2
+    assert set(plans.rings.values()) == {2}
+
+
 def test_what_nobody_wants_is_gone_after_a_restart() -> None:
     """Keys, switches and rows of services that are no longer desired are taken out."""
     bench = Bench()
