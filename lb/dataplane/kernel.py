@@ -27,6 +27,8 @@ log = logging.getLogger("sluice.dataplane")
 STANDBY = frozenset({"HAVE_DENY4", "HAVE_DENY6", "HAVE_ALLOW"})
 """What may be needed within milliseconds. A program that is compiled anew has it at first; once it is trimmed to what
 is in use, the larger one stays loaded beside it."""
+_SWITCHES = frozenset({"HAVE_SPOOF", "HAVE_ECHO"})
+"""What a setting turns off, where all else is just without use: a program that has it does what is not wished."""
 _FRAGS_MTU = 3000
 """From this MTU on, frames may not lie in one page: the program is built for several buffers."""
 
@@ -123,8 +125,7 @@ class KernelDataPlane:
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """See DataPlane. An interface that is away gets its program when it comes back."""
         with self._lock:
-            enough = wish.features <= self._wish.features and wish.constants == self._wish.constants
-            if not (enough and self._in_force and (not exactly or wish == self._wish)):
+            if not (_is_enough(self._wish, wish) and self._in_force and (not exactly or wish == self._wish)):
                 ready = with_standby(wish)
                 links = self._neighbours.links()
                 ours = [links[name] for name in self._hooks if name in links]
@@ -134,9 +135,9 @@ class KernelDataPlane:
                 self._keep_ready()
 
     def _attach(self, links: Mapping[str, Link], wish: ProgramWish) -> None:
-        # All are compiled and checked before the first is put in force, and a wish that fails is forgotten.
+        # All are compiled and checked before the first is put in force, and a wish that fails is forgotten: unless
+        # every interface has its program, the next `require` tries again.
         programs = {name: self._program(links[name], wish) for name in self._hooks if name in links}
-        self._wish = wish
         for name, hook in self._hooks.items():
             link = links.get(name)
             if link is None:
@@ -153,6 +154,7 @@ class KernelDataPlane:
                 )
                 log.info("program %s attached to %s", program.info.name, name)
             self._in_force[name] = program
+        self._wish = wish
         self._forget_old()
         if not self._in_force:
             raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
@@ -280,6 +282,12 @@ class KernelDataPlane:
     def close(self) -> None:
         """See DataPlane."""
         self._neighbours.close()
+
+
+def _is_enough(had: ProgramWish, wish: ProgramWish) -> bool:
+    """Whether a program made for one wish does for another."""
+    spare = had.features - wish.features
+    return wish.features <= had.features and wish.constants == had.constants and not spare & _SWITCHES
 
 
 def with_standby(wish: ProgramWish) -> ProgramWish:

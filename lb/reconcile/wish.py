@@ -29,7 +29,7 @@ def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: 
         "HAVE_IPIP": any(s.mode is Mode.IPIP for s in services),
         "HAVE_GUE": any(s.mode is Mode.GUE for s in services),
         "HAVE_SPOOF": settings.drop_spoofed,
-        "HAVE_ECHO": settings.answer_echo and bool(services),
+        "HAVE_ECHO": settings.answer_echo,
         "HAVE_TOO_BIG": settings.too_big_replies_per_second > 0
         and any(s.mode is not Mode.L2 for s in services),
         "HAVE_REDIRECT": redirects,

@@ -27,8 +27,8 @@ def wish(settings: dict[str, Any], *services: dict[str, Any]) -> tuple[set[str],
 @pytest.mark.parametrize(
     ("settings", "services", "features"),
     [
-        ({}, [], {"SPOOF"}),
-        ({"drop_spoofed": False}, [], set()),
+        ({}, [], {"SPOOF", "ECHO"}),
+        ({"drop_spoofed": False, "answer_echo": False}, [], set()),
         ({}, [{}], {"SPOOF", "ECHO", "TOO_BIG", "VIP4", "IPIP"}),
         ({"answer_echo": False, "too_big_replies_per_second": 0}, [{}], {"SPOOF", "VIP4", "IPIP"}),
         ({}, [{"mode": "l2"}], {"SPOOF", "ECHO", "VIP4", "L2"}),

@@ -1,7 +1,8 @@
 """Real maps and programs for the packet path's tests; needs root and bcc, and skips with what is missing."""
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -88,3 +89,25 @@ def frags_rig(programs: Programs) -> Iterator[Rig]:
 def large_rig(large_programs: Programs) -> Iterator[Rig]:
     """A balancer with a full-size flow table."""
     yield from _rig(RigDataPlane(large_programs), large_programs)
+
+
+@pytest.fixture
+def in_a_thread() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Runs in a thread, so that its network namespace ends with it; what it raises is raised here."""
+
+    def run(work: Callable[[], None]) -> None:
+        raised: list[BaseException] = []
+
+        def caught() -> None:
+            try:
+                work()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=caught)
+        thread.start()
+        thread.join()
+        if raised:
+            raise raised[0]
+
+    yield run

@@ -183,10 +183,8 @@ class RigDataPlane:
 
 
 def _switched_off(wish: ProgramWish) -> set[str]:
-    """What settings turned off, and is not just without use. Echo is wished for only if there is a VIP."""
-    off = {"HAVE_SPOOF"} - wish.features
-    if wish.features & {"HAVE_VIP4", "HAVE_VIP6"}:
-        off |= {"HAVE_ECHO"} - wish.features
+    """What settings turned off, and is not just without use."""
+    off = {"HAVE_SPOOF", "HAVE_ECHO"} - wish.features
     if dict(wish.constants).get("TOO_BIG_PER_SECOND") == 0:
         off.add("HAVE_TOO_BIG")
     return off

@@ -4,36 +4,28 @@ import ctypes
 import os
 import re
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from frames import BACKENDS4, ELSE4, VIP6, service, tcp, udp
+from frames import ELSE4, VIP6, service, tcp, udp
+from kernel_plane import Balancer
 from plane import EVERYTHING, Programs
-from rig import XDP_ACTIONS, Rig
+from rig import Rig
 
 from lb.dataplane import build, gate, libbpf, scratch
 from lb.dataplane.build import Program
-from lb.dataplane.hook import remove_pins
-from lb.dataplane.kernel import KernelDataPlane
 from lb.dataplane.protocol import ProgramWish
 from lb.dataplane.source import XDP_DIR, join_source
-from lb.dataplane.twin import SMALL
 from lb.errors import KnownAnswerError
-from lb.model.document import from_mapping
-from lb.reconcile.loop import Reconciler
-from lb.settings import ServeSettings
-from lb.store import SqliteStore
 
 pytestmark = pytest.mark.root
 
 Break = Callable[[str, str, str], Callable[[], None]]
 
-_CLONE_NEWNET = 0x40000000
 FEW = frozenset({"HAVE_VIP4", "HAVE_IPIP", "HAVE_L2", "HAVE_DENY4", "HAVE_ALLOW"})
 """What most faults lie in: it compiles faster than everything."""
 FAULTS = {
@@ -311,86 +303,6 @@ def test_scratch_maps_are_of_the_same_kind(programs: Programs, monkeypatch: pyte
         assert kind.entries <= live.entries
         if name == "flows":
             assert kind.entries == live.entries
-
-
-class Balancer:
-    """A real data plane on a veth pair in a network namespace that only this thread is in."""
-
-    def __init__(self, pin_root: Path) -> None:
-        from pyroute2 import IPRoute
-
-        assert ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0
-        with IPRoute() as ip:
-            ip.link("add", ifname="known0", kind="veth", peer={"ifname": "known1"})
-            for name in ("known0", "known1"):
-                index = ip.link_lookup(ifname=name)[0]
-                ip.link("set", index=index, state="up")
-            index = ip.link_lookup(ifname="known0")[0]
-            ip.addr("add", index=index, address="10.0.0.1", prefixlen=24)
-            for number, backend in enumerate(BACKENDS4):
-                ip.neigh(
-                    "add",
-                    dst=backend,
-                    lladdr=f"02:00:00:00:0b:{number:02x}",
-                    ifindex=index,
-                    state="permanent",
-                )
-            self.mac = bytes.fromhex(ip.get_links(index)[0].get_attr("IFLA_ADDRESS").replace(":", ""))
-        self.pin_root = pin_root
-        self.store = SqliteStore(":memory:")
-        settings = ServeSettings(interfaces=("known0",), pin_root=pin_root, sizes=SMALL)
-        self.plane = KernelDataPlane(settings, bytes(16))
-        self.control = Reconciler(self.store, self.plane)
-        self.control.start()
-
-    def close(self) -> None:
-        """Take all of it away again."""
-        self.control.stop()
-        self.plane.close()
-        self.store.close()
-        remove_pins("known0", self.pin_root)
-
-    def want(self, *services: dict[str, Any]) -> None:
-        """Make these the services."""
-        self.control.change(
-            lambda have: from_mapping({"services": list(services)}, now=0.0, have=have),
-            actor="test",
-            summary="test",
-        )
-
-    def attached(self) -> int | None:
-        """The id of the program that the interface has."""
-        return self.plane.interfaces()[0].program_id
-
-    def forwards(self) -> bytes:
-        """What the pinned program makes of a TCP packet."""
-        fd = libbpf.obj_get(self.pin_root / "known0" / "program")
-        action, out = libbpf.test_run(fd, self.mac + bytes(tcp())[6:])
-        os.close(fd)
-        assert action == XDP_ACTIONS["tx"]
-        return out
-
-
-@pytest.fixture
-def in_a_thread() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Runs in a thread, so that its network namespace ends with it; what it raises is raised here."""
-
-    def run(work: Callable[[], None]) -> None:
-        raised: list[BaseException] = []
-
-        def caught() -> None:
-            try:
-                work()
-            except BaseException as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=caught)
-        thread.start()
-        thread.join()
-        if raised:
-            raise raised[0]
-
-    yield run
 
 
 def test_a_refused_swap_changes_nothing(
