@@ -124,7 +124,7 @@ static __always_inline int admit(const struct packet *p)
 
 	if (TRACE)
 		p->trace->deny_rule = rule;
-	if (rule && !(HAVE_ALLOW && is_allowed(p))) {
+	if (rule && !(HAVE_ALLOW && rule < RULE_COUNT_ONLY && is_allowed(p))) {
 		struct rule_tally *tally = deny_counters.lookup(&rule);
 
 		if (tally)

@@ -89,6 +89,16 @@ def test_count_only_counts_and_passes(rig: Rig, prefix: Network) -> None:
     assert (seen.packets, seen.bytes) == (len(sources), sum(len(packet(s)) for s in sources))
 
 
+@pytest.mark.parametrize("source", [CLIENT4, CLIENT6])
+def test_what_only_counts_counts_the_allowed_too(rig: Rig, source: str) -> None:
+    """The allowlist is asked about what would be dropped alone: here it decides nothing, and counts nothing."""
+    rig.apply(services=WEB, block=[{"prefix": source, "action": "count"}], allow=[source])
+
+    assert rig.verdict(packet(source)) == FORWARDED
+    assert rig.hits(source).packets == 1
+    assert rig.hits(source, allow=True).packets == 0
+
+
 def test_entry_that_turns_from_drop_to_count(rig: Rig) -> None:
     """The same prefix with another action takes effect at once, and counts anew."""
     for action, verdict in (("drop", BLOCKED), ("count", FORWARDED), ("drop", BLOCKED)):
