@@ -75,14 +75,15 @@ static __always_inline u32 ask_quic_id(const struct packet *p, const struct serv
 {
 	struct quic_key key = { .id = quic_id(p), .service = service->number };
 	struct backend *backend = NULL;
-	u32 *offset = NULL, place;
+	u32 *found = NULL, offset = 0, place;
 
 	if (TRACE)
 		p->trace->quic_id = key.id;
 	if (key.id != QUIC_NO_ID)
-		offset = quic_ids.lookup(&key);
-	if (offset) {
-		place = service->backends + *offset;
+		found = quic_ids.lookup(&key);
+	if (found) {
+		offset = *(volatile u32 *)found; /* once: the entry may be used anew meanwhile */
+		place = service->backends + offset;
 		backend = backends.lookup(&place);
 	}
 	if (!backend || !(backend->state & BACKEND_ACTIVE)) {
@@ -90,5 +91,5 @@ static __always_inline u32 ask_quic_id(const struct packet *p, const struct serv
 		return NONE;
 	}
 	count_quic(true, true);
-	return *offset;
+	return offset;
 }

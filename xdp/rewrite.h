@@ -2,12 +2,15 @@
 static __always_inline int write_macs(struct xdp_md *ctx, const struct backend *backend)
 {
 	void *data = (void *)(long)ctx->data;
+	u64 mac;
 
 	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
 		return DROP_INTERNAL;
+	/* Read whole, as it is written: no packet gets half of a MAC that changes. */
+	mac = *(const volatile u64 *)backend->mac;
 	/* Not by struct ethhdr, which is packed: its members are written byte by byte. */
-	*(u32 *)data = *(const u32 *)backend->mac;
-	*(u16 *)(data + 4) = *(const u16 *)(backend->mac + 4);
+	*(u32 *)data = mac;
+	*(u16 *)(data + 4) = mac >> 32;
 	*(u32 *)(data + 6) = *(const u32 *)backend->source_mac;
 	*(u16 *)(data + 10) = *(const u16 *)(backend->source_mac + 4);
 	return CONTINUE;

@@ -73,7 +73,7 @@ static __always_inline bool may_stay(const struct service *service, const struct
 
 static __always_inline int select_backend(struct packet *p, const struct service *service, struct backend **chosen)
 {
-	u64 hash = flow_hash(p), tag = FLOW_TAG(hash), now_s = coarse_seconds(), state, wanted;
+	u64 hash = flow_hash(p), tag = FLOW_TAG(hash), now_s = coarse_seconds(), state = 0, known = 0, wanted;
 	struct flow_bucket *bucket = flow_bucket(hash);
 	struct flow *flow = NULL;
 	u32 offset, way;
@@ -81,9 +81,14 @@ static __always_inline int select_backend(struct packet *p, const struct service
 	if (!bucket)
 		return DROP_INTERNAL;
 	way = flow_find(bucket, tag);
-	if (way != FLOW_WAYS)
+	if (way != FLOW_WAYS) {
 		flow = &bucket->way[forget(way, tag, FLOW_WAYS - 1)];
-	state = flow ? flow->state : 0;
+		state = flow->state;
+		/* Once, and after the state: a slot that another flow takes meanwhile shows so in its tag. */
+		known = *(volatile u64 *)&flow->tag_backend;
+		if (known >> 16 != tag)
+			flow = NULL;
+	}
 	trace_entry(p, flow);
 	wanted = FLOW_STATE(now_s, service->number, FLOW_ESTABLISHED | flow_class(p));
 	if (HAVE_QUIC && service->flags & SERVICE_QUIC && !p->quoted) {
@@ -92,13 +97,13 @@ static __always_inline int select_backend(struct packet *p, const struct service
 			trace_via(p, VIA_QUIC);
 			p->backend = place_of(service, offset);
 			*chosen = find_backend(p->backend);
-			if (!flow || state != wanted || (flow->tag_backend & 0xffff) != offset)
+			if (!flow || state != wanted || (known & 0xffff) != offset)
 				remember(bucket, way, tag, offset, wanted, false);
 			return *chosen ? CONTINUE : DROP_INTERNAL;
 		}
 	}
 	if (flow && is_of_service(state, service) && !is_opening(p)) {
-		p->backend = place_of(service, flow->tag_backend & 0xffff);
+		p->backend = place_of(service, known & 0xffff);
 		*chosen = find_backend(p->backend);
 		if (*chosen && may_stay(service, *chosen) && !is_idle(state, now_s)) {
 			trace_via(p, VIA_FLOW);

@@ -1,6 +1,7 @@
 /* Stage service: is the packet for a VIP? The exact address before the prefix, the exact port before any port. */
 
-/* A slot that is taken over by another key while it is read shows so in its key, read again: loads keep their order. */
+/* A slot that is taken over by another key while it is read shows so in its key, read again after the service. Loads keep
+ * their order on x86, and a writer clears the key first and writes it last. */
 static __always_inline bool read_slot(const struct service *slot, const u64 *slot_key, u64 key, struct service *found)
 {
 	*(u64 *)found = *(volatile const u64 *)slot;
@@ -43,7 +44,9 @@ static __always_inline bool lookup_service6(const u32 *vip, u8 prefix, __be16 po
 	slot = &bucket->slot[0];
 	way = slot->key == word && slot->vip[0] == high && slot->vip[1] == low ? 0 : 1;
 	slot = &bucket->slot[forget(way, vip[3], 1)];
-	if (slot->key == word && slot->vip[0] == high && slot->vip[1] == low && read_slot(&slot->service, &slot->key, word, found))
+	if (slot->key == word && read_slot(&slot->service, &slot->key, word, found) &&
+	    *(volatile u64 *)&slot->vip[0] == high && *(volatile u64 *)&slot->vip[1] == low &&
+	    *(volatile u64 *)&slot->key == word)
 		return true;
 	if (bucket->slot[1].key != SERVICE_MORE)
 		return false;

@@ -37,15 +37,15 @@ TINY = Effort(
 )
 """Shows that everything works, and no figure that means anything."""
 QUICK = Effort(
-    rounds=11,
-    packets=100_000,
-    lab_rounds=7,
+    rounds=9,
+    packets=50_000,
+    lab_rounds=5,
     lab_packets=200_000,
-    sweep_rounds=5,
+    sweep_rounds=3,
     samples=200,
-    seconds=10.0,
+    seconds=8.0,
     repeats=2,
-    stride=2,
+    stride=3,
 )
 FULL = Effort(
     rounds=61,
