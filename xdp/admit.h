@@ -13,53 +13,6 @@ static __always_inline void count_rule(struct rule_tally *tally, const struct pa
 	tally->last_s = coarse_seconds();
 }
 
-/* The longest of a /24's longer prefixes that holds the address, else what covers the /24. */
-static __always_inline u32 deny4_longer(u32 address, u32 cell)
-{
-	u32 key = address >> 24, at = address >> 16 & 255, best = 0, rule, i;
-	struct deny_runs *runs = deny4_runs.lookup(&key);
-	struct deny_line *line;
-
-	if (!runs)
-		return 0;
-	key = (runs->line[at] & 0xffffff) + (cell & ~DENY_LONGER);
-	line = deny4_lines.lookup(&key);
-	if (!line)
-		return 0;
-	if (line->word[1] >> 24 == DENY_DENSE) {
-		struct deny_dense *dense;
-
-		key = line->word[1] & 0xffffff;
-		dense = deny4_dense.lookup(&key);
-		return dense ? dense->rule[address & 255] : 0;
-	}
-	rule = line->word[0];
-#pragma unroll
-	for (i = 1; i < 16; i++) {
-		u32 word = line->word[i];
-		u32 bits = word & 255;
-
-		if (!bits)
-			break;
-		if (bits > best && !(((word >> 8 ^ address) & 255) >> (8 - (bits & 15)))) {
-			best = bits;
-			rule = word >> 16;
-		}
-	}
-	return rule;
-}
-
-static __always_inline u32 deny4_rule(u32 address)
-{
-	u32 key = address >> (8 + CELLS_SHIFT), cell;
-	struct cells *cells = deny4_cells.lookup(&key);
-
-	if (!cells)
-		return 0;
-	cell = cells->cell[address >> 8 & CELLS_MASK];
-	return cell & DENY_LONGER ? deny4_longer(address, cell) : cell;
-}
-
 static __always_inline bool is_allowed(const struct packet *p)
 {
 	struct rule_tally *tally;
@@ -106,15 +59,8 @@ static __always_inline u32 deny_rule(const struct packet *p)
 {
 	if (HAVE_DENY4 && p->family == 4)
 		return deny4_rule(bpf_ntohl(p->source4));
-	if (HAVE_DENY6 && p->family == 6) {
-		struct prefix6_key key = { .length = 128 };
-		u32 *number;
-
-		__builtin_memcpy(key.address, p->source6, 16);
-		number = deny6.lookup(&key);
-		if (number)
-			return *number;
-	}
+	if (HAVE_DENY6 && p->family == 6)
+		return deny6_rule(p->source6);
 	return 0;
 }
 

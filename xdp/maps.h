@@ -20,10 +20,12 @@ BPF_TABLE_PINNED("array", u32, struct cells, deny4_cells, (1 << 24 >> CELLS_SHIF
 BPF_TABLE_PINNED("array", u32, struct deny_runs, deny4_runs, 256, PINNED("deny4_runs"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct deny_line, deny4_lines, MAX_DENY_HOSTS, PINNED("deny4_lines"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct deny_dense, deny4_dense, MAX_DENY_DENSE, PINNED("deny4_dense"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct deny6_cells, deny6_filter, DENY6_VALUES, PINNED("deny6_filter"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct budget, too_big_budget, 1, PINNED("too_big_budget"), BPF_F_MMAPABLE);
 
-/* Longest-prefix tries: prefix → rule number. */
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6, MAX_DENY6, PINNED("deny6"), TRIE);
+/* Longest-prefix tries: prefix → rule number; and the blocklist's /128s and /64s, which take memory as they come. */
+BPF_TABLE_PINNED("hash", struct prefix6_key, u32, deny6_hosts, MAX_DENY6, PINNED("deny6_hosts"), BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6_trie, MAX_DENY6, PINNED("deny6_trie"), TRIE);
 BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, u32, allow4, MAX_ALLOW, PINNED("allow4"), TRIE);
 BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, allow6, MAX_ALLOW, PINNED("allow6"), TRIE);
 

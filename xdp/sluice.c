@@ -20,6 +20,8 @@
 #include "trace.h"
 #include "csum.h"
 #include "service.h"
+#include "deny4.h"
+#include "deny6.h"
 #include "admit.h"
 #include "icmp.h"
 #include "flow.h"

@@ -146,6 +146,20 @@ struct deny_dense {
 	__u16 rule[256];
 };
 
+/* deny6_filter: a kilobyte of cells, one for a hash of an address's first 32 bits: which kinds of prefixes are there. */
+struct deny6_cells {
+	__u8 cell[1024];
+};
+#define DENY6_VALUES 64
+#define DENY6_CELLS_SHIFT 10
+#define DENY6_CELLS_MASK 1023
+#define DENY6_MIX 0x9e3779b1 /* a prime near 2^32 over the golden ratio; the cell is the product's high 16 bits */
+#define DENY6_HOST 1  /* a /128 */
+#define DENY6_NET64 2 /* a /64 */
+#define DENY6_OTHER 4 /* any other; set in every cell while there is a prefix shorter than the 32 bits */
+/* deny6_trie holds rule | length << 16, so that what it finds can be compared with a /64. */
+#define DENY6_LENGTH_SHIFT 16
+
 struct prefix4_key {
 	__u32 length;
 	__be32 address;

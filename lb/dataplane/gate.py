@@ -93,7 +93,8 @@ def _room(known: list[Stage]) -> dict[str, int]:
             last = max((offset + len(data) for offset, data in runs.items()), default=0)
             room[name] = max(room.get(name, 1), -(-last // width))
         for table, entries in stage.tables.items():
-            name = f"{table}_more" if f"{table}_more" in whole else table
-            room[name] = room.get(name, 0) + len(entries)
+            for name in (table, f"{table}_more", f"{table}_hosts", f"{table}_trie"):
+                if name in whole:
+                    room[name] = room.get(name, 0) + len(entries)
     room["rings"] = -(-room["rings"] // constant["RING_CELLS"]) * constant["RING_CELLS"]
     return room

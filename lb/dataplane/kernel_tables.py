@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lb.dataplane import libbpf
-from lb.dataplane.service_table import with_services
+from lb.dataplane.joined import join_tables
 from lb.dataplane.tables import (
     ARRAY_NAMES,
     COUNTER_STRUCTS,
@@ -106,7 +106,7 @@ def open_tables(pins: Path, sizes: TableSizes) -> Tables:
     buffers: dict[str, Any] = {name: _mapped(fds[name], array_bytes(name, sizes)) for name in ARRAY_NAMES}
     maps: dict[str, Any] = {name: KernelTable(name, fds[name], entries[name]) for name in TABLE_STRUCTS}
     maps |= {name: KernelCounters(name, fds[name], entries[name]) for name in COUNTER_STRUCTS}
-    return with_services(arrays_over(buffers, sizes), maps, sizes)
+    return join_tables(arrays_over(buffers, sizes), maps, sizes)
 
 
 def _mapped(fd: int, size: int) -> mmap.mmap:

@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from lb.dataplane import libbpf
+from lb.dataplane.deny6 import Deny6
 from lb.dataplane.kernel_tables import KernelCounters, KernelTable
 from lb.dataplane.service_table import ServiceTable
 from lb.dataplane.tables import ARRAY_NAMES, capacities, dtype_of
@@ -18,7 +19,7 @@ from lb.settings import TableSizes
 
 _LOAD_IMMEDIATE_64 = 0x18
 _PSEUDO_MAP_FD = 1
-_WHOLE = frozenset({"flows", "services4", "services6", "vip_bits", "verdict_counters"})
+_WHOLE = frozenset({"flows", "services4", "services6", "vip_bits", "deny6_filter", "verdict_counters"})
 """Maps that keep their size: the number of buckets is compiled in, and verdicts have numbers of their own."""
 _SERVICES = {"services4": 4, "services6": 6}
 _COUNTERS = 256
@@ -86,6 +87,8 @@ class Scratch:
         """Values by key into a table, likewise."""
         if name in _SERVICES and name in self._fds:
             self._write_services(name, _SERVICES[name], entries)
+        elif name == "deny6" and "deny6_filter" in self._fds:
+            self._write_deny6(entries)
         elif name in self._fds:
             for key, value in entries.items():
                 libbpf.map_update(self._fds[name], key, value)
@@ -101,6 +104,15 @@ class Scratch:
         table = ServiceTable(slots, bits[family // 6], more, len(entries), family=family)
         keys = np.frombuffer(b"".join(entries), dtype_of(f"service{family}_key"))
         table.write(keys, np.frombuffer(b"".join(entries.values()), dtype_of("service")))
+
+    def _write_deny6(self, entries: Mapping[bytes, bytes]) -> None:
+        hosts, trie = (
+            KernelTable(name, self._fds[name], libbpf.map_info(self._fds[name]).entries)
+            for name in ("deny6_hosts", "deny6_trie")
+        )
+        table = Deny6(np.frombuffer(self._memory["deny6_filter"], np.uint8), hosts, trie, hosts.capacity)
+        keys = np.frombuffer(b"".join(entries), dtype_of("prefix6_key"))
+        table.write(keys, np.frombuffer(b"".join(entries.values()), "<u4"))
 
     def fill(self, name: str, number: int) -> None:
         """One u16 all over an array, likewise."""

@@ -4,15 +4,12 @@ A lookup is one cache line, and a change is one aligned word that becomes visibl
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from lb.dataplane.layout import layout
-from lb.dataplane.tables import U64, Array, Table, Tables, dtype_of
+from lb.dataplane.tables import U64, Array, Table, dtype_of
 from lb.errors import CapacityError
-from lb.settings import TableSizes
 
 _C = layout().constants
 MORE, USED = _C["SERVICE_MORE"], _C["SERVICE6_USED"]
@@ -167,18 +164,3 @@ class ServiceTable:
 def _joined(first: Array, second: Array) -> Array:
     """One after the other; np.concatenate would turn network order into the machine's."""
     return np.frombuffer(first.tobytes() + second.tobytes(), first.dtype)
-
-
-def with_services(arrays: Any, maps: Mapping[str, Any], sizes: TableSizes) -> Tables:
-    """All tables, the service tables put together of their memory and the rest's hashes."""
-    others = {name: table for name, table in maps.items() if not name.endswith("_more")}
-    return Tables(
-        arrays=arrays,
-        services4=ServiceTable(
-            arrays.services4, arrays.vip_bits[0], maps["services4_more"], sizes.service_ports, family=4
-        ),
-        services6=ServiceTable(
-            arrays.services6, arrays.vip_bits[1], maps["services6_more"], sizes.service_ports, family=6
-        ),
-        **others,
-    )

@@ -14,6 +14,7 @@ from lb.dataplane.layout import layout
 from lb.settings import TableSizes
 
 Array = npt.NDArray[Any]
+U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
@@ -66,6 +67,7 @@ class Arrays:
     deny4_runs: U32  # (65536,)
     deny4_lines: U32  # (hosts, 16)
     deny4_dense: U16  # (dense, 256)
+    deny6_filter: U8  # (65536,)
     deny_owners: U64  # (32768,)
     allow_owners: U64  # (4096,)
 
@@ -97,7 +99,8 @@ TABLE_STRUCTS = {
     "services6_more": ("service6_key", "service"),
     "vip_prefixes6": ("prefix6_key", "vip_prefix"),
     "quic_ids": ("quic_key", "__u32"),
-    "deny6": ("prefix6_key", "__u32"),
+    "deny6_hosts": ("prefix6_key", "__u32"),
+    "deny6_trie": ("prefix6_key", "__u32"),
     "allow4": ("prefix4_key", "__u32"),
     "allow6": ("prefix6_key", "__u32"),
 }
@@ -142,7 +145,9 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
         "deny4_runs": 256,
         "deny4_lines": sizes.deny_hosts,
         "deny4_dense": sizes.deny_dense,
-        "deny6": sizes.deny_ipv6,
+        "deny6_filter": constant["DENY6_VALUES"],
+        "deny6_hosts": sizes.deny_ipv6,
+        "deny6_trie": sizes.deny_ipv6,
         "allow4": sizes.allow,
         "allow6": sizes.allow,
         "verdict_counters": constant["VERDICTS_MAX"],
@@ -195,6 +200,7 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         deny4_runs=view("deny4_runs", np.uint32),
         deny4_lines=view("deny4_lines", np.uint32).reshape(-1, 16),
         deny4_dense=view("deny4_dense", np.uint16).reshape(-1, 256),
+        deny6_filter=view("deny6_filter", np.uint8),
         deny_owners=view("deny_owners", np.uint64),
         allow_owners=view("allow_owners", np.uint64),
     )
@@ -215,6 +221,7 @@ def array_bytes(name: str, sizes: TableSizes) -> int:
         "deny4_runs": "deny_runs",
         "deny4_lines": "deny_line",
         "deny4_dense": "deny_dense",
+        "deny6_filter": "deny6_cells",
         "deny_owners": "rule_owner",
         "allow_owners": "rule_owner",
     }[name]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from lb.dataplane.joined import join_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish, Tracer, Traces
-from lb.dataplane.service_table import with_services
 from lb.dataplane.tables import (
     ARRAY_NAMES,
     COUNTER_STRUCTS,
@@ -114,7 +114,7 @@ class TwinDataPlane:
         memory = {name: bytearray(array_bytes(name, sizes)) for name in ARRAY_NAMES}
         maps: dict[str, Any] = {name: TwinTable(name, entries[name]) for name in TABLE_STRUCTS}
         maps |= {name: TwinCounters(name, entries[name]) for name in COUNTER_STRUCTS}
-        self.tables: Tables = with_services(arrays_over(memory, sizes), maps, sizes)
+        self.tables: Tables = join_tables(arrays_over(memory, sizes), maps, sizes)
         self.unresolved: set[bytes] = set()
         self.unreachable: set[bytes] = set()
         self.wishes: list[ProgramWish] = []

@@ -3,7 +3,7 @@
 from lb.dataplane.twin import TwinDataPlane
 
 ARRAYS = ("service_rings", "rings", "backends", "deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense",
-          "deny_owners", "allow_owners")  # fmt: skip
+          "deny6_filter", "deny_owners", "allow_owners")  # fmt: skip
 TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6")
 
 

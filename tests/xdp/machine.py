@@ -62,8 +62,8 @@ class Machine:
         elif name.endswith("_counters"):
             self._memory[base] = bytearray(32 * entries)
             self._arrays[name] = base, 32, entries
-        elif hasattr(tables, name):
-            keys, values = getattr(tables, name).read()
+        elif hasattr(tables, name) or name == "deny6_hosts":
+            keys, values = getattr(tables, name.removesuffix("_hosts")).read()
             self._memory[base] = bytearray(values.tobytes())
             size = values.dtype.itemsize
             self._hashes[name] = {key.tobytes(): base + at * size for at, key in enumerate(keys)}

@@ -94,6 +94,53 @@ def test_number_of_entries_does_not_matter(exact_rig: Rig, entries: int) -> None
     assert way.instructions == established(machine(exact_rig, block=block[:1]), tcp(flags="A")).instructions
 
 
+@pytest.mark.parametrize("entries", [1, 1000])
+def test_ipv6_source_that_matches_nothing_costs_one_look(exact_rig: Rig, entries: int) -> None:
+    """One lookup of the filter, and the same instructions however many entries of whatever lengths there are."""
+    frame, few = tcp(dst=VIP6, flags="A"), ["2001:db8::/48"]
+    more = [f"2a00:{n:x}::/{(32, 48, 64, 127, 128)[n % 5]}" for n in range(1, entries)]
+    without = established(machine(exact_rig), frame)
+
+    way = established(machine(exact_rig, block=few + more), frame)
+
+    assert way.lookups - without.lookups == {"deny6_filter": 1}
+    exact_rig.apply(block=few)
+    assert way.instructions == established(machine(exact_rig, block=few), frame).instructions
+    assert way.instructions <= without.instructions + 30
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "asked"),
+    [
+        (["fd00:0:0:1::2/128"], {"deny6_hosts": 1}),
+        (["fd00:0:0:2::/64"], {"deny6_hosts": 1}),
+        (["fd00:0:1::/48"], {"deny6_trie": 1}),
+        (["fd00:0:0:1::2/128", "fd00:0:0:2::/64", "fd00:0:1::/48"], {"deny6_hosts": 2, "deny6_trie": 1}),
+        (["1000::/4"], {"deny6_trie": 1}),
+    ],
+    ids=["/128", "/64", "other", "all", "shorter than the filter's"],
+)
+def test_ipv6_source_beside_entries(exact_rig: Rig, prefixes: list[str], asked: dict[str, int]) -> None:
+    """With entries for the same first 32 bits, the maps are asked that hold such kinds, and no other."""
+    frame = tcp(dst=VIP6, flags="A")
+    without = established(machine(exact_rig), frame)
+
+    way = established(machine(exact_rig, block=prefixes), frame)
+
+    assert way.lookups - without.lookups == {"deny6_filter": 1, **asked}
+
+
+@pytest.mark.parametrize("prefix", ["fd00:0:0:1::1/128", "fd00:0:0:1::/64"])
+def test_denied_ipv6_source(exact_rig: Rig, prefix: str) -> None:
+    """A /128 or a /64 is the filter and one lookup of the hash."""
+    way = machine(exact_rig, block=[prefix]).run(bytes(tcp(dst=VIP6)))
+
+    assert way.result == 1
+    counters = {"deny_counters": 1, "verdict_counters": 1}
+    assert way.lookups == {"deny6_filter": 1, "deny6_hosts": 1, **counters}
+    assert way.instructions <= 300
+
+
 def test_number_of_services_does_not_matter(exact_rig: Rig) -> None:
     """Nor does it how many services there are, as long as a bucket has room."""
     few = established(machine(exact_rig), tcp(flags="A"))

@@ -80,7 +80,7 @@ FAULTS = {
         "expected DROP_BLOCKLIST, got PASS_NO_SERVICE",
     ),
     "the blocklist one /24 off": (
-        "admit.h",
+        "deny4.h",
         "address >> 8 & CELLS_MASK",
         "((address >> 8) + 1) & CELLS_MASK",
         "an address in a blocked /25",

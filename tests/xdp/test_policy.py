@@ -333,3 +333,39 @@ def test_random_lists_agree_with_a_plain_search(rig: Rig, seed: int) -> None:
             expected = BLOCKED if dropped and not allowed else FORWARDED
             frame = from_tuple(template4 if version == 4 else template6, source.packed, 40000)
             assert rig.verdict(frame) == expected, f"{source} in {longest}"
+
+
+def some_address6(draw: random.Random) -> int:
+    """In one of few /32s, whose prefixes nest, or anywhere."""
+    if draw.random() < 0.1:
+        return draw.getrandbits(128)
+    first = draw.choice((0x20010DB8, 0x20010DB9, 0x2A000000, 0x2A000001)) << 96
+    return first | draw.choice((0, draw.getrandbits(96), draw.getrandbits(3) << 64, draw.getrandbits(3)))
+
+
+@pytest.mark.parametrize("shortest", [0, 16, 32], ids="from /{}".format)
+def test_ipv6_lists_of_all_lengths(rig: Rig, shortest: int) -> None:
+    """At the edges of random prefixes, the rule that counts is the longest's, as lists grow, change and shrink."""
+    draw, template, block = random.Random(shortest), packet(CLIENT6), dict[IPv6Network, str]()
+    rig.apply(services=WEB, settings=ANY_SOURCE)
+    for count in (1, 20, 120, 300, 40, 3, 0):
+        for prefix in draw.sample(list(block), len(block) * 2 // 3):
+            del block[prefix]
+        while len(block) < count:
+            length = draw.choice((128, 64, 32, 65, 63, draw.randrange(shortest, 129)))
+            number = some_address6(draw) >> (128 - length) << (128 - length)
+            block[IPv6Network((number, length))] = draw.choice(("drop", "drop", "count"))
+        while len(block) > count:
+            block.popitem()
+        rig.apply(block=[{"prefix": str(p), "action": action} for p, action in block.items()])
+        edges = {a for p in draw.sample(list(block), min(30, count)) for a in inside(p) | beside(p)}
+        random_ones = {str(ip_address(some_address6(draw).to_bytes(16, "big"))) for _ in range(40)}
+        for source in map(ip_address, sorted(edges | random_ones)):
+            longest = max((p for p in block if source in p), key=lambda p: p.prefixlen, default=None)
+            before = rig.hits(str(longest)).packets if longest else 0
+            frame = from_tuple(template, source.packed, 40000)
+            blocked = longest is not None and block[longest] == "drop"
+            assert rig.verdict(frame) == (BLOCKED if blocked else FORWARDED), f"{source} in {longest}"
+            if longest:
+                assert rig.hits(str(longest)).packets == before + 1, f"{source} in {longest}"
+    assert not rig.plane.tables.arrays.deny6_filter.any()
