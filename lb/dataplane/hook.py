@@ -89,7 +89,13 @@ class Hook:
             raise DataPlaneError(
                 f"{self.interface} does not take the XDP program ({error}): {hint}"
             ) from error
-        libbpf.obj_pin(self._link_fd, self.directory / "link")
+        try:
+            libbpf.obj_pin(self._link_fd, self.directory / "link")
+        except OSError as failure:
+            self.lost()  # what is not pinned would go with this process, unnoticed
+            raise DataPlaneError(
+                f"the program on {self.interface} cannot be pinned: {failure.strerror}"
+            ) from failure
 
     def lost(self) -> None:
         """The interface went away, and the link with it."""

@@ -108,10 +108,14 @@ class KernelDataPlane:
 
     def _program(self, link: Link, wish: ProgramWish) -> Program:
         program = self._at_hand(link, wish)
-        if program is None:
-            program = compile_program(self._build(link, wish))
-            self._programs[program.build.name, link.name] = program
-        return program
+        if program is not None:
+            return program
+        fresh = compile_program(self._build(link, wish))
+        # Another thread may have compiled the same meanwhile: one of them is kept.
+        kept = self._programs.setdefault((fresh.build.name, link.name), fresh)
+        if kept is not fresh:
+            os.close(fresh.fd)
+        return kept
 
     def _left_attached(self, build: Build, link: Link) -> Program | None:
         with contextlib.suppress(OSError):

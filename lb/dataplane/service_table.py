@@ -39,8 +39,13 @@ class ServiceTable:
         keys = self._slot_keys(self._slots[used[:, 0], used[:, 1]])
         self._places = {k.tobytes(): int(b) * ways + int(w) for k, (b, w) in zip(keys, used, strict=True)}
         rest, _ = self._more.read()
+        # A key that is in both was being moved when the writer ended: readers find the slot.
+        twice = np.array([key.tobytes() in self._places for key in rest], bool)
+        if twice.any():
+            self._more.delete(rest[twice])
+            rest = rest[~twice]
         self._places |= dict.fromkeys((key.tobytes() for key in rest), None)
-        self._rest.update(self._buckets(rest).tolist())
+        self._rest = Counter(self._buckets(rest).tolist())
 
     def _slot_keys(self, slots: Array) -> Array:
         """The keys of slots, as struct service4_key or service6_key."""
@@ -69,7 +74,8 @@ class ServiceTable:
         return mixed >> _HALF & np.uint64(len(self._slots) - 1)
 
     def read(self) -> tuple[Array, Array]:
-        """All entries."""
+        """All entries, learnt anew: after a write that was refused, memory is what counts."""
+        self._adopt()
         rest_keys, rest_values = self._more.read()
         used = (self._keys != 0) & (self._keys != np.uint64(MORE))
         slots = self._slots[used]

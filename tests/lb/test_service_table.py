@@ -122,3 +122,34 @@ def test_bits_are_those_of_the_vips(family: int) -> None:
     assert sum(int(word).bit_count() for word in house.bits) == 1
     house.table.delete(house.keys([(1, 0, 0)]))
     assert not house.bits.any()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_key_that_was_being_moved_is_where_readers_look(family: int) -> None:
+    """A writer that ends between copying a key to the rest and sending readers there: changes reach the slot."""
+    house = House(family)
+    house.put({(1, 80, 6): 1})
+    keys, values = house.table.read()
+    house.more.write(keys, values)
+
+    house.table = house.opened()
+    house.put({(1, 80, 6): 2})
+
+    assert house.slots["service"]["number"].max() == 2
+    assert len(house.more.read()[0]) == 0
+
+
+def test_what_the_kernel_refused_is_not_taken_for_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a refused write and a read, there is as much room as memory says."""
+    house = House(4)
+    with monkeypatch.context() as broken:
+        broken.setattr(house.more, "write", lambda *_: (_ for _ in ()).throw(OSError(12, "no memory")))
+        with pytest.raises(OSError, match="no memory"):
+            house.put({(1, port, 6): port for port in range(1, CAPACITY + 1)})
+
+    keys, _ = house.table.read()
+    house.table.delete(keys)
+
+    entries = {(2, port, 6): port for port in range(1, CAPACITY + 1)}
+    house.put(entries)
+    assert house.held() == house.named(entries)

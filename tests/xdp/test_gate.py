@@ -46,7 +46,7 @@ FAULTS = {
     ),
     "MACs exchanged": (
         "rewrite.h",
-        "*(u32 *)data = *(const u32 *)backend->mac;",
+        "*(u32 *)data = mac;",
         "*(u32 *)data = *(const u32 *)backend->source_mac;",
         "TCP, 4 in 4",
         "at byte [0-3],",
