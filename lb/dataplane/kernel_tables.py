@@ -53,8 +53,9 @@ class KernelTable:
     def delete(self, keys: Array) -> None:
         """Take keys out."""
         keys = np.ascontiguousarray(keys)
-        for at in range(len(keys)):
-            libbpf.map_delete(self._fd, keys[at : at + 1].ctypes)
+        at = 0
+        while at < len(keys):
+            at += 1 + libbpf.map_delete_batch(self._fd, keys[at:].ctypes, len(keys) - at)
 
 
 class KernelCounters:

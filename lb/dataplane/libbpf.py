@@ -280,11 +280,14 @@ def map_update_batch(fd: int, keys: Any, values: Any, count: int) -> None:
     _check(_lib().bpf_map_update_batch(fd, keys, values, byref(done), byref(opts)), "write map")
 
 
-def map_delete(fd: int, key: Any) -> None:
-    """Delete one entry; one that is not there is no error."""
-    result = _lib().bpf_map_delete_elem(fd, key)
+def map_delete_batch(fd: int, keys: Any, count: int) -> int:
+    """Delete `count` entries, or those before the first that is not there; how many there were."""
+    opts = _BatchOpts(sz=ctypes.sizeof(_BatchOpts))
+    done = c_uint32(count)
+    result = _lib().bpf_map_delete_batch(fd, keys, byref(done), byref(opts))
     if result != -2:
         _check(result, "delete from map")
+    return int(done.value)
 
 
 def map_lookup(fd: int, key: Any, value: Any) -> bool:
