@@ -201,3 +201,17 @@ def test_program_has_every_header_once() -> None:
 
     headers = {path.name for path in Path(XDP_DIR).glob("*.h")}
     assert headers == set(re.findall(r'^#line 1 "(\w+\.h)"', joined, re.MULTILINE))
+
+
+@root
+@pytest.mark.parametrize("name", ["allow4", "quic_ids"], ids=["trie", "hash"])
+def test_deletion_passes_over_keys_that_are_not_there(programs: Programs, name: str) -> None:
+    """Some of many keys are missing, first, last and between: all others are gone, whatever the map's kind."""
+    table = getattr(programs.tables, name)
+    keys = np.zeros(9, dtype_of(TABLE_STRUCTS[name][0]))
+    keys["length" if name == "allow4" else "service"] = np.arange(9)
+    table.write(keys[[1, 2, 4, 7]], np.ones(4, "<u4"))
+
+    table.delete(keys)
+
+    assert len(table.read()[0]) == 0
