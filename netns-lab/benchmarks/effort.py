@@ -37,11 +37,11 @@ TINY = Effort(
 )
 """Shows that everything works, and no figure that means anything."""
 QUICK = Effort(
-    rounds=9,
+    rounds=8,
     packets=50_000,
     lab_rounds=5,
     lab_packets=200_000,
-    sweep_rounds=3,
+    sweep_rounds=2,
     samples=200,
     seconds=8.0,
     repeats=2,

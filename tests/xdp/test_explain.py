@@ -419,7 +419,7 @@ def test_a_frame_that_the_kernel_does_not_run(rig: Rig) -> None:
 def test_a_service_that_the_control_plane_does_not_know(rig: Rig) -> None:
     """A number in the maps that no plan has is a conflict, never another service's name."""
     rig.apply(services=[service()])
-    rig.reconciler._plans = replace(rig.reconciler._plans, services=ServicePlans())
+    rig.reconciler._maps.plans = replace(rig.reconciler._maps.plans, services=ServicePlans())
 
     with pytest.raises(ConflictError, match="a service was removed"):
         explain(rig, tcp(sport=77))
