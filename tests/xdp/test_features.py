@@ -33,7 +33,7 @@ V4 = [service(), service("dns", protocol="udp", port=53)]
 V6 = [service("six", vip=VIP6, mode="l2", port="any", affinity="source", backends=BACKENDS6)]
 STEPS: list[tuple[dict[str, Any], str]] = [
     # what is changed, and all that the program then has
-    ({}, "SPOOF"),
+    ({}, "SPOOF ECHO"),
     ({"services": V4}, "SPOOF ECHO VIP4 IPIP TOO_BIG"),
     ({"block": ["10.0.1.0/28"]}, "SPOOF ECHO VIP4 IPIP TOO_BIG DENY4"),
     ({"allow": [CLIENT4]}, "SPOOF ECHO VIP4 IPIP TOO_BIG DENY4 ALLOW"),
