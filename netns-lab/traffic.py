@@ -89,14 +89,14 @@ async def tcp_flows(
 ) -> Answers:
     """Open so many connections, TCP_AT_ONCE at a time, from first_port and up, or from ports the kernel chooses.
 
-    One that is taken is replaced by one that the kernel chooses.
+    A port that is taken is replaced by the one `flows` further on, so that no two connections have the same.
     """
     answers: dict[Flow, str | None] = {}
     turn = asyncio.Semaphore(TCP_AT_ONCE)
 
     async def ask(source_port: int) -> None:
         async with turn:
-            flow, name = await _ask_by_tcp(destination, port, source_port, patience)
+            flow, name = await _ask_by_tcp(destination, port, range(source_port, 65536, flows), patience)
             answers[flow] = name
 
     async with asyncio.TaskGroup() as group:
@@ -106,17 +106,19 @@ async def tcp_flows(
 
 
 async def _ask_by_tcp(
-    destination: str, port: int, source_port: int, patience: float
+    destination: str, port: int, source_ports: range, patience: float
 ) -> tuple[Flow, str | None]:
+    """One connection, from the first of these ports that is free; 0 is any."""
     family = socket.AF_INET6 if ":" in destination else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as client:
         client.setblocking(False)
-        if source_port:
-            client.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # one that lingers in TIME_WAIT will do
-            with contextlib.suppress(OSError):  # taken: then any port will do
-                client.bind(("", source_port))
+        if source_ports[0]:
+            # One that lingers in TIME_WAIT will do.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            for source_port in source_ports:
+                with contextlib.suppress(OSError):
+                    client.bind(("", source_port))
+                    break
         name = None
         loop = asyncio.get_running_loop()
         try:
