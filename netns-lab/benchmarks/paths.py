@@ -15,6 +15,7 @@ from benchmarks import figures
 from benchmarks.cases import Traffic, source_of
 from benchmarks.figures import Figure
 from benchmarks.world import Cable, on_one_cpu
+from lb.dataplane import libbpf
 from lb.errors import SluiceError
 
 BARE = Path(__file__).resolve().parents[1] / "bare.c"
@@ -28,10 +29,13 @@ class Bare:
 
     def __init__(self) -> None:
         """CompileError."""
-        program = xdpload.compile_source(BARE)
-        self.drop = xdpload.load_program(program, "drop")
-        self.transmit = xdpload.load_program(program, "transmit")
-        self._program = program
+        self._source = xdpload.compile_source(BARE)
+        self.drop = xdpload.load_program(self._source, "drop")
+        self.transmit = xdpload.load_program(self._source, "transmit")
+
+    def callee(self, name: str) -> int:
+        """A program that progbench.c can tail-call: without support for several buffers, as that is. OSError."""
+        return libbpf.prog_load(name, self._source.dump_func(name.encode()))
 
 
 class Way:

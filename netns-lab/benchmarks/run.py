@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import xdpload
@@ -48,6 +49,7 @@ class Run:
         self._daemons: dict[str, Daemon] = {}
         self._cables = 0
         self._missing = peers.missing()
+        self._bare = cache(Bare)
 
     def all(self) -> None:
         """Everything that is wanted, into the report. SluiceError if the balancer does not do what it should."""
@@ -107,12 +109,7 @@ class Run:
         for case in wanted:
             daemon = self._daemons[case.setup]
             probe = Probe(case.name, daemon.program(), case.traffic, daemon.cable.mac, case.action)
-            if case.peer == "xdp-filter" and case.peer not in self._missing:
-                sources = min(case.traffic.count, peers.XDP_FILTER_MOST)
-                peer = peers.load_xdp_filter(self._cable(f"x{sources}"), sources)
-                probe.set_peer(
-                    f"xdp-filter, {sources:,} sources" if sources > 1 else "xdp-filter", peer, sources
-                )
+            self._set_peer(probe, case)
             probes[case.name] = probe
         programs.take_turns(list(probes.values()), self._effort.rounds, self._effort.packets)
         for case in wanted:
@@ -127,6 +124,16 @@ class Run:
             recorded = Versus("Katran, on record", Figure(katran, katran, 1)) if katran else None
             self._add("program", case.name, "ns", probe.figure(), versus=versus, recorded=recorded, goal=goal)
 
+    def _set_peer(self, probe: Probe, case: ProgramCase) -> None:
+        """Have its peer measured beside it, if it has one that is here."""
+        if case.peer in cases.MEMORY:
+            probe.set_peer(case.peer, self._bare().callee(cases.MEMORY[case.peer]), case.traffic.count)
+        elif case.peer == "xdp-filter" and case.peer not in self._missing:
+            sources = min(case.traffic.count, peers.XDP_FILTER_MOST)
+            peer = peers.load_xdp_filter(self._cable(f"x{sources}"), sources)
+            name = f"xdp-filter, {sources:,} sources" if sources > 1 else "xdp-filter"
+            probe.set_peer(name, peer, sources)
+
     def _can_be(self, case: LabCase) -> bool:
         """Whether its peer is installed; else it is left out, with the reason."""
         tool = peers.TOOL.get(case.receiver)
@@ -140,7 +147,7 @@ class Run:
         if not wanted:
             return
         self._say(f"whole paths: {len(wanted)} cases, {self._effort.lab_rounds} rounds")
-        bare = Bare()
+        bare = self._bare()
         ways = {}
         for number, case in enumerate(wanted):
             daemon = self._daemons.get(case.receiver)
