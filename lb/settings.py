@@ -42,14 +42,25 @@ class TableSizes:
     )
     deny_ipv6: int = field(default=1 << 20, metadata={"help": "IPv6 blocklist prefixes"})
     allow: int = field(default=1 << 16, metadata={"help": "allowlist prefixes, a family"})
+    limit_slots: int = field(
+        default=1 << 18,
+        metadata={"help": "heavy sources that limits follow one by one; a power of two; 16 bytes each"},
+    )
+    syn_tests: int = field(
+        default=1 << 20,
+        metadata={
+            "help": "SYNs remembered under attack until they are sent again; a power of two; 4 bytes each"
+        },
+    )
 
     def __post_init__(self) -> None:
         """ValueError names the option that cannot be."""
-        if self.flow_slots < 4 or self.flow_slots & (self.flow_slots - 1):
-            below = 1 << max(2, self.flow_slots.bit_length() - 1)
-            raise ValueError(
-                f"--flow-slots {self.flow_slots} is no power of two: write {below} or {2 * below}"
-            )
+        for name, least in (("flow_slots", 4), ("limit_slots", 4), ("syn_tests", 16)):
+            size = getattr(self, name)
+            if size < least or size & (size - 1):
+                below = max(least, 1 << max(2, size.bit_length() - 1))
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} {size} is no power of two: write {below} or {2 * below}")
         for name, most in (
             ("services", 1 << 16),
             ("backends", 1 << 24),

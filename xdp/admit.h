@@ -3,8 +3,8 @@
  * The allowlist is asked only about what the blocklist would drop, so it costs the rest nothing.
  */
 
-/* A deny rule number at work: numbers from RULE_COUNT_ONLY on count and let pass. */
-static __always_inline void count_rule(struct rule_tally *tally, const struct packet *p)
+/* An entry at work: a blocklist number from ENTRY_COUNT_ONLY on counts and lets pass. */
+static __always_inline void count_entry(struct entry_tally *tally, const struct packet *p)
 {
 	if (TRACE)
 		return;
@@ -15,7 +15,7 @@ static __always_inline void count_rule(struct rule_tally *tally, const struct pa
 
 static __always_inline bool is_allowed(const struct packet *p)
 {
-	struct rule_tally *tally;
+	struct entry_tally *tally;
 	u32 *number;
 
 	if (p->family == 4) {
@@ -31,10 +31,10 @@ static __always_inline bool is_allowed(const struct packet *p)
 	if (!number)
 		return false;
 	if (TRACE)
-		p->trace->allow_rule = *number;
+		p->trace->allow_entry = *number;
 	tally = allow_counters.lookup(number);
 	if (tally)
-		count_rule(tally, p);
+		count_entry(tally, p);
 	return true;
 }
 
@@ -55,27 +55,27 @@ static __always_inline bool is_spoofed(const struct packet *p)
 }
 
 /* The number of the blocklist's longest prefix for the source, 0 for none. */
-static __always_inline u32 deny_rule(const struct packet *p)
+static __always_inline u32 deny_entry(const struct packet *p)
 {
 	if (HAVE_DENY4 && p->family == 4)
-		return deny4_rule(bpf_ntohl(p->source4));
+		return deny4_entry(bpf_ntohl(p->source4));
 	if (HAVE_DENY6 && p->family == 6)
-		return deny6_rule(p->source6);
+		return deny6_entry(p->source6);
 	return 0;
 }
 
 static __always_inline int admit(const struct packet *p)
 {
-	u32 rule = deny_rule(p);
+	u32 entry = deny_entry(p);
 
 	if (TRACE)
-		p->trace->deny_rule = rule;
-	if (rule && !(HAVE_ALLOW && rule < RULE_COUNT_ONLY && is_allowed(p))) {
-		struct rule_tally *tally = deny_counters.lookup(&rule);
+		p->trace->deny_entry = entry;
+	if (entry && !(HAVE_ALLOW && entry < ENTRY_COUNT_ONLY && is_allowed(p))) {
+		struct entry_tally *tally = deny_counters.lookup(&entry);
 
 		if (tally)
-			count_rule(tally, p);
-		if (rule < RULE_COUNT_ONLY)
+			count_entry(tally, p);
+		if (entry < ENTRY_COUNT_ONLY)
 			return DROP_BLOCKLIST;
 	}
 	return HAVE_SPOOF && is_spoofed(p) ? DROP_SPOOFED : CONTINUE;

@@ -16,6 +16,48 @@
 #ifndef HAVE_ALLOW /* the allowlist holds anything */
 #define HAVE_ALLOW 1
 #endif
+#ifndef HAVE_RULES /* there are rules */
+#define HAVE_RULES 1
+#endif
+#ifndef HAVE_RULE_SOURCE /* a rule names a source prefix */
+#define HAVE_RULE_SOURCE 1
+#endif
+#ifndef HAVE_RULE_DESTINATION /* a rule names a destination prefix or a service */
+#define HAVE_RULE_DESTINATION 1
+#endif
+#ifndef HAVE_RULE_SOURCE_PORT /* a rule names source ports */
+#define HAVE_RULE_SOURCE_PORT 1
+#endif
+#ifndef HAVE_RULE_PORT /* a rule names destination ports or a service */
+#define HAVE_RULE_PORT 1
+#endif
+#ifndef HAVE_RULE_LENGTH /* a rule names packet lengths */
+#define HAVE_RULE_LENGTH 1
+#endif
+#ifndef HAVE_RULE_KIND /* a rule names a protocol, TCP flags, fragments or a service */
+#define HAVE_RULE_KIND 1
+#endif
+#ifndef HAVE_RULE_ALLOW /* a rule allows */
+#define HAVE_RULE_ALLOW 1
+#endif
+#ifndef HAVE_LIMIT /* a rule limits */
+#define HAVE_LIMIT 1
+#endif
+#ifndef HAVE_LIMIT_SOURCE /* a rule limits each source, or prefix of sources, by itself */
+#define HAVE_LIMIT_SOURCE 1
+#endif
+#ifndef HAVE_LIMIT_FLOWS /* a rule limits new flows */
+#define HAVE_LIMIT_FLOWS 1
+#endif
+#ifndef HAVE_BANS /* a rule reports who is over its limit */
+#define HAVE_BANS 1
+#endif
+#ifndef HAVE_GUARD /* a service is guarded against floods of new flows */
+#define HAVE_GUARD 1
+#endif
+#ifndef HAVE_SAMPLES /* somebody looks at samples */
+#define HAVE_SAMPLES 1
+#endif
 #ifndef HAVE_VIP4 /* a service has an IPv4 VIP */
 #define HAVE_VIP4 1
 #endif
@@ -126,6 +168,8 @@
 #define MAX_DENY_DENSE 4096
 #define MAX_DENY6 1048576
 #define MAX_ALLOW 65536
+#define LIMIT_BUCKETS 65536
+#define SYN_TEST_LINES 65536
 #endif
 
 #define VLAN_TAGS_MAX 2
@@ -134,7 +178,8 @@
 #define FLOW_WAYS 4
 #define FLOW_PROTECT_S 60 /* an established flow seen so recently is never evicted */
 #define OUTER_TTL 64
-#define RULE_NUMBERS 32768
-#define RULE_COUNT_ONLY 16384 /* blocklist numbers from here on count and let pass */
+#define SAMPLE_QUEUE (1 << 20) /* bytes */
+#define ENTRY_NUMBERS 32768
+#define ENTRY_COUNT_ONLY 16384 /* blocklist numbers from here on count and let pass */
 #define ALLOW_NUMBERS 4096
 #define NONE 0x7fffffff /* no place, no service; positive, since an instruction holds 31 bits of it */

@@ -3,7 +3,7 @@
 /* The longest of a /24's longer prefixes that holds the address, else what covers the /24. */
 static __always_inline u32 deny4_longer(u32 address, u32 cell)
 {
-	u32 key = address >> 24, at = address >> 16 & 255, best = 0, rule, i;
+	u32 key = address >> 24, at = address >> 16 & 255, best = 0, entry, i;
 	struct deny_runs *runs = deny4_runs.lookup(&key);
 	struct deny_line *line;
 
@@ -18,9 +18,9 @@ static __always_inline u32 deny4_longer(u32 address, u32 cell)
 
 		key = line->word[1] & 0xffffff;
 		dense = deny4_dense.lookup(&key);
-		return dense ? dense->rule[address & 255] : 0;
+		return dense ? dense->entry[address & 255] : 0;
 	}
-	rule = line->word[0];
+	entry = line->word[0];
 #pragma unroll
 	for (i = 1; i < 16; i++) {
 		u32 word = line->word[i];
@@ -30,13 +30,13 @@ static __always_inline u32 deny4_longer(u32 address, u32 cell)
 			break;
 		if (bits > best && !(((word >> 8 ^ address) & 255) >> (8 - (bits & 15)))) {
 			best = bits;
-			rule = word >> 16;
+			entry = word >> 16;
 		}
 	}
-	return rule;
+	return entry;
 }
 
-static __always_inline u32 deny4_rule(u32 address)
+static __always_inline u32 deny4_entry(u32 address)
 {
 	u32 key = address >> (8 + CELLS_SHIFT), cell;
 	struct cells *cells = deny4_cells.lookup(&key);

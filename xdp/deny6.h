@@ -14,7 +14,7 @@ static __always_inline u32 deny6_kinds(const u32 *address)
 }
 
 /* The number of the longest prefix for an address, 0 for none. */
-static __always_inline u32 deny6_rule(const u32 *address)
+static __always_inline u32 deny6_entry(const u32 *address)
 {
 	struct prefix6_key key = { .length = 128 };
 	u32 kinds = deny6_kinds(address), best = 0, *found;

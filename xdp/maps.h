@@ -23,21 +23,52 @@ BPF_TABLE_PINNED("array", u32, struct deny_dense, deny4_dense, MAX_DENY_DENSE, P
 BPF_TABLE_PINNED("array", u32, struct deny6_cells, deny6_filter, DENY6_VALUES, PINNED("deny6_filter"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct budget, too_big_budget, 1, PINNED("too_big_budget"), BPF_F_MMAPABLE);
 
-/* Longest-prefix tries: prefix → rule number; and the blocklist's /128s and /64s, which take memory as they come. */
+/* Longest-prefix tries: prefix → entry number; and the blocklist's /128s and /64s, which take memory as they come. */
 BPF_TABLE_PINNED("hash", struct prefix6_key, u32, deny6_hosts, MAX_DENY6, PINNED("deny6_hosts"), BPF_F_NO_PREALLOC);
 BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6_trie, MAX_DENY6, PINNED("deny6_trie"), TRIE);
 BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, u32, allow4, MAX_ALLOW, PINNED("allow4"), TRIE);
 BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, allow6, MAX_ALLOW, PINNED("allow6"), TRIE);
 
+/* Rules, see struct rule_set; both banks of each. */
+BPF_TABLE_PINNED("array", u32, struct rule_bank, rule_bank, 1, PINNED("rule_bank"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct cells, rule_cells, 2 * RULE_CELLS_VALUES, PINNED("rule_cells"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct rule_set, rule_sets, 2 * RULE_FIELDS * RULE_CLASSES, PINNED("rule_sets"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct rule_action, rule_actions, 2 * RULES_MAX, PINNED("rule_actions"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, struct rule_classes, rule_sources4, 2 * RULES_MAX, PINNED("rule_sources4"), TRIE);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct rule_classes, rule_sources6, 2 * RULES_MAX, PINNED("rule_sources6"), TRIE);
+BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, struct rule_classes, rule_targets4, 2 * RULES_MAX, PINNED("rule_targets4"), TRIE);
+BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct rule_classes, rule_targets6, 2 * RULES_MAX, PINNED("rule_targets6"), TRIE);
+
+/* Limits and guards. */
+BPF_TABLE_PINNED("array", u32, struct limit_total, limit_totals, RULES_MAX, PINNED("limit_totals"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct limit_bucket, limit_buckets, LIMIT_BUCKETS, PINNED("limit_buckets"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct limit_cell, limit_sketch, LIMIT_ROWS * LIMIT_CELLS, PINNED("limit_sketch"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct service_guard, service_guards, MAX_SERVICES, PINNED("service_guards"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct cell_line, known_sources, KNOWN_LINES, PINNED("known_sources"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct cell_line, syn_tests, SYN_TEST_LINES, PINNED("syn_tests"), BPF_F_MMAPABLE);
+
+/* What somebody looks at: a bounded queue to the control plane. */
+BPF_TABLE_PINNED("array", u32, struct sampling, watching, 2, PINNED("watching"), BPF_F_MMAPABLE);
+struct samples_table_t { /* bcc has no macro for a pinned ring buffer */
+	void *(*ringbuf_reserve)(u64);
+	void (*ringbuf_submit)(void *, u64);
+	u32 max_entries;
+	int flags;
+};
+__attribute__((section("maps/ringbuf:" PINNED("samples")))) struct samples_table_t samples = { .max_entries = SAMPLE_QUEUE };
+
 /* Counters, one copy a CPU: no line is shared, no add is atomic. */
 BPF_TABLE_PINNED("percpu_array", u32, struct tally, verdict_counters, VERDICTS_MAX, PINNED("verdict_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct tally, backend_counters, MAX_BACKENDS, PINNED("backend_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct tally, service_counters, MAX_SERVICES, PINNED("service_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, deny_counters, RULE_NUMBERS, PINNED("deny_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, allow_counters, ALLOW_NUMBERS, PINNED("allow_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct entry_tally, deny_counters, ENTRY_NUMBERS, PINNED("deny_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct entry_tally, allow_counters, ALLOW_NUMBERS, PINNED("allow_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, rule_counters, RULES_MAX, PINNED("rule_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct guard_tally, guard_counters, MAX_SERVICES, PINNED("guard_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct flow_tally, flow_counters, 1, PINNED("flow_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct quic_tally, quic_counters, 1, PINNED("quic_counters"));
 
 /* The control plane's notes; the packet path does not read them. */
-BPF_TABLE_PINNED("array", u32, struct rule_owner, deny_owners, RULE_NUMBERS, PINNED("deny_owners"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct rule_owner, allow_owners, ALLOW_NUMBERS, PINNED("allow_owners"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct entry_owner, deny_owners, ENTRY_NUMBERS, PINNED("deny_owners"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct entry_owner, allow_owners, ALLOW_NUMBERS, PINNED("allow_owners"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct entry_owner, rule_owners, RULES_MAX, PINNED("rule_owners"), BPF_F_MMAPABLE);

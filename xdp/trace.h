@@ -27,12 +27,14 @@ struct trace {
 	__u32 stage;                /* STAGE_*: where the way ended */
 	__u32 l3;                   /* offset and length of the IP packet */
 	__u32 l3_length;
-	__u32 deny_rule;            /* 0: none */
-	__u32 allow_rule;
+	__u32 deny_entry;            /* 0: none */
+	__u32 allow_entry;
 	__u32 service;              /* NONE, or its number */
 	__u32 place;                /* NONE, or in `backends` */
 	__u32 via;                  /* VIA_*; 0: no backend was chosen */
 	__u32 quic_id;              /* 0: none was read */
+	__u32 rule;                 /* number of the rule that decided, or whose limit did; NONE: none */
+	__u32 guard;                /* GUARD_*: how a guarded service took a new flow; 0: it was not asked */
 	__u64 flow_state;           /* of the flow table's entry; 0: there is none */
 	__u64 now_s;                /* by the clock of flow_state */
 };
@@ -43,6 +45,13 @@ struct trace {
 #define STAGE_SERVICE 4
 #define STAGE_SELECT 5
 #define STAGE_FORWARD 6
+
+#define GUARD_PEACE 1
+#define GUARD_KNOWN 2
+#define GUARD_PROVEN 3
+#define GUARD_TESTED 4
+#define GUARD_WITHIN 5  /* unknown, and the budget was not spent */
+#define GUARD_REFUSED 6
 
 #define VIA_FLOW 1
 #define VIA_RING 2

@@ -30,7 +30,11 @@
 	VERDICT(58, DROP_TOO_BIG, XDP_DROP, "Too big for the way once it has its outer header; the client was not told.") \
 	VERDICT(59, DROP_NO_HEADROOM, XDP_DROP, "The driver left no room before the frame for the outer header.") \
 	VERDICT(60, DROP_INTERNAL, XDP_DROP, "A table lookup that cannot fail failed.") \
-	VERDICT(61, DROP_SPOOFED, XDP_DROP, "The source address can be no client's: this host's, loopback, multicast, or a VIP.")
+	VERDICT(61, DROP_SPOOFED, XDP_DROP, "The source address can be no client's: this host's, loopback, multicast, or a VIP.") \
+	VERDICT(62, DROP_RULE, XDP_DROP, "A rule drops what it matches.") \
+	VERDICT(63, DROP_LIMIT, XDP_DROP, "Over the rate that a rule allows.") \
+	VERDICT(64, DROP_SYN_TEST, XDP_DROP, "The service is under attack and the source unknown: its SYN passes when it is sent again.") \
+	VERDICT(65, DROP_NEW_FLOW, XDP_DROP, "The service is under attack, the source unknown, and the second's budget for new flows spent.")
 
 #define VERDICTS_MAX 128
 #define ACTION_SHIFT 8

@@ -15,7 +15,7 @@ import numpy as np
 
 from lb.dataplane.source import XDP_DIR
 
-_HEADERS = ("config.h", "types.h", "verdicts.h", "maps.h", "trace.h")
+_HEADERS = ("config.h", "types.h", "verdicts.h", "maps.h", "trace.h", "sample.h")
 _SCALARS = {
     "__u8": "u1",
     "__u16": "<u2",
@@ -63,7 +63,7 @@ def read_layout(directory: Path = XDP_DIR) -> Layout:
         for name, value in _DEFINE.findall(body):
             constants.setdefault(name, int(value, 0))
     structs: dict[str, np.dtype[np.void]] = {}
-    for name, members in _STRUCT.findall(code["types.h"] + code["trace.h"]):
+    for name, members in _STRUCT.findall(code["types.h"] + code["trace.h"] + code["sample.h"]):
         structs[name] = _dtype(name, members, structs, constants)
     verdicts = tuple(
         Verdict(int(number), name, action.lower(), sentence)

@@ -70,6 +70,18 @@ class Arrays:
     deny6_filter: U8  # (65536,)
     deny_owners: U64  # (32768,)
     allow_owners: U64  # (4096,)
+    rule_bank: Array  # (1,) struct rule_bank
+    rule_cells: U16  # (2, 198144): a bank's classes by value, fields from RULE_CELLS_* on
+    rule_sets: Array  # (2, 6, 4096) struct rule_set
+    rule_actions: Array  # (2, 1024) struct rule_action
+    rule_owners: U64  # (1024,)
+    limit_totals: Array  # (1024,) struct limit_total
+    limit_buckets: Array  # (L, 4) struct limit_slot
+    limit_sketch: Array  # (2, 65536) struct limit_cell
+    service_guards: Array  # (S,) struct service_guard
+    known_sources: U32  # (65536, 16)
+    syn_tests: U32  # (lines, 16)
+    watching: Array  # (2,) struct sampling: packets, bans
 
 
 @dataclass(frozen=True)
@@ -84,11 +96,17 @@ class Tables:
     deny6: Table
     allow4: Table
     allow6: Table
+    rule_sources4: Table
+    rule_sources6: Table
+    rule_targets4: Table
+    rule_targets6: Table
     verdict_counters: Counters
     backend_counters: Counters
     service_counters: Counters
     deny_counters: Counters
     allow_counters: Counters
+    rule_counters: Counters
+    guard_counters: Counters
     flow_counters: Counters
     quic_counters: Counters
 
@@ -103,13 +121,19 @@ TABLE_STRUCTS = {
     "deny6_trie": ("prefix6_key", "__u32"),
     "allow4": ("prefix4_key", "__u32"),
     "allow6": ("prefix6_key", "__u32"),
+    "rule_sources4": ("prefix4_key", "rule_classes"),
+    "rule_sources6": ("prefix6_key", "rule_classes"),
+    "rule_targets4": ("prefix4_key", "rule_classes"),
+    "rule_targets6": ("prefix6_key", "rule_classes"),
 }
 COUNTER_STRUCTS = {
     "verdict_counters": "tally",
     "backend_counters": "tally",
     "service_counters": "tally",
-    "deny_counters": "rule_tally",
-    "allow_counters": "rule_tally",
+    "deny_counters": "entry_tally",
+    "allow_counters": "entry_tally",
+    "rule_counters": "rule_tally",
+    "guard_counters": "guard_tally",
     "flow_counters": "flow_tally",
     "quic_counters": "quic_tally",
 }
@@ -150,14 +174,31 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
         "deny6_trie": sizes.deny_ipv6,
         "allow4": sizes.allow,
         "allow6": sizes.allow,
+        "rule_bank": 1,
+        "rule_cells": 2 * constant["RULE_CELLS_VALUES"],
+        "rule_sets": 2 * constant["RULE_FIELDS"] * constant["RULE_CLASSES"],
+        "rule_actions": 2 * constant["RULES_MAX"],
+        **dict.fromkeys(
+            ("rule_sources4", "rule_sources6", "rule_targets4", "rule_targets6"), 2 * constant["RULES_MAX"]
+        ),
+        "rule_owners": constant["RULES_MAX"],
+        "rule_counters": constant["RULES_MAX"],
+        "limit_totals": constant["RULES_MAX"],
+        "limit_buckets": sizes.limit_slots // constant["LIMIT_WAYS"],
+        "limit_sketch": constant["LIMIT_ROWS"] * constant["LIMIT_CELLS"],
+        "service_guards": sizes.services,
+        "guard_counters": sizes.services,
+        "known_sources": constant["KNOWN_LINES"],
+        "syn_tests": sizes.syn_tests // 16,
+        "watching": 2,
         "verdict_counters": constant["VERDICTS_MAX"],
         "backend_counters": sizes.backends,
         "service_counters": sizes.services,
-        "deny_counters": constant["RULE_NUMBERS"],
+        "deny_counters": constant["ENTRY_NUMBERS"],
         "allow_counters": constant["ALLOW_NUMBERS"],
         "flow_counters": 1,
         "quic_counters": 1,
-        "deny_owners": constant["RULE_NUMBERS"],
+        "deny_owners": constant["ENTRY_NUMBERS"],
         "allow_owners": constant["ALLOW_NUMBERS"],
     }
 
@@ -175,6 +216,8 @@ def size_flags(sizes: TableSizes) -> dict[str, int]:
         "MAX_DENY_DENSE": sizes.deny_dense,
         "MAX_DENY6": sizes.deny_ipv6,
         "MAX_ALLOW": sizes.allow,
+        "LIMIT_BUCKETS": sizes.limit_slots // layout().constants["LIMIT_WAYS"],
+        "SYN_TEST_LINES": sizes.syn_tests // 16,
     }
 
 
@@ -203,6 +246,18 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         deny6_filter=view("deny6_filter", np.uint8),
         deny_owners=view("deny_owners", np.uint64),
         allow_owners=view("allow_owners", np.uint64),
+        rule_bank=view("rule_bank", structs["rule_bank"]),
+        rule_cells=view("rule_cells", np.uint16).reshape(2, -1),
+        rule_sets=view("rule_sets", structs["rule_set"]).reshape(2, constant["RULE_FIELDS"], -1),
+        rule_actions=view("rule_actions", structs["rule_action"]).reshape(2, -1),
+        rule_owners=view("rule_owners", np.uint64),
+        limit_totals=view("limit_totals", structs["limit_total"]),
+        limit_buckets=view("limit_buckets", structs["limit_slot"]).reshape(-1, constant["LIMIT_WAYS"]),
+        limit_sketch=view("limit_sketch", structs["limit_cell"]).reshape(constant["LIMIT_ROWS"], -1),
+        service_guards=view("service_guards", structs["service_guard"]),
+        known_sources=view("known_sources", np.uint32).reshape(-1, 16),
+        syn_tests=view("syn_tests", np.uint32).reshape(-1, 16),
+        watching=view("watching", structs["sampling"]),
     )
 
 
@@ -222,7 +277,19 @@ def array_bytes(name: str, sizes: TableSizes) -> int:
         "deny4_lines": "deny_line",
         "deny4_dense": "deny_dense",
         "deny6_filter": "deny6_cells",
-        "deny_owners": "rule_owner",
-        "allow_owners": "rule_owner",
+        "deny_owners": "entry_owner",
+        "allow_owners": "entry_owner",
+        "rule_bank": "rule_bank",
+        "rule_cells": "cells",
+        "rule_sets": "rule_set",
+        "rule_actions": "rule_action",
+        "rule_owners": "entry_owner",
+        "limit_totals": "limit_total",
+        "limit_buckets": "limit_bucket",
+        "limit_sketch": "limit_cell",
+        "service_guards": "service_guard",
+        "known_sources": "cell_line",
+        "syn_tests": "cell_line",
+        "watching": "sampling",
     }[name]
     return capacities(sizes)[name] * dtype_of(struct).itemsize

@@ -53,7 +53,7 @@ class FlowSlot:
 class Trace:
     """What became of one frame. verdict: its number; stage: the last it came to; via: None if no backend was chosen.
 
-    deny_rule, allow_rule and quic_id are 0 for none, service and place NONE.
+    deny_entry, allow_entry and quic_id are 0 for none, service and place NONE.
     """
 
     parsed: TracedFlow
@@ -62,8 +62,8 @@ class Trace:
     stage: str
     ip_offset: int
     ip_length: int
-    deny_rule: int
-    allow_rule: int
+    deny_entry: int
+    allow_entry: int
     service: int
     place: int
     via: str | None
@@ -96,8 +96,8 @@ def decode(rows: Array) -> list[Trace]:
                 stage=STAGES[columns["stage"][at]],
                 ip_offset=columns["l3"][at],
                 ip_length=columns["l3_length"][at],
-                deny_rule=columns["deny_rule"][at],
-                allow_rule=columns["allow_rule"][at],
+                deny_entry=columns["deny_entry"][at],
+                allow_entry=columns["allow_entry"][at],
                 service=columns["service"][at],
                 place=columns["place"][at],
                 via=VIAS.get(columns["via"][at]),

@@ -57,7 +57,7 @@ def look(
     }
     entries: dict[tuple[bool, int, bytes], ListEntry] = {}
     for allow, held, plan in ((False, config.blocklist, lists[0]), (True, config.allowlist, lists[1])):
-        for rule, source in {(t.allow_rule if allow else t.deny_rule, t.parsed.source) for t in traces}:
+        for rule, source in {(t.allow_entry if allow else t.deny_entry, t.parsed.source) for t in traces}:
             if rule:
                 entry = _find(held, plan, rule, source)
                 entries[allow, rule, source] = _listed(

@@ -37,8 +37,8 @@ class Numbering:
 
 
 DENY = Numbering(
-    {Action.DROP: (1, _C["RULE_COUNT_ONLY"]), Action.COUNT: (_C["RULE_COUNT_ONLY"], _C["RULE_NUMBERS"])},
-    _C["RULE_NUMBERS"],
+    {Action.DROP: (1, _C["ENTRY_COUNT_ONLY"]), Action.COUNT: (_C["ENTRY_COUNT_ONLY"], _C["ENTRY_NUMBERS"])},
+    _C["ENTRY_NUMBERS"],
 )
 ALLOW = Numbering({Action.DROP: (1, _C["ALLOW_NUMBERS"])}, _C["ALLOW_NUMBERS"])
 

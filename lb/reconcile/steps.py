@@ -136,7 +136,7 @@ def _admit(p: _Packet) -> str:
 
 def entry_of(trace: Trace, view: View, *, allow: bool) -> ListEntry | None:
     """The entry of a list that a packet met."""
-    rule = trace.allow_rule if allow else trace.deny_rule
+    rule = trace.allow_entry if allow else trace.deny_entry
     return view.entries[allow, rule, trace.parsed.source] if rule else None
 
 

@@ -150,7 +150,7 @@ def test_a_list_entry_is_shown_as_its_list_shows_it(
     rule = rule_of(reconciler, "198.51.100.0/24")
     plane.tables.deny_counters.add(rule, 3, 180)
     clock.now += 60
-    write(tracer, "DROP_BLOCKLIST", "ADMIT", deny_rule=rule)
+    write(tracer, "DROP_BLOCKLIST", "ADMIT", deny_entry=rule)
     packet = ask(client)
 
     shown = packet["entry"]
@@ -176,7 +176,7 @@ def rule_of(reconciler: Reconciler, prefix: str) -> int:
     [
         ({"service": 99}, "a service was removed while the frames ran: ask again"),
         ({"service": 0, "place": 7, "via": 2}, 'a backend of service "web" was removed'),
-        ({"deny_rule": 77}, "a list entry was removed"),
+        ({"deny_entry": 77}, "a list entry was removed"),
     ],
 )
 def test_what_vanished_meanwhile_is_a_conflict(

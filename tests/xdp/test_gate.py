@@ -74,7 +74,7 @@ FAULTS = {
     ),
     "the blocklist not heeded": (
         "admit.h",
-        "if (rule < RULE_COUNT_ONLY)",
+        "if (rule < ENTRY_COUNT_ONLY)",
         "if (0)",
         "the first address of a blocked /15",
         "expected DROP_BLOCKLIST, got PASS_NO_SERVICE",
@@ -88,7 +88,7 @@ FAULTS = {
     ),
     "the allowlist not asked": (
         "admit.h",
-        "HAVE_ALLOW && rule < RULE_COUNT_ONLY && is_allowed(p)",
+        "HAVE_ALLOW && rule < ENTRY_COUNT_ONLY && is_allowed(p)",
         "0",
         "allowed within blocked",
         "expected PASS_NO_SERVICE, got DROP_BLOCKLIST",
