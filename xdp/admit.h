@@ -1,42 +1,7 @@
-/* Stage admit: who may come in. allow > deny, then spoofed, on the packet's own source address.
+/* Stage admit: who may come in. allow > deny, then spoofed, then rules and limits, on what the packet says itself.
  *
- * The allowlist is asked only about what the blocklist would drop, so it costs the rest nothing.
+ * The allowlist is asked only about what would be dropped, so it costs the rest nothing.
  */
-
-/* An entry at work: a blocklist number from ENTRY_COUNT_ONLY on counts and lets pass. */
-static __always_inline void count_entry(struct entry_tally *tally, const struct packet *p)
-{
-	if (TRACE)
-		return;
-	tally->packets++;
-	tally->bytes += p->frame_length;
-	tally->last_s = coarse_seconds();
-}
-
-static __always_inline bool is_allowed(const struct packet *p)
-{
-	struct entry_tally *tally;
-	u32 *number;
-
-	if (p->family == 4) {
-		struct prefix4_key key = { .length = 32, .address = p->source4 };
-
-		number = allow4.lookup(&key);
-	} else {
-		struct prefix6_key key = { .length = 128 };
-
-		__builtin_memcpy(key.address, p->source6, 16);
-		number = allow6.lookup(&key);
-	}
-	if (!number)
-		return false;
-	if (TRACE)
-		p->trace->allow_entry = *number;
-	tally = allow_counters.lookup(number);
-	if (tally)
-		count_entry(tally, p);
-	return true;
-}
 
 /* Sources that no host has: this host's (0/8, ::), loopback, multicast. Addresses are in network order. */
 static __always_inline bool is_nobodys(const struct packet *p)
@@ -64,19 +29,38 @@ static __always_inline u32 deny_entry(const struct packet *p)
 	return 0;
 }
 
-static __always_inline int admit(const struct packet *p)
+static __always_inline void count_blocked(u32 entry, const struct packet *p)
+{
+	struct entry_tally *tally = deny_counters.lookup(&entry);
+
+	if (tally)
+		count_entry(tally, p);
+}
+
+static __always_inline int admit(struct packet *p)
 {
 	u32 entry = deny_entry(p);
+	bool allowed = false, blocked = false;
+	int verdict;
 
 	if (TRACE)
 		p->trace->deny_entry = entry;
-	if (entry && !(HAVE_ALLOW && entry < ENTRY_COUNT_ONLY && is_allowed(p))) {
-		struct entry_tally *tally = deny_counters.lookup(&entry);
-
-		if (tally)
-			count_entry(tally, p);
-		if (entry < ENTRY_COUNT_ONLY)
+	if (HAVE_SAMPLES || HAVE_BANS)
+		p->entry = entry;
+	if (entry) {
+		allowed = HAVE_ALLOW && entry < ENTRY_COUNT_ONLY && is_allowed(p);
+		blocked = !allowed && entry < ENTRY_COUNT_ONLY;
+		if (!allowed && (!blocked || !HAVE_RULE_ALLOW))
+			count_blocked(entry, p);
+		if (blocked && !HAVE_RULE_ALLOW)
 			return DROP_BLOCKLIST;
 	}
-	return HAVE_SPOOF && is_spoofed(p) ? DROP_SPOOFED : CONTINUE;
+	verdict = blocked ? DROP_BLOCKLIST : CONTINUE;
+	if (HAVE_SPOOF && is_spoofed(p))
+		verdict = blocked ? DROP_BLOCKLIST : DROP_SPOOFED;
+	else if (HAVE_RULES && !allowed)
+		verdict = ask_rules(p, blocked);
+	if (HAVE_RULE_ALLOW && verdict == DROP_BLOCKLIST)
+		count_blocked(entry, p);
+	return verdict;
 }

@@ -34,9 +34,6 @@
 #ifndef HAVE_RULE_LENGTH /* a rule names packet lengths */
 #define HAVE_RULE_LENGTH 1
 #endif
-#ifndef HAVE_RULE_KIND /* a rule names a protocol, TCP flags, fragments or a service */
-#define HAVE_RULE_KIND 1
-#endif
 #ifndef HAVE_RULE_ALLOW /* a rule allows */
 #define HAVE_RULE_ALLOW 1
 #endif

@@ -11,11 +11,13 @@ static __always_inline void count(struct tally *tally, const struct packet *p)
 	tally->bytes += p->frame_length;
 }
 
-static __always_inline int finish(const struct packet *p, int verdict)
+static __always_inline int finish(struct xdp_md *ctx, const struct packet *p, int verdict)
 {
 	u32 key = verdict & ((1 << ACTION_SHIFT) - 1), action = verdict >> ACTION_SHIFT;
 
 	trace_end(p, verdict);
+	if (HAVE_SAMPLES)
+		sample_packet(ctx, p, key);
 	count(verdict_counters.lookup(&key), p);
 	if (p->backend != NONE) {
 		key = p->backend;

@@ -37,6 +37,8 @@ static __always_inline int answer_echo(struct packet *p, struct icmp_header *icm
 	struct ethhdr *eth = p->data;
 	u8 mac[ETH_ALEN];
 
+	if ((void *)(eth + 1) > p->end)
+		return DROP_INTERNAL;
 	if (p->family == 4) {
 		struct iphdr *ip = p->data + (p->l3 & L3_MOST);
 		u16 *ttl = (u16 *)&ip->ttl, came = *ttl;

@@ -25,6 +25,9 @@ struct packet {
 		};
 	};
 	u32 traffic_class;
+	u32 entry; /* of the blocklist: the source's; 0: none. With HAVE_SAMPLES, as the next */
+	u32 rule;  /* number of the rule that decided; NONE: none */
+	u64 flow_limits; /* limits of new flows that wait for select, sixteen bits each: 1 + position in rule_actions */
 	union {
 		u32 source4;
 		u32 source6[4];
@@ -54,4 +57,51 @@ static __always_inline u32 forget(u32 value, u32 unknown, u32 most)
 	value ^= unknown;
 	asm volatile("" : "+r"(value), "+r"(unknown));
 	return (value ^ unknown) & most;
+}
+
+/* The same for all bits of a word: not even how large it is. */
+static __always_inline u64 forget_all(u64 value, u64 unknown)
+{
+	value ^= unknown;
+	asm volatile("" : "+r"(value), "+r"(unknown));
+	return value ^ unknown;
+}
+
+/* A word of which the verifier knows nothing, to forget others with. */
+static __always_inline u64 unknown_word(const struct packet *p)
+{
+	u64 unknown = p->frame_length * 0x9e3779b97f4a7c15ULL;
+
+	asm volatile("" : "+r"(unknown));
+	return unknown;
+}
+
+/* The larger of two numbers below 2^63, without a branch: in an unrolled search each would double the paths. */
+static __always_inline u64 larger(u64 a, u64 b)
+{
+	u64 take_b = (s64)(a - b) >> 63;
+
+	asm volatile("" : "+r"(take_b));
+	return a ^ ((a ^ b) & take_b);
+}
+
+/* 1 if the value is 0, else 0, without a branch. */
+static __always_inline u64 is_zero(u64 value)
+{
+	return ~(value | -value) >> 63;
+}
+
+/* All that the verifier knows of the packet, and of where its headers are, is forgotten: before a stage of many paths, which
+ * is thus walked once and not for every kind of packet. The stages look again at what they read. */
+static __always_inline void settle(struct xdp_md *ctx, struct packet *p)
+{
+	u32 unknown = p->frame_length;
+
+	p->data = (void *)(long)ctx->data;
+	p->end = (void *)(long)ctx->data_end;
+	p->l3 = forget(p->l3, unknown, L3_MOST);
+	p->l4 = forget(p->l4, unknown, L4_MOST);
+	p->family = forget(p->family, unknown, 6);
+	p->protocol = forget(p->protocol, unknown, 0xff);
+	p->marks = forget(p->marks, unknown, ~0U);
 }

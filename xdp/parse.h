@@ -156,6 +156,13 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *p)
 	p->marks = 0;
 	p->backend = NONE;
 	p->service_number = NONE;
+	if (HAVE_SAMPLES || HAVE_BANS) {
+		p->entry = 0;
+		p->rule = NONE;
+		p->family = 0;
+	}
+	if (HAVE_LIMIT_FLOWS)
+		p->flow_limits = forget_all(0, unknown_word(p));
 	eth = p->data;
 	if ((void *)(eth + 1) > p->end)
 		return DROP_TRUNCATED;

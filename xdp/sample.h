@@ -77,13 +77,16 @@ static __always_inline void sample_packet(struct xdp_md *ctx, const struct packe
 		return;
 	sample->verdict = verdict;
 	length = HAVE_FRAGS ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
-	limit = sampling->bytes;
+	limit = sampling->bytes ?: 1;
 	if (length > limit)
 		length = limit;
 	if (length > SAMPLE_BYTES)
 		length = SAMPLE_BYTES;
-	asm volatile("" : "+r"(length)); /* the verifier shall see the bound that the compiler takes for known */
-	if (length > 0 && length <= SAMPLE_BYTES && !bpf_xdp_load_bytes(ctx, 0, sample->bytes, length))
+	/* Of a mask the verifier knows the bounds, whatever the compiler makes of comparisons: 1 to SAMPLE_BYTES. */
+	length -= 1;
+	asm volatile("" : "+r"(length));
+	length = (length & (SAMPLE_BYTES - 1)) + 1;
+	if (!bpf_xdp_load_bytes(ctx, 0, sample->bytes, length))
 		sample->captured = length;
 	samples.ringbuf_submit(sample, 0);
 }

@@ -12,11 +12,6 @@ static __always_inline struct backend *find_backend(u32 place)
 	return backends.lookup(&place);
 }
 
-static __always_inline bool is_opening(const struct packet *p)
-{
-	return p->protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-}
-
 /* The ring's choice as an offset in the service's places, or NONE. */
 static __always_inline u32 ask_ring(const struct packet *p, const struct service *service)
 {
@@ -71,12 +66,31 @@ static __always_inline bool may_stay(const struct service *service, const struct
 	return !(HAVE_UDP_MIGRATION && service->flags & SERVICE_UDP_MIGRATION) || backend->state & BACKEND_IN_RING;
 }
 
+static __always_inline u32 newcomer_class(const struct packet *p)
+{
+	return FLOW_PROBATION | flow_class(p) | (HAVE_GUARD && opens_tcp(p) ? FLOW_OPENED : 0);
+}
+
+/* A flow that is not known: the limits of new flows, then the guard. track: whether it may be remembered. */
+static __always_inline int open_flow(struct packet *p, const struct service *service, bool *track)
+{
+	int verdict = CONTINUE;
+
+	if (HAVE_LIMIT_FLOWS)
+		verdict = ask_flow_limits(p);
+	if (HAVE_GUARD && !verdict && service->flags & SERVICE_GUARD)
+		verdict = ask_guard(p, track);
+	return verdict;
+}
+
 static __always_inline int select_backend(struct packet *p, const struct service *service, struct backend **chosen)
 {
 	u64 hash = flow_hash(p), tag = FLOW_TAG(hash), now_s = coarse_seconds(), state = 0, known = 0, wanted;
 	struct flow_bucket *bucket = flow_bucket(hash);
 	struct flow *flow = NULL;
+	bool track = true;
 	u32 offset, way;
+	int verdict;
 
 	if (!bucket)
 		return DROP_INTERNAL;
@@ -102,15 +116,23 @@ static __always_inline int select_backend(struct packet *p, const struct service
 			return *chosen ? CONTINUE : DROP_INTERNAL;
 		}
 	}
-	if (flow && is_of_service(state, service) && !is_opening(p)) {
+	if (flow && is_of_service(state, service) && !opens_tcp(p) && !is_idle(state, now_s)) {
 		p->backend = place_of(service, known & 0xffff);
 		*chosen = find_backend(p->backend);
-		if (*chosen && may_stay(service, *chosen) && !is_idle(state, now_s)) {
+		if (*chosen && may_stay(service, *chosen)) {
 			trace_via(p, VIA_FLOW);
-			if (state != wanted && !p->quoted)
+			if (state != wanted && !p->quoted) {
 				write_whole(&flow->state, wanted);
+				if (HAVE_GUARD && service->flags & SERVICE_GUARD && state & FLOW_OPENED)
+					learn_source(p, service->number);
+			}
 			return CONTINUE;
 		}
+	} else if ((HAVE_LIMIT_FLOWS || HAVE_GUARD) && !p->quoted) {
+		verdict = open_flow(p, service, &track);
+		if (verdict)
+			return verdict;
+		track = forget(track, now_s, 1);
 	}
 	offset = ask_ring(p, service);
 	if (offset == NONE) {
@@ -122,9 +144,9 @@ static __always_inline int select_backend(struct packet *p, const struct service
 	*chosen = find_backend(p->backend);
 	if (!*chosen)
 		return DROP_INTERNAL;
-	if (p->tcp_flags & TCP_RST || p->quoted)
-		count_new_flow(true, false, true);
+	if (p->tcp_flags & TCP_RST || p->quoted || !track)
+		count_new_flow(true, false, track);
 	else
-		remember(bucket, way, tag, offset, FLOW_STATE(now_s, service->number, FLOW_PROBATION | flow_class(p)), true);
+		remember(bucket, way, tag, offset, FLOW_STATE(now_s, service->number, newcomer_class(p)), true);
 	return CONTINUE;
 }

@@ -12,6 +12,7 @@
 
 #include "config.h"
 #include "types.h"
+#include "rule_types.h"
 #include "verdicts.h"
 #include "maps.h"
 #include "packet.h"
@@ -22,10 +23,16 @@
 #include "service.h"
 #include "deny4.h"
 #include "deny6.h"
+#include "flow.h"
+#include "sample.h"
+#include "limit.h"
+#include "allow.h"
+#include "match.h"
+#include "rules.h"
 #include "admit.h"
 #include "icmp.h"
-#include "flow.h"
 #include "quic.h"
+#include "guard.h"
 #include "select.h"
 #include "rewrite.h"
 #include "too_big.h"
@@ -44,6 +51,8 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	trace_packet(p);
 	if (verdict)
 		return verdict;
+	if (HAVE_RULES)
+		settle(ctx, p);
 	trace_stage(p, STAGE_ADMIT);
 	verdict = admit(p);
 	if (verdict)
@@ -56,6 +65,8 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	verdict = find_service(p, &service);
 	if (verdict)
 		return verdict;
+	if (HAVE_GUARD || HAVE_LIMIT_FLOWS)
+		settle(ctx, p);
 	trace_stage(p, STAGE_SELECT);
 	verdict = select_backend(p, &service, &backend);
 	if (verdict || !backend)
@@ -74,6 +85,6 @@ int sluice(struct xdp_md *ctx)
 		__builtin_memset(&p, 0, sizeof(p));
 	p.trace = new_trace();
 	if (TRACE && !p.trace)
-		return finish(&p, DROP_INTERNAL);
-	return finish(&p, run_stages(ctx, &p));
+		return finish(ctx, &p, DROP_INTERNAL);
+	return finish(ctx, &p, run_stages(ctx, &p));
 }

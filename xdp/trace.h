@@ -65,8 +65,10 @@ static __always_inline struct trace *new_trace(void)
 	u32 key = 0;
 	struct trace *trace = traces.lookup(&key);
 
-	if (trace)
+	if (trace) {
 		__builtin_memset(trace, 0, sizeof(*trace));
+		trace->rule = NONE;
+	}
 	return trace;
 }
 #else
@@ -122,6 +124,13 @@ static __always_inline void trace_via(const struct packet *p, u32 via)
 {
 	if (TRACE)
 		p->trace->via = via;
+}
+
+/* How a guarded service took a new flow. */
+static __always_inline void trace_guard(const struct packet *p, u32 answer)
+{
+	if (TRACE)
+		p->trace->guard = answer;
 }
 
 static __always_inline void trace_end(const struct packet *p, u32 verdict)

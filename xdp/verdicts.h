@@ -33,8 +33,8 @@
 	VERDICT(61, DROP_SPOOFED, XDP_DROP, "The source address can be no client's: this host's, loopback, multicast, or a VIP.") \
 	VERDICT(62, DROP_RULE, XDP_DROP, "A rule drops what it matches.") \
 	VERDICT(63, DROP_LIMIT, XDP_DROP, "Over the rate that a rule allows.") \
-	VERDICT(64, DROP_SYN_TEST, XDP_DROP, "The service is under attack and the source unknown: its SYN passes when it is sent again.") \
-	VERDICT(65, DROP_NEW_FLOW, XDP_DROP, "The service is under attack, the source unknown, and the second's budget for new flows spent.")
+	VERDICT(64, DROP_SYN_TEST, XDP_DROP, "The service is under attack, the source unknown: its SYN passes when sent again.") \
+	VERDICT(65, DROP_NEW_FLOW, XDP_DROP, "The service is under attack, the source unknown, the second's budget of new flows spent.")
 
 #define VERDICTS_MAX 128
 #define ACTION_SHIFT 8

@@ -15,7 +15,9 @@ import numpy as np
 
 from lb.dataplane.source import XDP_DIR
 
-_HEADERS = ("config.h", "types.h", "verdicts.h", "maps.h", "trace.h", "sample.h")
+_STRUCT_HEADERS = ("types.h", "rule_types.h", "trace.h", "sample.h")
+_LAYOUT_HEADERS = ("types.h", "rule_types.h", "maps.h")
+_HEADERS = ("config.h", "verdicts.h", "maps.h", *_STRUCT_HEADERS)
 _SCALARS = {
     "__u8": "u1",
     "__u16": "<u2",
@@ -63,13 +65,13 @@ def read_layout(directory: Path = XDP_DIR) -> Layout:
         for name, value in _DEFINE.findall(body):
             constants.setdefault(name, int(value, 0))
     structs: dict[str, np.dtype[np.void]] = {}
-    for name, members in _STRUCT.findall(code["types.h"] + code["trace.h"] + code["sample.h"]):
+    for name, members in _STRUCT.findall("".join(code[n] for n in _STRUCT_HEADERS)):
         structs[name] = _dtype(name, members, structs, constants)
     verdicts = tuple(
         Verdict(int(number), name, action.lower(), sentence)
         for number, name, action, sentence in _VERDICT.findall(text["verdicts.h"])
     )
-    digest = hashlib.sha256("\0".join(" ".join(code[n].split()) for n in ("types.h", "maps.h")).encode())
+    digest = hashlib.sha256("\0".join(" ".join(code[n].split()) for n in _LAYOUT_HEADERS).encode())
     return Layout(
         structs, constants, dict(_FEATURE.findall(text["config.h"])), verdicts, digest.hexdigest()[:12]
     )

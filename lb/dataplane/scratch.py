@@ -19,7 +19,13 @@ from lb.settings import TableSizes
 
 _LOAD_IMMEDIATE_64 = 0x18
 _PSEUDO_MAP_FD = 1
-_WHOLE = frozenset({"flows", "services4", "services6", "vip_bits", "deny6_filter", "verdict_counters"})
+_WHOLE = frozenset(
+    {
+        *("flows", "services4", "services6", "vip_bits", "deny6_filter", "verdict_counters"),
+        *("rule_bank", "rule_cells", "rule_sets", "rule_actions", "rule_counters"),
+        *("limit_totals", "limit_buckets", "limit_sketch", "known_sources", "syn_tests", "watching"),
+    }
+)
 """Maps that keep their size: the number of buckets is compiled in, and verdicts have numbers of their own."""
 _SERVICES = {"services4": 4, "services6": 6}
 _COUNTERS = 256

@@ -11,6 +11,7 @@ from lb.dataplane.layout import layout
 from lb.reconcile.observed import FlowTableStats
 
 _C = layout().constants
+OPENED = _C["FLOW_OPENED"]
 PROBATION, ESTABLISHED, UDP = _C["FLOW_PROBATION"], _C["FLOW_ESTABLISHED"], _C["FLOW_UDP"]
 WAYS, PROTECT_S = _C["FLOW_WAYS"], _C["FLOW_PROTECT_S"]
 UDP_IDLE_S, TCP_IDLE_S = 30, 3600
@@ -28,10 +29,10 @@ class Slot:
 
 
 def slots(rig: Rig) -> list[Slot]:
-    """All slots in use."""
+    """All slots in use; that a SYN opened a flow is left out of its kind."""
     used = rig.flows[rig.flows["tag_backend"] != 0]
     pairs = zip(used["tag_backend"].tolist(), used["state"].tolist(), strict=True)
-    return [Slot(t >> 16, t & 0xFFFF, s >> 32, s >> 16 & 0xFFFF, s & 0xFFFF) for t, s in pairs]
+    return [Slot(t >> 16, t & 0xFFFF, s >> 32, s >> 16 & 0xFFFF, s & 0xFFFF & ~OPENED) for t, s in pairs]
 
 
 def put(

@@ -74,8 +74,8 @@ FAULTS = {
     ),
     "the blocklist not heeded": (
         "admit.h",
-        "if (rule < ENTRY_COUNT_ONLY)",
-        "if (0)",
+        "blocked = !allowed && entry < ENTRY_COUNT_ONLY",
+        "blocked = 0",
         "the first address of a blocked /15",
         "expected DROP_BLOCKLIST, got PASS_NO_SERVICE",
     ),
@@ -88,7 +88,7 @@ FAULTS = {
     ),
     "the allowlist not asked": (
         "admit.h",
-        "HAVE_ALLOW && rule < ENTRY_COUNT_ONLY && is_allowed(p)",
+        "HAVE_ALLOW && entry < ENTRY_COUNT_ONLY && is_allowed(p)",
         "0",
         "allowed within blocked",
         "expected PASS_NO_SERVICE, got DROP_BLOCKLIST",
@@ -101,7 +101,7 @@ FAULTS = {
         "expected TX_IPIP, got DROP_INTERNAL",
     ),
     "a SYN that is no opening": (
-        "select.h",
+        "rules.h",
         "(p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN",
         "p->tcp_flags == 0",
         "a connection opened anew goes by the new ring",
