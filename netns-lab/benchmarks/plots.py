@@ -6,8 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from benchmarks.cases import MEMORY
+
 OURS, PEER, RECORD, FLOOR, SECOND = "#1f6f8b", "#c9a26b", "#e6d5b8", "#c4c9cd", "#b5532a"
-"""Colours: Sluice, a peer measured beside it, a peer on record, the empty program, a second line of ours."""
+"""Colours: Sluice, a peer measured beside it, a peer on record, the empty program or one load, a second line of ours."""
 _INK = "#333333"
 _NONE_AT = 0.2
 """Where 0 stands on an axis of powers of ten."""
@@ -129,12 +131,8 @@ def _program_bars(cases: Sequence[Mapping[str, Any]]) -> Any:
     for case in cases:
         rows.append((at, case["min"], OURS, "Sluice"))
         ticks.append((at, LABELS.get(case["name"], case["name"])))
-        others = [
-            (case.get("versus"), PEER, "xdp-filter, in the same rounds"),
-            (case.get("recorded"), RECORD, "Katran, on record from another run"),
-        ]
-        for other, colour, label in others:
-            if other and other["name"] not in names:
+        for other, (colour, label) in _others(case):
+            if other["name"] not in names:
                 at += 0.8
                 rows.append((at, other["min"], colour, label))
         at += 1.25
@@ -144,6 +142,20 @@ def _program_bars(cases: Sequence[Mapping[str, Any]]) -> Any:
     _legend(axes, rows)
     axes.set_xlabel("ns a packet over an empty program (minimum of all rounds; less is better)", color=_INK)
     return figure
+
+
+def _others(case: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], tuple[str, str]]]:
+    """What stands below a case's bar: the figure, its colour and what it is."""
+    found = []
+    if "versus" in case:
+        memory = case["versus"]["name"] in MEMORY
+        what = (
+            (FLOOR, "one load from as large a table") if memory else (PEER, "xdp-filter, in the same rounds")
+        )
+        found.append((case["versus"], what))
+    if "recorded" in case:
+        found.append((case["recorded"], (RECORD, "Katran, on record from another run")))
+    return found
 
 
 def _lab_bars(cases: Sequence[Mapping[str, Any]]) -> Any:
