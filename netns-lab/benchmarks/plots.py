@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.cases import MEMORY
 
 OURS, PEER, RECORD, FLOOR, SECOND = "#1f6f8b", "#c9a26b", "#e6d5b8", "#c4c9cd", "#b5532a"
-"""Colours: Sluice, a peer measured beside it, a peer on record, the empty program or one load, a second line of ours."""
+"""Colours: Sluice, a peer measured beside it, one on record, an empty program or one load, our second line."""
 _INK = "#333333"
 _NONE_AT = 0.2
 """Where 0 stands on an axis of powers of ten."""
