@@ -107,7 +107,7 @@ static __always_inline struct limit_slot *find_slot(const struct rule_action *ac
 	seen = sketch_units(hash, units);
 	if (seen <= action->heavy || TRACE)
 		return NULL;
-	write_whole(&slot->paid_until, now + action->cost * (seen - units));
+	write_whole(&slot->paid_until, now + action->cost * action->heavy);
 	write_whole(&slot->key, key);
 	return slot;
 }

@@ -24,10 +24,10 @@ static __always_inline struct rule_tally *tally_of(const struct rule_action *act
 static __always_inline int drop_by(struct packet *p, const struct rule_action *action, struct rule_tally *tally)
 {
 	count_dropped(tally, p);
-	if (HAVE_BANS && action->flags & RULE_BANS && action->action == RULE_LIMIT)
-		report_ban(p, action->number);
 	if (action->flags & RULE_COUNT_ONLY)
 		return CONTINUE;
+	if (HAVE_BANS && action->flags & RULE_BANS)
+		report_ban(p, action->number);
 	if (HAVE_SAMPLES || HAVE_BANS)
 		p->rule = action->number;
 	if (TRACE)
@@ -79,6 +79,8 @@ static __always_inline int ask_rules(struct packet *p, bool blocked)
 	u64 bits = 0, unknown = unknown_word(p), met = forget_all(0, unknown);
 	u32 word = 0, i;
 
+	if (HAVE_RULE_ALLOW)
+		blocked = forget(blocked, unknown, 1);
 	if (!find_rows(p, &rows))
 		return DROP_INTERNAL;
 	if (HAVE_ALLOW && !blocked && rows.some && is_allowed(p))
