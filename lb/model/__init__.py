@@ -3,6 +3,7 @@
 from lb.model.config import Config, Settings
 from lb.model.entries import Action, Entry, PrefixList
 from lb.model.prefix import Prefix
+from lb.model.rule import Limit, Rule
 from lb.model.service import AdminState, Affinity, Backend, Mode, Port, Protocol, Service
 
 __all__ = [
@@ -12,11 +13,13 @@ __all__ = [
     "Backend",
     "Config",
     "Entry",
+    "Limit",
     "Mode",
     "Port",
     "Prefix",
     "PrefixList",
     "Protocol",
+    "Rule",
     "Service",
     "Settings",
 ]

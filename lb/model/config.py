@@ -7,10 +7,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from lb.errors import ConflictError, NotFoundError
+from lb.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from lb.model.address import AnyAddress, AnyVip
 from lb.model.entries import PrefixList
+from lb.model.fields import pointer
 from lb.model.prefix import Prefix
+from lb.model.rule import Rule
+from lb.model.rule_match import service_faults
 from lb.model.service import Protocol, Service
 
 
@@ -141,7 +144,7 @@ def _vips_around(address: AnyAddress, lengths: Iterable[int]) -> Iterator[AnyVip
 
 @dataclass(frozen=True)
 class Config:
-    """Desired state. services by name, in the order they were added.
+    """Desired state. services by name, in the order they were added; rules by name, whose order means nothing.
 
     Configs are equal when they hold the same, whatever the order of their services.
     """
@@ -150,6 +153,7 @@ class Config:
     blocklist: PrefixList = field(default_factory=PrefixList)
     allowlist: PrefixList = field(default_factory=PrefixList)
     settings: Settings = field(default_factory=Settings)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
     def service(self, name: str) -> Service:
         """The service of that name; NotFoundError names it."""
@@ -172,8 +176,13 @@ class Config:
         return _unless(_loops([service], config.services.values()), config)
 
     def without_service(self, name: str) -> "Config":
-        """Without the service of that name; NotFoundError if there is none."""
+        """Without the service of that name; NotFoundError if there is none, ConflictError if a rule names it."""
         self.service(name)
+        rule = next((rule for rule in self.rules.values() if rule.service == name), None)
+        if rule is not None:
+            raise ConflictError(
+                f'rule "{rule.name}" names service "{name}": remove the rule first, or let it name a destination'
+            )
         return replace(self, services={n: s for n, s in self.services.items() if n != name})
 
     def with_services(self, services: list[Service]) -> "Config":
@@ -186,8 +195,32 @@ class Config:
         return replace(self, services=by_name).checked()
 
     def checked(self) -> "Config":
-        """Itself, if no two services take the same packets; else ConflictError names both."""
+        """Itself, if no two services take the same packets and rules fit them; else ConflictError names both."""
+        for rule in self.rules.values():
+            for _, detail in service_faults(rule, self.services):
+                raise ConflictError(f'rule "{rule.name}": {detail}')
         return _unless(clashes(self.services.values()), self)
+
+    def rule(self, name: str) -> Rule:
+        """The rule of that name; NotFoundError names it."""
+        try:
+            return self.rules[name]
+        except KeyError:
+            raise NotFoundError(
+                f'there is no rule "{name}": "sluice rule list" shows those there are'
+            ) from None
+
+    def with_rule(self, rule: Rule) -> "Config":
+        """With a rule added, or put in the place of the one of its name; InvalidError if its service does not fit."""
+        found = [FieldError(pointer(*path), detail) for path, detail in service_faults(rule, self.services)]
+        if found:
+            raise InvalidError(found)
+        return replace(self, rules={**self.rules, rule.name: rule})
+
+    def without_rule(self, name: str) -> "Config":
+        """Without the rule of that name; NotFoundError if there is none."""
+        self.rule(name)
+        return replace(self, rules={n: r for n, r in self.rules.items() if n != name})
 
 
 def _unless(found: Iterator[Clash], config: Config) -> Config:

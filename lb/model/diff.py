@@ -12,13 +12,15 @@ from lb.model.entries import OPERATOR, PrefixList
 from lb.model.entry_view import wish_document
 from lb.model.layers import Layer
 from lb.model.prefix import Prefix
+from lb.model.rule import Rule
+from lb.model.rule_match import warnings
 from lb.model.service import Service
 
 ENTRIES_SHOWN = 100
 """Entries of one list that are shown; the counts are of all."""
 
 Op = Literal["add", "remove", "change"]
-Kind = Literal["service", "backend", "allowlist", "blocklist", "setting"]
+Kind = Literal["service", "backend", "allowlist", "blocklist", "rule", "setting"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LISTS: tuple[Kind, ...] = ("allowlist", "blocklist")
 
@@ -51,6 +53,7 @@ class Diff(BaseModel):
     same: bool = Field(description="whether both ask for the same")
     changes: list[Change] = Field(description=f"of each list's entries the first {ENTRIES_SHOWN} only")
     counts: dict[Kind, Counts] = Field(description="how many there are of each kind, shown or not")
+    warnings: list[str] = Field([], description="what is accepted, but can hardly be meant")
 
 
 def diff(have: Config, want: Config, *, now: float | None = None) -> Diff:
@@ -59,7 +62,8 @@ def diff(have: Config, want: Config, *, now: float | None = None) -> Diff:
     now: entries that have expired by then (seconds since the epoch) are passed over.
     """
     counts = {kind: Counts() for kind in KINDS}
-    changes = [*_services(have, want), *_settings(have, want)]
+    changes = [*_services(have, want), *_rules(have, want), *_settings(have, want)]
+    new_rules = [change.name for change in changes if change.kind == "rule" and change.op != "remove"]
     for change in changes:
         _count(counts[change.kind], change.op, 1)
     for kind in LISTS:
@@ -68,7 +72,8 @@ def diff(have: Config, want: Config, *, now: float | None = None) -> Diff:
             for entries in (getattr(have, kind), getattr(want, kind))
         )
         changes += _entries(kind, old, new, counts[kind])
-    return Diff(same=not changes, changes=changes, counts=counts)
+    said = warnings(want.rules, want.services, new_rules)
+    return Diff(same=not changes, changes=changes, counts=counts, warnings=said)
 
 
 def _count(counts: Counts, op: Op, more: int) -> None:
@@ -96,6 +101,15 @@ def _service(old: Service, new: Service) -> Iterator[Change]:
             yield _whole("backend", name, one, two)
         elif one != two:
             yield _part("backend", name, one, two, list(type(one).model_fields))
+
+
+def _rules(have: Config, want: Config) -> Iterator[Change]:
+    for name in _names(have.rules, want.rules):
+        old, new = have.rules.get(name), want.rules.get(name)
+        if old is None or new is None:
+            yield _whole("rule", name, old, new)
+        elif old != new:
+            yield _part("rule", name, old, new, list(Rule.model_fields))
 
 
 def _settings(have: Config, want: Config) -> Iterator[Change]:

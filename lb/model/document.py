@@ -1,7 +1,7 @@
 """The configuration document: the whole desired state as people write it, keep it and get it back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,16 +15,19 @@ from lb.model.entries import OPERATOR, PrefixList
 from lb.model.entry_input import FAULTS_SHOWN, AllowlistInput, BlocklistInput, read_entries
 from lb.model.entry_view import entry_documents
 from lb.model.fields import field_errors, pointer
+from lb.model.rule import Rule
+from lb.model.rule_match import in_order, service_faults
 from lb.model.service import Service
 from lb.model.source import read
 
 T = TypeVar("T")
 
 LISTS: Mapping[str, type[AllowlistInput]] = {"allowlist": AllowlistInput, "blocklist": BlocklistInput}
-LATER = ("rules", "feeds")
+LATER = ("feeds",)
 """Keys that are part of the document, but hold nothing in this version."""
-KEYS = ("services", *LISTS, *LATER, "settings")
+KEYS = ("services", *LISTS, "rules", *LATER, "settings")
 _SERVICES = TypeAdapter(list[Service])
+_RULES = TypeAdapter(list[Rule])
 _SETTINGS = TypeAdapter(Settings)
 
 
@@ -60,11 +63,20 @@ def from_mapping(document: object, *, now: float, have: Config) -> Config:
     services = _checked(found, _SERVICES, "/services", _section(document, "services", []))
     if services is not None:
         found += _between(services)
+    rules = _checked(found, _RULES, "/rules", _section(document, "rules", []))
+    if services is not None and rules is not None:
+        found += _of_rules(rules, {service.name: service for service in services})
     settings = _checked(found, _SETTINGS, "/settings", _section(document, "settings", {}))
     lists = {name: _entries(found, name, _section(document, name, []), now, have) for name in LISTS}
-    if found or services is None or settings is None:
+    if found or services is None or rules is None or settings is None:
         raise InvalidError(found[:FAULTS_SHOWN])
-    return replace(have, services={s.name: _known(s, have) for s in services}, settings=settings, **lists)
+    return replace(
+        have,
+        services={s.name: _known(s, have.services.get(s.name)) for s in services},
+        rules={r.name: _known(r, have.rules.get(r.name)) for r in rules},
+        settings=settings,
+        **lists,
+    )
 
 
 def to_document(config: Config, *, now: float) -> dict[str, Any]:
@@ -77,6 +89,7 @@ def to_document(config: Config, *, now: float) -> dict[str, Any]:
     return {
         "services": [service.model_dump(mode="json") for service in config.services.values()],
         **lists,
+        "rules": [rule.model_dump(mode="json") for rule in in_order(config.rules.values())],
         **{key: [] for key in LATER},
         "settings": config.settings.model_dump(mode="json"),
     }
@@ -110,18 +123,31 @@ def _checked(found: list[FieldError], kind: TypeAdapter[T], at: str, value: obje
         return None
 
 
+def _twice(what: str, names: Iterable[str]) -> list[FieldError]:
+    """Names that are given to more than one; what: "services"."""
+    seen: set[str] = set()
+    found = []
+    for place, name in enumerate(names):
+        if name in seen:
+            found.append(FieldError(f"/{what}/{place}/name", f'two {what} are called "{name}": rename one'))
+        seen.add(name)
+    return found
+
+
+def _of_rules(rules: list[Rule], services: Mapping[str, Service]) -> list[FieldError]:
+    """What is wrong with rules that are each right by themselves."""
+    return _twice("rules", (rule.name for rule in rules)) + [
+        FieldError(pointer("rules", place, *path), detail)
+        for place, rule in enumerate(rules)
+        for path, detail in service_faults(rule, services)
+    ]
+
+
 def _between(services: list[Service]) -> list[FieldError]:
     """What is wrong with services that are each right by themselves."""
-    places: dict[str, int] = {}
-    found = []
-    for place, service in enumerate(services):
-        if service.name in places:
-            found.append(
-                FieldError(f"/services/{place}/name", f'two services are called "{service.name}": rename one')
-            )
-        places.setdefault(service.name, place)
-    if found:
+    if found := _twice("services", (service.name for service in services)):
         return found
+    places = {service.name: place for place, service in enumerate(services)}
     return [
         FieldError(pointer("services", places[clash.service.name], *clash.path), clash.detail)
         for clash in clashes(services)
@@ -143,7 +169,6 @@ def _entries(found: list[FieldError], name: str, items: object, now: float, have
     return present if after is before else present.with_layer(OPERATOR, after)
 
 
-def _known(service: Service, have: Config) -> Service:
-    """The very object that have holds, where it is equal: what is the same is then seen at a glance."""
-    before = have.services.get(service.name)
-    return before if before is not None and before == service else service
+def _known(wanted: T, before: T | None) -> T:
+    """The very object that was there, where it is equal: what is the same is then seen at a glance."""
+    return before if before is not None and before == wanted else wanted

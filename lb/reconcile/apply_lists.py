@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from lb.dataplane.deny4 import Deny4, Writes
-from lb.dataplane.tables import U64, Array, Counters, Table, Tables, dtype_of
+from lb.dataplane.tables import U64, Counters, Table, Tables
 from lb.errors import CapacityError
-from lb.model.columns import Column, Keys, Positions
+from lb.model.columns import Column, Positions
 from lb.reconcile.lists import ListPlan
+from lb.reconcile.prefix_keys import model_keys, table_keys
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Trie:
     def __init__(self, table: Table, family: int) -> None:
         self._table, self._family = table, family
         keys, rules = table.read()
-        self._held = Column.of(self._model_keys(keys), rules.astype(np.uint32))
+        self._held = Column.of(model_keys(self._family, keys), rules.astype(np.uint32))
 
     def check(self, wanted: Column, what: str, option: str) -> None:
         """CapacityError if there is no room: what is new stands beside what goes."""
@@ -114,7 +114,7 @@ class _Trie:
         known[known] = old.ids[at[known]] == new.ids[known]
         put = Column(new.keys[~known], new.ids[~known])
         if len(put):
-            self._table.write(self._table_keys(put.keys), put.ids.astype("<u4"))
+            self._table.write(table_keys(self._family, put.keys), put.ids.astype("<u4"))
             self._held = self._held.merged(put.keys, put.ids)
 
     def keep_only(self, wanted: Column) -> None:
@@ -122,31 +122,12 @@ class _Trie:
         if len(self._held) > len(wanted):
             old, new = _without_equal_ends(self._held, wanted)
             gone = old.keys[~new.locate(old.keys)[1]]
-            self._table.delete(self._table_keys(gone))
+            self._table.delete(table_keys(self._family, gone))
         self._held = wanted
 
     def usage(self) -> tuple[int, int]:
         """Used and all places."""
         return len(self._held), self._table.capacity
-
-    def _table_keys(self, keys: Keys) -> Array:
-        if self._family == 4:
-            rows = np.zeros(len(keys), dtype_of("prefix4_key"))
-            rows["length"], rows["address"] = keys & np.uint64(0xFF), keys >> np.uint64(8)  # type: ignore[operator]
-            return rows
-        raw = np.frombuffer(keys.tobytes(), np.uint8).reshape(-1, 17)
-        rows = np.zeros(len(keys), dtype_of("prefix6_key"))
-        rows["length"], rows["address"] = raw[:, 16], np.ascontiguousarray(raw[:, :16]).view("<u4")
-        return rows
-
-    def _model_keys(self, rows: Array) -> Keys:
-        if self._family == 4:
-            keys: npt.NDArray[np.uint64] = rows["address"].astype(np.uint64) << np.uint64(8) | rows["length"]
-            return keys
-        raw = np.zeros((len(rows), 17), np.uint8)
-        raw[:, :16] = np.ascontiguousarray(rows["address"]).view(np.uint8).reshape(-1, 16)
-        raw[:, 16] = rows["length"]
-        return np.frombuffer(raw.tobytes(), "S17")
 
 
 def _without_equal_ends(old: Column, new: Column) -> tuple[Column, Column]:

@@ -25,6 +25,7 @@ def keeping(present: Config, wanted: Config) -> Config:
     kept = replace(
         wanted,
         services=services,
+        rules=present.rules if wanted.rules == present.rules else wanted.rules,
         blocklist=present.blocklist if wanted.blocklist == present.blocklist else wanted.blocklist,
         allowlist=present.allowlist if wanted.allowlist == present.allowlist else wanted.allowlist,
     )

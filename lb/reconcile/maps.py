@@ -8,9 +8,12 @@ from lb.errors import CapacityError, DataPlaneError
 from lb.model import Config
 from lb.reconcile.apply import ServiceMemory
 from lb.reconcile.apply_lists import ListMemory
+from lb.reconcile.apply_rules import RuleMemory
 from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ListPlan, plan_list
 from lb.reconcile.numbering import ALLOW, DENY
+from lb.reconcile.rule_tables import RulePlan
+from lb.reconcile.rules import plan_rules
 from lb.reconcile.services import ServicePlans, plan_steps
 from lb.reconcile.wish import program_wish
 
@@ -22,6 +25,7 @@ class Plans:
     deny: ListPlan
     allow: ListPlan
     services: ServicePlans
+    rules: RulePlan
     steps: tuple[ServicePlans, ...] = field(default=(), repr=False)
 
     @property
@@ -38,6 +42,8 @@ class Maps:
         self.hops = Hops(dataplane)
         self._services = ServiceMemory(dataplane.tables)
         self._served = {state.name for state in dataplane.interfaces()}
+        self._rule_features: frozenset[str] = frozenset()
+        """What the rules that may be in force need: until the tables are others, the program must have it."""
         self.plans: Plans
         self.failure: str | None = "the data plane has not been filled yet"
         """Why the maps are not as they should be; None when they are."""
@@ -66,10 +72,12 @@ class Maps:
         """These services, and whatever lists the maps hold, are what there is."""
         tables = self._dataplane.tables
         self._lists = ListMemory(tables)
+        self._rules = RuleMemory(tables)
         self.plans = Plans(
             ListPlan(owners=tables.arrays.deny_owners.copy()),
             ListPlan(owners=tables.arrays.allow_owners.copy()),
             services,
+            RulePlan(owners=tables.arrays.rule_owners.copy()),
         )
 
     def plan(self, config: Config) -> Plans:
@@ -79,22 +87,28 @@ class Maps:
         allow = plan_list(config.allowlist, before.allow, ALLOW, now)
         self._lists.prepare(deny, allow)
         *steps, services = plan_steps(config.services, before.services, self._dataplane.sizes)
-        return Plans(deny, allow, services, tuple(steps))
+        rules = plan_rules(config, before.rules)
+        return Plans(deny, allow, services, rules, tuple(steps))
 
     def apply(self, config: Config, plans: Plans, *, all_rows: bool, program_last: bool = False) -> None:
         """What was planned last, into the maps."""
+        self._rule_features |= plans.rules.features
         wish = self.wish(config, plans)
+        wish = replace(wish, features=wish.features | self._rule_features)
         try:
             at, steps = self.plans.services, (*plans.steps, plans.services)
             with self._services.rings.making(steps[0]):  # the compiler takes as long
                 if not program_last:
                     self._dataplane.require(wish)
                 self._lists.put()
+                if not program_last or self._rules.is_empty:
+                    self._rules.put(plans.rules)
             for step in steps:
                 self._services.put(at, step, self.hops.known, all_rows=all_rows)
                 at = step
             if program_last:
                 self._dataplane.require(wish)
+                self._rules.put(plans.rules)
         except Exception as error:
             self.failure = str(error)
             if isinstance(error, OSError):
@@ -102,12 +116,13 @@ class Maps:
                 raise DataPlaneError(self.failure) from error
             raise
         self.plans, self.failure = replace(plans, steps=()), None
+        self._rule_features = plans.rules.features
 
     def wish(self, config: Config, plans: Plans) -> ProgramWish:
         """What the program must be able to do for them."""
         redirects = len(self._served) > 1 or not self.hops.interfaces <= self._served
-        return program_wish(config, plans.deny, plans.allow, redirects=redirects)
+        return program_wish(config, plans.deny, plans.allow, redirects=redirects, rules=plans.rules.features)
 
     def usage(self) -> dict[str, tuple[int, int]]:
-        """Used and all places of each table of the lists."""
-        return self._lists.usage()
+        """Used and all places of each table of the lists and rules."""
+        return {**self._lists.usage(), **self._rules.usage()}

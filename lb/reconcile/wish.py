@@ -5,10 +5,12 @@ from lb.model import Affinity, Config, Mode, Service, Settings
 from lb.reconcile.lists import ListPlan
 
 
-def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: bool) -> ProgramWish:
+def program_wish(
+    config: Config, deny: ListPlan, allow: ListPlan, *, redirects: bool, rules: frozenset[str] = frozenset()
+) -> ProgramWish:
     """The features that this state needs, and the constants it sets.
 
-    redirects: a next hop may be behind another interface than the one a packet came in by.
+    redirects: a next hop may be behind another interface than the one a packet came in by. rules: what rules need.
     """
     # Thousands of services come in a few kinds, and this is asked at every change: one of each kind is looked at.
     services = list({_kind(service): service for service in config.services.values()}.values())
@@ -35,7 +37,7 @@ def program_wish(config: Config, deny: ListPlan, allow: ListPlan, *, redirects: 
         "HAVE_REDIRECT": redirects,
     }
     needed = frozenset(name for name, is_needed in features.items() if is_needed)
-    return ProgramWish(needed, _constants(settings))
+    return ProgramWish(needed | rules, _constants(settings))
 
 
 def _kind(s: Service) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ _MIGRATIONS = (
         actor TEXT NOT NULL,
         summary TEXT NOT NULL
     );
-    CREATE TABLE parts (  -- services, their order, settings: a row where a revision changes one
+    CREATE TABLE parts (  -- services, their order, rules, settings: a row where a revision changes one
         name TEXT NOT NULL,
         revision INTEGER NOT NULL,
         body TEXT,  -- JSON; NULL where it is removed

@@ -1,12 +1,13 @@
-"""Services, their order, and the settings as rows: a revision holds those that it changes."""
+"""Services, their order, rules, and the settings as rows: a revision holds those that it changes."""
 
 import json
 import sqlite3
 from collections.abc import Iterator
 
-from lb.model import Config, Service, Settings
+from lb.model import Config, Rule, Service, Settings
 
 _SERVICE = "service/"
+_RULE = "rule/"
 _ORDER = "services"
 _SETTINGS = "settings"
 
@@ -28,19 +29,30 @@ def _changes(before: Config, after: Config) -> Iterator[tuple[str, str | None]]:
         yield _SERVICE + name, None
     if list(before.services) != list(after.services):
         yield _ORDER, json.dumps(list(after.services))
+    for name, rule in after.rules.items():
+        if before.rules.get(name) != rule:
+            yield _RULE + name, rule.model_dump_json()
+    for name in before.rules.keys() - after.rules.keys():
+        yield _RULE + name, None
     if before.settings != after.settings:
         yield _SETTINGS, after.settings.model_dump_json()
 
 
-def read_parts(db: sqlite3.Connection, revision: int) -> tuple[dict[str, Service], Settings]:
-    """Services in their order, and settings, as a revision has them; ValueError or KeyError: damaged."""
+def read_parts(db: sqlite3.Connection, revision: int) -> Config:
+    """All but the prefix lists, as a revision has it, services in their order; ValueError or KeyError: damaged."""
     rows = db.execute(  # SQLite takes body from the row that has the greatest revision
         "SELECT name, body, max(revision) FROM parts WHERE revision <= ? GROUP BY name", (revision,)
     )
     bodies = {name: body for name, body, _ in rows if body is not None}
     settings = Settings.model_validate_json(bodies.get(_SETTINGS, "{}"))
     order = json.loads(bodies.get(_ORDER, "[]"))
-    return {name: Service.model_validate_json(bodies[_SERVICE + name]) for name in order}, settings
+    rules = {
+        name.removeprefix(_RULE): Rule.model_validate_json(body)
+        for name, body in bodies.items()
+        if name.startswith(_RULE)
+    }
+    services = {name: Service.model_validate_json(bodies[_SERVICE + name]) for name in order}
+    return Config(services=services, rules=rules, settings=settings)
 
 
 def forget_parts(db: sqlite3.Connection, oldest_kept: int) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Final
@@ -150,7 +151,7 @@ class SqliteStore:
 
     def _config(self, db: sqlite3.Connection, revision: int) -> Config:
         try:
-            services, settings = read_parts(db, revision)
+            config = read_parts(db, revision)
             layers = read_layers(db, revision)
         except (ValueError, KeyError, TypeError, zlib.error) as error:
             raise StoreError(
@@ -160,7 +161,7 @@ class SqliteStore:
         lists = {name: PrefixList() for name in LISTS}
         for (name, owner), layer in layers.items():
             lists[name] = lists[name].with_layer(owner, layer)
-        return Config(services=services, settings=settings, **lists)
+        return replace(config, blocklist=lists["blocklist"], allowlist=lists["allowlist"])
 
 
 def _bytes_used(db: sqlite3.Connection) -> int:

@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, IPv6Network
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-from lb.model import Action, Config, Prefix, PrefixList, Service, Settings
+from lb.model import Action, Config, Prefix, PrefixList, Rule, Service, Settings
 from lb.model.entries import FEED_PREFIX, OPERATOR
 from lb.model.layers import Attributes, Layer
 
@@ -106,6 +106,68 @@ def services(draw: st.DrawFn, place: int) -> Service:
     )
 
 
+_protocols = st.sampled_from([None, "tcp", "udp", "icmp", "icmpv6", 132, 0, 255])
+_flags = st.lists(
+    st.sampled_from(["fin", "!fin", "syn", "!syn", "rst", "ack", "!ack", "ece", "cwr"]),
+    min_size=1,
+    max_size=3,
+).filter(lambda names: len({name.strip("!") for name in names}) == len(set(names)))
+
+
+@st.composite
+def number_sets(draw: st.DrawFn, least: int = 0) -> str:
+    """Up to three ranges, the ends of what there is among them; each reaches at least to the least."""
+    edges = st.sampled_from([0, 1, 52, 53, 54, 80, 443, 1023, 1024, 65534, 65535]) | st.integers(0, 65535)
+    ranges = []
+    for _ in range(draw(st.integers(1, 3))):
+        low, high = sorted((draw(edges), draw(edges)))
+        ranges.append(f"{low}-{max(high, least)}" if max(high, least) > low else str(low))
+    return ",".join(ranges)
+
+
+@st.composite
+def rules(draw: st.DrawFn, name: str, services: tuple[Service, ...] = ()) -> Rule:
+    """A rule that is right by itself, and fits these services."""
+    maybe = lambda strategy: draw(st.none() | strategy)  # noqa: E731
+    document: dict[str, object] = {
+        "name": name,
+        "priority": draw(st.integers(0, 3)),
+        "action": draw(st.sampled_from(["drop", "count", "limit", "allow"])),
+        "reason": draw(words),
+        "length": maybe(number_sets(least=40)),
+        "fragments": maybe(st.sampled_from(["only", "none"])),
+        "source": maybe(few_prefixes.map(str)),
+    }
+    service = draw(st.sampled_from([None, *services]))
+    family = None if document["source"] is None else 6 if ":" in str(document["source"]) else 4
+    if service is not None and family in (None, service.vip.version):
+        document["service"] = service.name
+        if service.protocol == "tcp":
+            document["tcp_flags"] = maybe(_flags.map(",".join))
+    else:
+        document["protocol"] = draw(_protocols)
+        same = {None: few_prefixes, 4: few_ipv4, 6: few_ipv6}[family]
+        document["destination"] = maybe(same.map(str))
+        if document["protocol"] in (None, "tcp", "udp"):
+            document["ports"], document["source_ports"] = maybe(number_sets()), maybe(number_sets())
+        if document["protocol"] == "tcp":
+            document["tcp_flags"] = maybe(_flags.map(",".join))
+    if document["action"] in ("drop", "limit"):
+        document["count_only"] = draw(st.booleans())
+    if document["action"] == "limit":
+        per = draw(st.sampled_from(["source", "rule"]))
+        document["limit"] = {
+            "rate": draw(st.integers(1, 10**12)),
+            "unit": draw(st.sampled_from(["packets", "bytes"])),
+            "burst": draw(st.none() | st.integers(1, 86400)),
+            "per": per,
+            **({"ipv4_length": draw(st.integers(8, 32))} if per == "source" else {}),
+        }
+        if per == "source":
+            document["ban_seconds"] = maybe(st.integers(1, 10**6))
+    return Rule.model_validate(document)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """A whole desired state."""
@@ -120,8 +182,10 @@ def configs(draw: st.DrawFn) -> Config:
         too_big_replies_per_second=draw(st.integers(0, 1_000_000)),
         gue_port=draw(st.integers(1, 65535)),
     )
+    named = [draw(rules(f"r{n}", tuple(chosen))) for n in range(draw(st.integers(0, 3)))]
     return Config(
         services={service.name: service for service in chosen},
+        rules={rule.name: rule for rule in named},
         blocklist=draw(prefix_lists()),
         allowlist=draw(prefix_lists(allow_layers)),
         settings=wanted,

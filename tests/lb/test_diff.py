@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from model_strategies import NOW, QUICK, configs
 
-from lb.model import Config, Prefix
+from lb.model import Config, Prefix, Rule
 from lb.model.diff import ENTRIES_SHOWN, KINDS, diff
 from lb.model.document import from_mapping, to_document
 from lb.model.entries import FEED_PREFIX
@@ -86,6 +86,7 @@ def test_settings_and_entries() -> None:
         "backend": {"add": 0, "remove": 0, "change": 0},
         "allowlist": {"add": 0, "remove": 1, "change": 0},
         "blocklist": {"add": 1, "remove": 1, "change": 1},
+        "rule": {"add": 0, "remove": 0, "change": 0},
         "setting": {"add": 0, "remove": 0, "change": 1},
     }
 
@@ -133,3 +134,23 @@ def test_same_says_same(have: Config, want: Config) -> None:
             for service in document["services"]:
                 service["backends"].sort(key=lambda b: b["address"])
         assert one == two
+
+
+def shown(**rule: Any) -> dict[str, Any]:
+    return Rule.model_validate(rule).model_dump(mode="json")
+
+
+def test_rules_are_told_and_warned_of() -> None:
+    """Of a rule that changes the fields that differ; a rule that cannot be reached is accepted with a warning."""
+    old = {"name": "a", "action": "drop", "ports": 80}
+    have = config(rules=[old, {"name": "gone", "action": "count"}])
+    want = config(rules=[{**old, "ports": "80-90"}, {"name": "b", "action": "count", "ports": 81}])
+    found = diff(have, want)
+
+    assert [(c.op, c.kind, c.name, c.before, c.after) for c in found.changes] == [
+        ("change", "rule", "a", {"ports": "80"}, {"ports": "80-90"}),
+        ("remove", "rule", "gone", shown(name="gone", action="count"), None),
+        ("add", "rule", "b", None, shown(name="b", action="count", ports=81)),
+    ]
+    assert [text.split(":")[0] for text in found.warnings] == ['rule "b" is never reached']
+    assert diff(want, want).warnings == []

@@ -45,7 +45,7 @@ def without_expired(config: Config) -> Config:
     for name in ("blocklist", "allowlist"):
         found = getattr(config, name)
         lists[name] = found.with_layer(OPERATOR, found.layer(OPERATOR).without_expired(NOW))
-    return Config(config.services, settings=config.settings, **lists)
+    return Config(config.services, settings=config.settings, rules=config.rules, **lists)
 
 
 def faults(text: bytes, have: Config | None = None) -> list[tuple[str, str, int | None]]:
@@ -205,9 +205,9 @@ rules: [{name: x}]
 settings: {udp_idle_seconds: 0}
 """
     assert [(pointer, line) for pointer, _, line in faults(text)] == [
-        ("/rules", 7),
         ("/services/0/vip", 2),
         ("/services/0/port", 2),
+        ("/rules/0/action", 7),
         ("/settings/udp_idle_seconds", 8),
         ("/allowlist", 6),
         ("/blocklist/0", 4),
@@ -215,11 +215,24 @@ settings: {udp_idle_seconds: 0}
     ]
 
 
-@pytest.mark.parametrize("key", ["rules", "feeds"])
+@pytest.mark.parametrize("key", ["feeds"])
 def test_what_comes_later(key: str) -> None:
-    """Rules and feeds are refused rather than silently passed over."""
+    """Feeds are refused rather than silently passed over."""
     assert faults(json.dumps({key: [{"name": "x"}]}).encode()) == [
         (f"/{key}", f"this version has no {key} yet: leave the key out", 1)
+    ]
+
+
+def test_rules_among_each_other() -> None:
+    """Names are given once, and what a rule says of its service is looked up in the same document."""
+    rules = [
+        {"name": "a", "action": "drop", "service": "web"},
+        {"name": "a", "action": "count", "service": "x"},
+    ]
+
+    assert faults(json.dumps({"services": [WEB], "rules": rules}).encode()) == [
+        ("/rules/1/name", 'two rules are called "a": rename one', 1),
+        ("/rules/1/service", 'there is no service "x": add it first, or leave service out', 1),
     ]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model_strategies import NOW, QUICK, configs, entries, few_prefixes, layers, owners
 
 from lb.errors import NotFoundError, StoreError
-from lb.model import Config, Prefix, PrefixList, Service
+from lb.model import Config, Prefix, PrefixList, Rule, Service
 from lb.model.columns import FAMILIES
 from lb.model.delta import compare, restricted
 from lb.model.entries import FEED_PREFIX, OPERATOR
@@ -470,3 +470,20 @@ def test_many_attributes(count: int) -> None:
     layer = Layer.of((Prefix(4, n, 32), Attributes(created_at=n / 1000)) for n in range(count))
 
     assert decode(encode(layer, {}))[0] == layer
+
+
+def test_rules_are_kept_by_revision(store: SqliteStore) -> None:
+    """A rule that is added, changed and removed is there as each revision had it; before the first there are none."""
+    states = [web(80)]
+    for edit in (
+        lambda c: c.with_rule(Rule.model_validate({"name": "a", "action": "drop", "ports": 53})),
+        lambda c: c.with_rule(Rule.model_validate({"name": "b", "action": "drop", "service": "web"})),
+        lambda c: c.with_rule(Rule.model_validate({"name": "a", "action": "count"})),
+        lambda c: c.without_rule("b"),
+    ):
+        states.append(edit(states[-1]))
+    for before, after in pairwise([Config(), *states]):
+        commit(store, after, before)
+
+    assert [store.config_at(number) for number in range(1, 6)] == states
+    assert store.load() == (5, states[-1])
