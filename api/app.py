@@ -16,6 +16,7 @@ from api.routes import (
     health,
     metrics,
     operations,
+    rules,
     services,
     status,
 )
@@ -23,7 +24,7 @@ from lb import __version__
 from lb.reconcile.loop import Reconciler
 
 _DESCRIPTION = """\
-Desired state (services, backends, blocklist, allowlist) has verbs; observed state is read only.
+Desired state (services, backends, blocklist, allowlist, rules) has verbs; observed state is read only.
 A write returns after the BPF maps hold it.
 Errors are RFC 9457 `application/problem+json`; nothing changes on an error.
 ETags name the state of one resource: send them back as `If-Match` to write only what you have seen.
@@ -60,6 +61,7 @@ def create_app(reconciler: Reconciler) -> FastAPI:
         backends,
         blocklist,
         allowlist,
+        rules,
         config,
         status,
         explain,

@@ -102,6 +102,13 @@ QUIC_PACKETS = Definition(
     "Packets of services with quic, by whether their connection id names a backend: known, unknown or none.",
     ("id",),
 )
+RULE_PACKETS = Definition(
+    COUNTER,
+    "sluice_rule_packets",
+    "Packets that a rule matched, and those of them it dropped (in count-only mode: would have).",
+    ("rule", "result"),
+)
+RULE_BYTES = Definition(COUNTER, "sluice_rule_bytes", "Bytes of frames, likewise.", ("rule", "result"))
 API_REQUESTS = Definition(
     COUNTER, "sluice_api_requests", "API requests answered, by route template.", ("method", "route", "status")
 )
@@ -129,6 +136,7 @@ class SluiceCollector(Collector):
         yield APPLY_SECONDS.family([((), self._reconciler.apply_seconds)])
         yield from _of_services(status, counters)
         yield from _of_packets(counters, actions)
+        yield from _of_rules(counters)
         yield API_REQUESTS.family(
             ((r.method, r.route, str(r.status)), count) for r, count in self._requests.copy().items()
         )
@@ -170,6 +178,14 @@ def _of_packets(counters: Counters, actions: dict[str, str]) -> Iterator[Metric]
     quic = counters.quic
     by_id = {"known": quic.by_id, "unknown": quic.unknown, "none": quic.without}
     yield QUIC_PACKETS.family(((kind,), packets) for kind, packets in by_id.items())
+
+
+def _of_rules(counters: Counters) -> Iterator[Metric]:
+    rules = counters.rules.items()
+    matched = [((name, "matched"), t.packets, t.bytes) for name, t in rules]
+    dropped = [((name, "dropped"), t.dropped_packets, t.dropped_bytes) for name, t in rules]
+    yield RULE_PACKETS.family((labels, packets) for labels, packets, _ in (*matched, *dropped))
+    yield RULE_BYTES.family((labels, octets) for labels, _, octets in (*matched, *dropped))
 
 
 def registry_of(reconciler: Reconciler, requests: RequestCounts) -> CollectorRegistry:

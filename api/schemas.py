@@ -1,15 +1,16 @@
 """The documents that only the API has: collections, operations, statistics, problems."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lb.model import Backend, Service, Settings
+from lb.model import Backend, Rule, Service, Settings
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
 from lb.model.times import format_moment
-from lb.reconcile.observed import FlowTableStats, Hits, QuicStats, Tally, VerdictInfo
+from lb.reconcile.observed import FlowTableStats, Hits, QuicStats, RuleTally, Tally, VerdictInfo
 
 T = TypeVar("T")
 
@@ -72,6 +73,35 @@ class BackendSet(BaseModel):
     items: list[Backend]
     total: int | None = None
     next: None = None
+
+
+class Rules(Collection[Rule]):
+    """Rules, in the order in which they are asked."""
+
+
+class RuleAnswer(Rule):
+    """A rule as it was accepted."""
+
+    warnings: list[str] = Field(description="what is accepted, but can hardly be meant")
+
+
+class RuleCounts(BaseModel):
+    """What a rule has matched since it was made, or the program was attached."""
+
+    packets: int
+    bytes: int
+    dropped_packets: int = Field(description="of them dropped; in count-only mode: that would have been")
+    dropped_bytes: int
+    last_match_at: str | None = Field(
+        json_schema_extra={"format": "date-time"}, description="null if none matched"
+    )
+    position: int = Field(description="the rule's place in the order in which rules are asked, from 1")
+
+    @classmethod
+    def of(cls, tally: RuleTally) -> "RuleCounts":
+        """How a tally is shown."""
+        last = None if tally.last_match_at is None else format_moment(tally.last_match_at)
+        return cls.model_validate({**asdict(tally), "last_match_at": last})
 
 
 class EntryHits(BaseModel):
@@ -168,12 +198,12 @@ class Revisions(Collection[Revision]):
 
 
 class ConfigDocument(BaseModel):
-    """The whole of what the operator wants. rules and feeds are empty in this version."""
+    """The whole of what the operator wants. feeds are empty in this version."""
 
     services: list[Service] = []
     allowlist: list[AllowlistInput] = []
     blocklist: list[BlocklistInput] = []
-    rules: list[Any] = Field([], max_length=0)
+    rules: list[Rule] = []
     feeds: list[Any] = Field([], max_length=0)
     settings: Settings = Settings()
 
@@ -205,6 +235,7 @@ class Stats(BaseModel):
     owners: dict[str, Tally] = Field(description='blocklist hits, by owner: "operator" or "feed:NAME"')
     flow_table: FlowTableStats = Field(description="what became of flow lookups")
     quic: QuicStats = Field(description="packets of services with quic, by what their connection id said")
+    rules: dict[str, RuleCounts] = Field(description="by rule, in the order in which they are asked")
 
 
 class Alive(BaseModel):

@@ -46,6 +46,7 @@ def _etag(config: Config, now: float) -> str:
         [
             [service.model_dump(mode="json") for service in config.services.values()],
             config.settings.model_dump(mode="json"),
+            sorted(rule.model_dump_json() for rule in config.rules.values()),
             *(entries.layer(OPERATOR).without_expired(now).digest.hex() for entries in lists),
         ]
     )

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from api.deps import NameDep, ReconcilerDep
 from api.openapi import OBSERVED, documented
-from api.schemas import Stats, Verdicts
+from api.schemas import RuleCounts, Stats, Verdicts
 from lb.reconcile.observed import ServiceStatus, Status, Tally
 
 router = APIRouter(prefix="/v1", tags=[OBSERVED])
@@ -24,7 +24,7 @@ def get_service_status(name: NameDep, reconciler: ReconcilerDep) -> ServiceStatu
 
 @router.get("/stats", summary="Packet counters", responses=documented())
 def get_stats(reconciler: ReconcilerDep) -> Stats:
-    """Packets and bytes of each verdict, service, backend and blocklist owner since the attach."""
+    """Packets and bytes of each verdict, service, backend, rule and blocklist owner since the attach."""
     counters = reconciler.counters()
     backends: dict[str, dict[str, Tally]] = {}
     for (service, address), tally in counters.backends.items():
@@ -36,6 +36,7 @@ def get_stats(reconciler: ReconcilerDep) -> Stats:
         owners=counters.owners,
         flow_table=counters.flow_table,
         quic=counters.quic,
+        rules={name: RuleCounts.of(tally) for name, tally in counters.rules.items()},
     )
 
 

@@ -14,7 +14,7 @@ from lb.reconcile import explain, observe
 from lb.reconcile.desired import Desired, keeping
 from lb.reconcile.explained import Explained
 from lb.reconcile.maps import Maps, Plans
-from lb.reconcile.observed import Counters, Hits, ServiceStatus, Status, VerdictInfo
+from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
 from lb.store import RevisionInfo, Store
 
 log = logging.getLogger("sluice.reconcile")
@@ -218,7 +218,17 @@ class Reconciler:
     def counters(self) -> Counters:
         """All packet counters."""
         with self._lock:
-            return observe.counters(self._dataplane, self._plans.services, self._plans.deny)
+            plans = self._plans
+            return observe.counters(self._dataplane, plans.services, plans.deny, plans.rules, self._clock())
+
+    def rule_tally(self, name: str) -> RuleTally:
+        """What a rule has matched; NotFoundError."""
+        with self._lock:
+            self._desired.config.rule(name)
+            found = observe.rules(self._dataplane, self._plans.rules, self._clock()).get(name)
+            if found is None:
+                raise DataPlaneError(f'rule "{name}" is not in the maps: {self._maps.failure}')
+            return found
 
     def hits(self, prefixes: list[Prefix], *, allow: bool = False) -> list[Hits]:
         """What each blocklist (or allowlist) entry has decided."""

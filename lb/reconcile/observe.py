@@ -20,11 +20,13 @@ from lb.reconcile.observed import (
     InterfaceStatus,
     ProgramStatus,
     QuicStats,
+    RuleTally,
     ServiceStatus,
     Status,
     TableStatus,
     Tally,
 )
+from lb.reconcile.rule_tables import RulePlan
 from lb.reconcile.services import ServicePlan, ServicePlans
 
 _C = layout().constants
@@ -181,11 +183,13 @@ def _program(state: ProgramState) -> ProgramStatus:
     )
 
 
-def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Counters:
+def counters(
+    dataplane: DataPlane, plans: ServicePlans, deny: ListPlan, rule_plan: RulePlan, now: float
+) -> Counters:
     """The document of GET /v1/stats."""
     tables = dataplane.tables
     verdicts = tables.verdict_counters.read()
-    rules = tables.deny_counters.read()
+    entries = tables.deny_counters.read()
     flow, quic = tables.flow_counters.read()[0], tables.quic_counters.read()[0]
     by_service: dict[str, Tally] = {}
     by_backend: dict[tuple[str, str], Tally] = {}
@@ -198,7 +202,7 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
     numbers: dict[str, list[int]] = {}
     for number in np.flatnonzero(deny.owners).tolist():
         numbers.setdefault(deny.shared.get(number, OPERATOR), []).append(number)
-    owners = {owner: _sum(rules[some]) for owner, some in numbers.items()}
+    owners = {owner: _sum(entries[some]) for owner, some in numbers.items()}
     forwarded = sum(
         int(verdicts[v.number]["packets"]) for v in dataplane.verdicts if v.action in ("tx", "redirect")
     )
@@ -214,7 +218,28 @@ def counters(dataplane: DataPlane, plans: ServicePlans, deny: ListPlan) -> Count
             untracked=int(flow["untracked"]),
         ),
         quic=QuicStats(int(quic["by_id"]), int(quic["unknown"]), int(quic["without"])),
+        rules=rules(dataplane, rule_plan, now),
     )
+
+
+def rules(dataplane: DataPlane, plan: RulePlan, now: float) -> dict[str, RuleTally]:
+    """What each rule has matched; the data plane's clock is turned into the epoch's."""
+    numbers = [plan.numbers[rule.name] for rule in plan.order]
+    rows = dataplane.tables.rule_counters.read()[numbers]
+    booted = now - dataplane.clock_seconds()
+    return {
+        rule.name: RuleTally(
+            packets=packets,
+            bytes=octets,
+            dropped_packets=dropped,
+            dropped_bytes=dropped_octets,
+            last_match_at=booted + last_s if packets else None,
+            position=position,
+        )
+        for position, (rule, (packets, octets, dropped, dropped_octets, last_s)) in enumerate(
+            zip(plan.order, rows.tolist(), strict=True), start=1
+        )
+    }
 
 
 def hits(plan: ListPlan, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float) -> list[Hits]:

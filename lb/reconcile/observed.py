@@ -150,10 +150,25 @@ class Hits:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleTally:
+    """What a rule matched, and of it what was dropped, or would have been in count-only mode.
+
+    last_match_at: epoch seconds. position: the rule's place in the order in which rules are asked, from 1.
+    """
+
+    packets: int
+    bytes: int
+    dropped_packets: int
+    dropped_bytes: int
+    last_match_at: float | None
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """The document of GET /v1/stats. verdicts by name, services by name, backends by (service, address).
 
-    owners: blocklist hits by owner ("operator", "feed:NAME").
+    owners: blocklist hits by owner ("operator", "feed:NAME"). rules by name, in the order in which they are asked.
     """
 
     verdicts: dict[str, Tally] = field(default_factory=dict)
@@ -162,3 +177,4 @@ class Counters:
     owners: dict[str, Tally] = field(default_factory=dict)
     flow_table: FlowTableStats = FlowTableStats()
     quic: QuicStats = QuicStats()
+    rules: dict[str, RuleTally] = field(default_factory=dict)

@@ -28,6 +28,7 @@ WEB = {
         {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled", "quic_id": None},
     ],
 }
+RULE = {"name": "web", "action": "drop", "source": "192.0.2.64/26", "count_only": True}
 
 
 class Clock:
@@ -71,11 +72,12 @@ def running_stack() -> Iterator[Stack]:
 
 
 def fill(client: TestClient) -> TestClient:
-    """One of everything: a service with two backends, entries of the operator and of a feed."""
+    """One of everything: a service with two backends, entries of the operator and of a feed, a rule on trial."""
     client.post("/v1/services", json=WEB).raise_for_status()
     client.post("/v1/blocklist", json={"prefix": "203.0.113.0/24"}).raise_for_status()
     client.post(
         "/v1/blocklist?feed=spam", content="192.0.2.9", headers={"Content-Type": "text/plain"}
     ).raise_for_status()
     client.post("/v1/allowlist", json={"prefix": "198.51.100.1"}).raise_for_status()
+    client.post("/v1/rules", json=RULE).raise_for_status()
     return client

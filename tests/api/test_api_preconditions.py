@@ -19,6 +19,8 @@ READABLE = [
     "/v1/blocklist",
     "/v1/blocklist/203.0.113.0/24",
     "/v1/allowlist",
+    "/v1/rules",
+    "/v1/rules/web",
     "/v1/config",
 ]
 
@@ -56,6 +58,11 @@ WRITES = [
     ("PUT", "/v1/blocklist/203.0.113.0/24", "/v1/blocklist/203.0.113.0/24", {"reason": "other"}),
     ("DELETE", "/v1/blocklist/203.0.113.0/24", "/v1/blocklist/203.0.113.0/24", None),
     ("POST", "/v1/allowlist", "/v1/allowlist", {"prefix": "198.51.100.2"}),
+    ("POST", "/v1/rules", "/v1/rules", {"name": "b", "action": "count"}),
+    ("PUT", "/v1/rules/web", "/v1/rules/web", {"action": "count"}),
+    ("PATCH", "/v1/rules/web", "/v1/rules/web", {"priority": 5}),
+    ("POST", "/v1/rules/web/promote", "/v1/rules/web", None),
+    ("DELETE", "/v1/rules/web", "/v1/rules/web", None),
     ("PUT", "/v1/config", "/v1/config", {}),
 ]
 
