@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from lb.cli.output import emit, table, when
+from lb.cli.output import cell, emit, table, when
 from lb.cli.session import Command, Session, pass_session
 
 _YAML = "application/yaml"
@@ -46,6 +46,8 @@ def apply(session: Session, file: BinaryIO, dry_run: bool) -> None:
     The whole of it: what the document leaves out is removed, but for entries of feeds.
     """
     found = _put(session, file, dry_run)
+    for text in found.get("warnings", ()):
+        click.echo(f"sluice: warning: {cell(text)}", err=True)
 
     def lines() -> Iterator[str]:
         yield from difference_lines(found)

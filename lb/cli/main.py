@@ -17,6 +17,7 @@ COMMANDS = {
     "unblock": "lb.cli.block:unblock",
     "blocklist": "lb.cli.lists:blocklist",
     "allowlist": "lb.cli.lists:allowlist",
+    "rule": "lb.cli.rule:rule",
     "explain": "lb.cli.explain:explain",
     "stats": "lb.cli.status:stats",
     "apply": "lb.cli.config:apply",

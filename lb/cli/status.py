@@ -85,7 +85,7 @@ def _took(program: Mapping[str, Any]) -> str:
 def stats(session: Session) -> None:
     """Count packets and bytes.
 
-    By verdict, service, backend and blocklist owner.
+    By verdict, service, backend, rule and blocklist owner.
     The table leaves out what is zero; -o json has all.
     """
     document = session.client.call("GET", "/stats").document
@@ -103,6 +103,7 @@ def stats_lines(document: Mapping[str, Any]) -> Iterator[str]:
         "verdict": document["verdicts"],
         "service": document["services"],
         "backend": backends,
+        "rule": document["rules"],
         "blocklist owner": document["owners"],
     }
     for name, tallies in parts.items():
@@ -117,7 +118,7 @@ def stats_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield "quic: " + ", ".join(f"{count(document['quic'][key])} {text}" for key, text in said.items())
 
 
-def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, int]]]) -> list[str]:
+def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
     seen = sorted(((n, t) for n, t in tallies if t["packets"]), key=lambda pair: -pair[1]["packets"])
     if not seen:
         return []

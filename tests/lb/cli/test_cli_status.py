@@ -60,6 +60,7 @@ STATS = {
     "services": {},
     "backends": {"web": {"10.0.0.1": {"packets": 5, "bytes": 300}}},
     "owners": {},
+    "rules": {},
     "flow_table": {"hits": 1_200_000, "misses": 3},
     "quic": {"by_id": 0, "unknown": 0, "without": 0},
 }
