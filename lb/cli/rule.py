@@ -63,8 +63,8 @@ class Sharing(click.ParamType[dict[str, str | int]]):
 def rule() -> None:
     """Drop, count, limit or allow packets.
 
-    By addresses, ports, protocol, TCP flags, length and fragments. Rules that allow are asked first, then the
-    others by priority, the lowest first.
+    By addresses, ports, protocol, TCP flags, length and fragments. Rules that allow are asked first, then those that
+    drop, then all others; of one kind by priority, the lowest first.
     """
 
 

@@ -115,7 +115,8 @@ class Rule(BaseModel):
         ge=0,
         le=PRIORITY_MAX,
         strict=True,
-        description="the lowest is asked first, of equal ones the first by name; those that allow before all others",
+        description="the lowest is asked first, of equal ones the first by name; but those that allow before those "
+        "that drop, and these before all others",
     )
     action: RuleAction = Field(description="drop and allow end the packet's way through the rules")
     count_only: bool = Field(
@@ -233,9 +234,9 @@ class Rule(BaseModel):
         return self.ban_seconds is not None and not self.count_only
 
     @property
-    def place(self) -> tuple[bool, int, str]:
-        """The key to sort rules by, in the order in which they are asked."""
-        return self.action is not RuleAction.ALLOW, self.priority, self.name
+    def place(self) -> tuple[bool, bool, int, str]:
+        """The key to sort rules by, in the order in which they are asked: allow > drop > all that go on."""
+        return not self.ends, self.action is not RuleAction.ALLOW, self.priority, self.name
 
     def promoted(self) -> "Rule":
         """The same, doing what it has only counted."""

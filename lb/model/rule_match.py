@@ -74,7 +74,7 @@ def vip_prefix(service: Service) -> Prefix:
 
 
 def in_order(rules: Iterable[Rule]) -> list[Rule]:
-    """Rules as they are asked: those that allow, then by priority, then by name."""
+    """Rules as they are asked: those that allow, those that drop, the others; of a kind by priority, then by name."""
     return sorted(rules, key=lambda rule: rule.place)
 
 

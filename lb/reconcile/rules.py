@@ -37,7 +37,6 @@ from lb.reconcile.rule_tables import (
 )
 
 _C = layout().constants
-CONTINUES_MAX = _C["RULE_CONTINUES_MAX"]
 SECOND = 1_000_000_000 << _C["LIMIT_TICK_SHIFT"]
 """Ticks in a second."""
 _ACTIONS = {action: _C[f"RULE_{action.name}"] for action in RuleAction}
@@ -57,7 +56,7 @@ Bits = npt.NDArray[np.bool_]
 def plan_rules(config: Config, before: RulePlan) -> RulePlan:
     """The tables of a config's rules; the plan before if nothing has changed.
 
-    CapacityError: more rules, or more that let packets go on, or more classes of values than the tables have.
+    CapacityError: more rules, or more classes of values, than the tables have room for.
     """
     matches = before.matches
     if config.rules is not before.wanted or _services_changed(config.services, before):
@@ -132,12 +131,6 @@ def _check_room(order: Sequence[Rule]) -> None:
         raise CapacityError(
             f"{len(order)} rules are too many: there is room for {RULES_MAX}; put addresses on the blocklist, and "
             "several ports into one rule"
-        )
-    going_on = sum(not rule.ends for rule in order)
-    if going_on > CONTINUES_MAX:
-        raise CapacityError(
-            f"{going_on} rules may let a packet go on (count, limit, or in count-only mode), and {CONTINUES_MAX} are "
-            "allowed: promote or remove some"
         )
 
 

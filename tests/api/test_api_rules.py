@@ -40,7 +40,7 @@ def test_post_adds_and_says_where(client: TestClient) -> None:
 
 
 def test_rules_are_listed_as_they_are_asked(client: TestClient, scan: JsonDocument) -> None:
-    """Those that allow, then by priority, then by name."""
+    """Those that allow, then the others by priority, then by name."""
     for name, more in (("z", {"action": "allow"}), ("b", {"action": "count"}), ("a", {"action": "count"})):
         client.put(f"/v1/rules/{name}", json=more).raise_for_status()
     client.patch("/v1/rules/b", json={"priority": 1}).raise_for_status()
@@ -96,11 +96,11 @@ def test_a_service_that_a_rule_names_is_not_removed(client: TestClient, web: Jso
 
 def test_rules_that_do_not_fit_are_refused(client: TestClient) -> None:
     """507 says what to do, and nothing changes."""
-    rules = [{"name": f"r{n}", "action": "count"} for n in range(65)]
+    rules = [{"name": f"r{n}", "action": "count"} for n in range(1025)]
 
     refused = client.put("/v1/config", json={"rules": rules})
     assert refused.status_code == 507
-    assert "promote or remove some" in refused.json()["detail"]
+    assert "put addresses on the blocklist" in refused.json()["detail"]
     assert client.get("/v1/rules").json()["total"] == 0
 
 

@@ -136,5 +136,8 @@ def _class(tables: Tables, name: str, family: int, address: int, bank: int) -> i
 
 def met(rules: list[Rule], wanted: dict[str, Match], packet: Packet) -> list[str]:
     """Names of the rules that want a packet, in order."""
-    ordered = sorted(rules, key=lambda rule: (rule.action != "allow", rule.priority, rule.name))
+    kinds = {("allow", False): 0, ("drop", False): 1}
+    ordered = sorted(
+        rules, key=lambda rule: (kinds.get((rule.action, rule.count_only), 2), rule.priority, rule.name)
+    )
     return [rule.name for rule in ordered if matches(wanted[rule.name], packet)]

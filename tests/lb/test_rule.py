@@ -195,10 +195,13 @@ def test_rules_are_found_by_name() -> None:
 
 
 def test_rules_are_asked_in_order() -> None:
-    """Those that allow first, then by priority, then by name."""
-    some = [rule("c"), rule("b", "count"), rule("z", priority=1), rule("y", "allow", priority=9999)]
+    """Those that allow, then those that drop, then the others, on trial too; of one kind by priority, then by name."""
+    some = [
+        *(rule("c"), rule("b", priority=1001), rule("a", "count"), rule("t", count_only=True, priority=2)),
+        *(rule("z", priority=1), rule("y", "allow", priority=9999), rule("l", **LIMIT)),
+    ]
 
-    assert [each.name for each in in_order(some)] == ["y", "z", "b", "c"]
+    assert [each.name for each in in_order(some)] == ["y", "z", "c", "b", "t", "a", "l"]
 
 
 BEHIND = [

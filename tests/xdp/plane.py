@@ -23,7 +23,8 @@ OUR_MAC, OUR_IFINDEX = "02:00:00:00:aa:01", 7
 EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"}
 PROGRAMS_KEPT = 200
 """Loaded at once: each holds a descriptor."""
-TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6")
+TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6", "rule_sources4",
+          "rule_sources6", "rule_targets4", "rule_targets6")  # fmt: skip
 FLOW_KEY0, FLOW_KEY1 = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 
 _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
@@ -96,8 +97,19 @@ class Programs:
             "deny4_dense",
             "deny_owners",
             "allow_owners",
+            "rule_cells",
+            "rule_owners",
         ):
             getattr(arrays, name)[:] = 0
+        for name in (
+            "rule_bank",
+            "rule_sets",
+            "rule_actions",
+            "limit_totals",
+            "limit_buckets",
+            "limit_sketch",
+        ):
+            getattr(arrays, name).view("u1")[:] = 0
         for name in TABLES:
             table = getattr(self.tables, name)
             table.delete(table.read()[0])

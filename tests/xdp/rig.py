@@ -88,10 +88,11 @@ class Rig:
         services: list[dict[str, Any]] | None = None,
         block: list[Any] | None = None,
         allow: list[Any] | None = None,
+        rules: list[dict[str, Any]] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
         """Make the desired state so; what is not named stays. Entries are documents or bare prefixes."""
-        named = {"services": services, "settings": settings}
+        named = {"services": services, "rules": rules, "settings": settings}
         lists = {"blocklist": block, "allowlist": allow}
         self._document |= {key: value for key, value in named.items() if value is not None}
         for key, entries in lists.items():
@@ -131,6 +132,11 @@ class Rig:
     def hits(self, prefix: str, *, allow: bool = False) -> Hits:
         """What an entry has decided."""
         return self.reconciler.hits([Prefix.parse(prefix)], allow=allow)[0]
+
+    def matched(self, rule: str) -> tuple[int, int]:
+        """Packets that a rule has matched and dropped."""
+        tally = self.reconciler.rule_tally(rule)
+        return tally.packets, tally.dropped_packets
 
     def run(self, frame: Any, *, metadata: int = 0) -> Outcome:
         """Run one frame, and prove that it was counted: once, by one verdict, with its length as it came.
