@@ -29,12 +29,18 @@ BACKENDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A state of a balancer of its own. modes: of its services; prefixes: how many it blocks."""
+    """A state of a balancer of its own.
+
+    mode: of its services; prefixes: how many it blocks; rules: how many drop some others' packets; limited: the one rule
+    allows each source a packet a second.
+    """
 
     mode: str = "ipip"
     protocols: tuple[str, ...] = ("tcp", "udp")
     vip: str = VIP
     prefixes: int = 0
+    rules: int = 0
+    limited: bool = False
 
 
 # `crowded` is for more flows than a table keeps for long: in that of `plain`, they would be in the others' way.
@@ -48,6 +54,9 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
         "deny100k": Setup(prefixes=100_000),
         "deny1m": Setup(prefixes=1_000_000),
         "after_all": Setup(),
+        "rules1": Setup(rules=1),
+        "rules1k": Setup(rules=1000),
+        "limited": Setup(limited=True),
     }
 )
 
@@ -90,6 +99,7 @@ class ProgramCase:
     peer: str | None = None
     versus: str | None = None
     margin: float | None = None
+    thorough: bool = False
 
 
 MEMORY: Mapping[str, str] = MappingProxyType(
@@ -131,6 +141,14 @@ PROGRAM = (
         versus="tcp_established_800kflows_random",
         margin=15,
     ),
+    ProgramCase(
+        "established_behind_1_rule", "rules1", Traffic(), versus="tcp_established_1flow", thorough=True
+    ),
+    ProgramCase(
+        "established_behind_1k_rules", "rules1k", Traffic(), versus="tcp_established_1flow", thorough=True
+    ),
+    ProgramCase("drop_by_1k_rules", "rules1k", blocked(1), action="drop", thorough=True),
+    ProgramCase("drop_over_limit", "limited", Traffic(), action="drop", thorough=True),
 )
 
 UNUSED = "unused_feature"
@@ -272,6 +290,23 @@ def prefixes_text(count: int) -> str:
     """The file of so many blocked /24s, one a line."""
     found = addresses(FIRST_PREFIX, count).tolist()
     return "".join(f"{a >> 24}.{a >> 16 & 255}.{a >> 8 & 255}.0/24\n" for a in found)
+
+
+def rules_of(setup: Setup) -> list[dict[str, Any]]:
+    """The rules of a setup as in a document: each drops TCP from a /24 that is blocked elsewhere, to some ports."""
+    if setup.limited:
+        return [{"name": "limited", "action": "limit", "limit": {"rate": 1, "burst": 1}}]
+    found = addresses(FIRST_PREFIX, setup.rules).tolist()
+    return [
+        {
+            "name": f"rule-{n}",
+            "action": "drop",
+            "source": f"{a >> 24}.{a >> 16 & 255}.{a >> 8 & 255}.0/24",
+            "protocol": "tcp",
+            "ports": f"{TCP_PORT}-{TCP_PORT + n}",
+        }
+        for n, a in enumerate(found)
+    ]
 
 
 def services_of(setup: Setup, backends: list[str], *, count: int = 1) -> list[dict[str, Any]]:

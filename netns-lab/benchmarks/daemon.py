@@ -102,9 +102,9 @@ class Daemon:
             path.write_text(cases.prefixes_text(prefixes))
             self.sluice("blocklist", "import", str(path))
 
-    def apply(self, services: Sequence[dict[str, Any]]) -> None:
-        """Make these the services, and the lists empty."""
-        self.call("PUT", "/v1/config", {"services": list(services)})
+    def apply(self, services: Sequence[dict[str, Any]], rules: Sequence[dict[str, Any]] = ()) -> None:
+        """Make these the services and the rules, and the lists empty."""
+        self.call("PUT", "/v1/config", {"services": list(services), "rules": list(rules)})
 
     def features(self) -> list[str]:
         """What the program in force has compiled in."""

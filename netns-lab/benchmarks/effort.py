@@ -8,7 +8,7 @@ class Effort:
     """How much is done: rounds, packets a sample, samples of a latency, runs of what takes seconds.
 
     seconds: after which a latency has been sampled enough; stride: which points of a sweep are taken; settled: programs
-    are measured once they are trimmed to what is in use.
+    are measured once they are trimmed to what is in use; thorough: what takes a balancer of its own is measured too.
     """
 
     rounds: int
@@ -21,6 +21,7 @@ class Effort:
     repeats: int
     stride: int = 1
     settled: bool = True
+    thorough: bool = False
 
 
 TINY = Effort(
@@ -56,4 +57,5 @@ FULL = Effort(
     samples=2_000,
     seconds=120.0,
     repeats=7,
+    thorough=True,
 )

@@ -55,7 +55,10 @@ class Run:
         """Everything that is wanted, into the report. SluiceError if the balancer does not do what it should."""
         begin = time.monotonic()
         self._report.left_out |= {n: why for n, why in cases.NOT_YET.items() if self._wanted >= set(NAMES)}
-        program = [case for case in cases.PROGRAM if case.name in self._wanted]
+        some = self._effort.thorough or not self._wanted >= set(NAMES)
+        program = [
+            case for case in cases.PROGRAM if case.name in self._wanted and (some or not case.thorough)
+        ]
         lab = [case for case in cases.LAB if case.name in self._wanted and self._can_be(case)]
         sweeps = [each for each in cases.SWEEPS if each.name in self._wanted]
         with self._stack:
@@ -207,6 +210,6 @@ def prepare(daemon: Daemon, setup: Setup, *, everything_first: bool = False) -> 
     if everything_first:
         daemon.call("PUT", "/v1/config", dict(cases.EVERYTHING))
     backends = daemon.cable.hosts(cases.BACKENDS, 6 if ":" in setup.vip else 4)
-    daemon.apply(cases.services_of(setup, backends))
+    daemon.apply(cases.services_of(setup, backends), cases.rules_of(setup))
     if setup.prefixes:
         daemon.block(setup.prefixes)
