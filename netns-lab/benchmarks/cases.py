@@ -31,7 +31,7 @@ BACKENDS = 10
 class Setup:
     """A state of a balancer of its own.
 
-    mode: of its services; prefixes: how many it blocks; rules: how many drop some others' packets; limited: the one rule
+    mode: of its services; prefixes: how many it blocks; rules: how many drop others' packets; limited: one rule
     allows each source a packet a second.
     """
 
