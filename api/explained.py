@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import AllowlistEntry, BlocklistEntry, EntryHits
+from api.schemas import AllowlistEntry, BlocklistEntry, EntryHits, RuleCounts
+from lb.model import Rule
 from lb.model.entry_view import AllowlistView, BlocklistView
-from lb.reconcile.explained import Explained, FlowEntry, ListEntry, Step
+from lb.reconcile.explained import Explained, FlowEntry, ListEntry, MetRule, Step
 
 Document = dict[str, Any]
 
@@ -48,6 +49,13 @@ class AllowlistEntryDocument(AllowlistEntry):
     ttl_left_seconds: int | None = Field(description="null if it stays")
 
 
+class RuleDocument(Rule):
+    """The rule that decided, as /rules/{name} has it, and what it has matched."""
+
+    kind: Literal["rule"]
+    matched: RuleCounts
+
+
 class PacketDocument(BaseModel):
     """What becomes of one packet."""
 
@@ -57,8 +65,8 @@ class PacketDocument(BaseModel):
     service: str | None = Field(description="its name, if it is for one")
     backend: str | None = Field(description="its address, if one was chosen")
     via: Literal["flow", "ring", "quic-cid"] | None = Field(description="what chose the backend")
-    entry: FlowEntryDocument | BlocklistEntryDocument | AllowlistEntryDocument | None = Field(
-        description="the entry that had the last word: what drops, else the flow's, else what let the packet in"
+    entry: FlowEntryDocument | BlocklistEntryDocument | AllowlistEntryDocument | RuleDocument | None = Field(
+        description="the entry or rule that had the last word: what drops, else the flow's, else what let it in"
     )
     frame_out: str | None = Field(description="the frame that leaves, in hex; null if none does")
     steps: list[StepDocument]
@@ -100,13 +108,16 @@ def _packet(packet: Explained, note: str | None, entries: dict[int, Document]) -
     }
 
 
-def _entry(entry: FlowEntry | ListEntry | None, seen: dict[int, Document]) -> Document | None:
+def _entry(entry: FlowEntry | ListEntry | MetRule | None, seen: dict[int, Document]) -> Document | None:
     """seen: documents by identity of the list entry, which many packets of a capture share."""
     if isinstance(entry, FlowEntry):
         named = "established" if entry.established else "probation"
         return {"kind": "flow", "age_seconds": entry.age_seconds, "class": named}
     if entry is None:
         return None
+    if isinstance(entry, MetRule):
+        counts = RuleCounts.of(entry.tally).model_dump(mode="json")
+        return {"kind": "rule", **entry.rule.model_dump(mode="json"), "matched": counts}
     if id(entry) not in seen:
         view = (AllowlistView if entry.allow else BlocklistView).of(entry.entry)
         left = entry.ttl_left_seconds

@@ -142,6 +142,9 @@ def _entry(entry: Document | None) -> str | None:
         return None
     if entry["kind"] == "flow":
         return f"{entry['class']} flow, last seen {span(entry['age_seconds'])} ago"
+    if entry["kind"] == "rule":
+        matched = entry["matched"]
+        return f"rule {entry['name']} ({entry['action']}), {matched['packets']} packets matched"
     left = "stays" if entry["expires_at"] is None else f"until {when(entry['expires_at'])}"
     reason = f', "{cell(entry["reason"])}"' if entry["reason"] else ""
     return (

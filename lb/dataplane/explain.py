@@ -70,7 +70,7 @@ def _row_of(verdict: str) -> bytes:
     row = np.zeros(1, layout().structs["trace"])
     number = next(v.number for v in layout().verdicts if v.name == verdict)
     row["verdict"], row["stage"] = number, layout().constants["STAGE_PARSE"]
-    row["service"] = row["place"] = NONE
+    row["service"] = row["place"] = row["rule"] = NONE
     return row.tobytes()
 
 

@@ -22,6 +22,16 @@ STAGES = {
 VIAS = {_C["VIA_FLOW"]: "flow", _C["VIA_RING"]: "ring", _C["VIA_QUIC"]: "quic-cid"}
 """How a backend was chosen, by number."""
 
+GUARDS = {
+    _C["GUARD_PEACE"]: "peace",
+    _C["GUARD_KNOWN"]: "known",
+    _C["GUARD_PROVEN"]: "proven",
+    _C["GUARD_TESTED"]: "tested",
+    _C["GUARD_WITHIN"]: "within",
+    _C["GUARD_REFUSED"]: "refused",
+}
+"""How a guarded service took a new flow, by number."""
+
 
 @dataclass(frozen=True, slots=True)
 class TracedFlow:
@@ -53,7 +63,8 @@ class FlowSlot:
 class Trace:
     """What became of one frame. verdict: its number; stage: the last it came to; via: None if no backend was chosen.
 
-    deny_entry, allow_entry and quic_id are 0 for none, service and place NONE.
+    deny_entry, allow_entry and quic_id are 0 for none, service, place and rule NONE. rule: that decided, or whose limit
+    did; guard: one of GUARDS, or None if no guard was asked.
     """
 
     parsed: TracedFlow
@@ -68,6 +79,8 @@ class Trace:
     place: int
     via: str | None
     quic_id: int
+    rule: int
+    guard: str | None
     slot: FlowSlot | None
 
 
@@ -102,6 +115,8 @@ def decode(rows: Array) -> list[Trace]:
                 place=columns["place"][at],
                 via=VIAS.get(columns["via"][at]),
                 quic_id=columns["quic_id"][at],
+                rule=columns["rule"][at],
+                guard=GUARDS.get(columns["guard"][at]),
                 slot=slot,
             )
         )

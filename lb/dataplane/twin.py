@@ -96,7 +96,7 @@ class TwinTracer:
         self.row = np.zeros(1, layout().structs["trace"])
         self.row["verdict"] = next(v.number for v in layout().verdicts if v.name == "PASS_NOT_IP")
         self.row["stage"] = layout().constants["STAGE_PARSE"]
-        self.row["service"] = self.row["place"] = NONE
+        self.row["service"] = self.row["place"] = self.row["rule"] = NONE
         self.frames: list[bytes] = []
 
     def run(self, frames: Sequence[bytes]) -> Traces:

@@ -10,14 +10,17 @@ from lb.errors import ConflictError, DataPlaneError, InvalidError, NotFoundError
 from lb.model import Config, Entry, Prefix, PrefixList
 from lb.model.prefix import BITS
 from lb.reconcile import observe
-from lb.reconcile.explained import Explained, FlowEntry, ListEntry, View, Way
+from lb.reconcile.explained import Explained, FlowEntry, ListEntry, MetRule, View, Way
 from lb.reconcile.lists import ListPlan, rules_of
+from lb.reconcile.rule_tables import RulePlan
+from lb.reconcile.rule_words import rule_of
 from lb.reconcile.services import ServicePlans
 from lb.reconcile.steps import entry_of, steps_of
 
 BATCH = 256
 """Frames that run under one hold of the writer's lock: some milliseconds, which changes wait."""
 _LEAVES = ("tx", "redirect")
+_RULE_VERDICTS = ("DROP_RULE", "DROP_LIMIT")
 
 
 def interface_of(states: Sequence[InterfaceState], name: str | None) -> InterfaceState:
@@ -45,6 +48,7 @@ def look(
     config: Config,
     services: ServicePlans,
     lists: tuple[ListPlan, ListPlan],
+    rules: RulePlan,
     now: float,
 ) -> View:
     """What the numbers in these traces mean; to be called under the lock that they ran under. lists: deny, allow."""
@@ -69,8 +73,24 @@ def look(
         services={plan.number: plan for plan in services.by_name.values()},
         ways=ways,
         entries=entries,
+        rules=_met_rules(dataplane, traces, rules, now),
         mac=bytes.fromhex((interface.mac or "").replace(":", "")),
     )
+
+
+def _met_rules(
+    dataplane: DataPlane, traces: Sequence[Trace], rules: RulePlan, now: float
+) -> dict[int, MetRule]:
+    """Those that decided, by number."""
+    wanted = {trace.rule for trace in traces} - {NONE}
+    if not wanted:
+        return {}
+    tallies = observe.rules(dataplane, rules, now)
+    return {
+        number: MetRule(rule, tallies[rule.name])
+        for rule in rules.order
+        if (number := rules.numbers[rule.name]) in wanted
+    }
 
 
 def _find(held: PrefixList, plan: ListPlan, rule: int, source: bytes) -> Entry:
@@ -120,11 +140,14 @@ def _explained(frame: bytes, out: bytes, trace: Trace, view: View) -> Explained:
     )
 
 
-def _deciding(trace: Trace, verdict: Verdict, view: View) -> FlowEntry | ListEntry | None:
+def _deciding(trace: Trace, verdict: Verdict, view: View) -> FlowEntry | ListEntry | MetRule | None:
     """The entry that had the last word: what drops, then the flow's, then what let the packet in."""
+    rule = rule_of(trace, view)
+    if rule is not None and verdict.name in _RULE_VERDICTS:
+        return rule
     denied, allowed = entry_of(trace, view, allow=False), entry_of(trace, view, allow=True)
     if verdict.name == "DROP_BLOCKLIST":
         return denied
     if trace.via == "flow" and trace.slot is not None:
         return FlowEntry(trace.slot.age_s, trace.slot.established)
-    return allowed or denied
+    return rule or allowed or denied

@@ -7,8 +7,8 @@ from ipaddress import ip_address
 
 from lb.dataplane.layout import Verdict
 from lb.errors import ConflictError
-from lb.model import Config, Entry
-from lb.reconcile.observed import Hits
+from lb.model import Config, Entry, Rule
+from lb.reconcile.observed import Hits, RuleTally
 from lb.reconcile.services import ServicePlan
 
 
@@ -47,6 +47,14 @@ class ListEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class MetRule:
+    """The rule that decided, and what it has matched so far."""
+
+    rule: Rule
+    tally: RuleTally
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """What becomes of one frame. via: flow, ring, quic-cid, or None; frame_out: None if it does not leave."""
 
@@ -54,7 +62,7 @@ class Explained:
     service: str | None
     backend: str | None
     via: str | None
-    entry: FlowEntry | ListEntry | None
+    entry: FlowEntry | ListEntry | MetRule | None
     frame_out: bytes | None
     steps: tuple[Step, ...]
 
@@ -72,7 +80,7 @@ class View:
     """What numbers mean, all of it at the moment when the frames ran.
 
     services: plans by number; ways: by place in `backends`; mac: the interface's own;
-    entries: by (allow, rule number, packed source address).
+    entries: by (allow, entry number, packed source address); rules: by number.
     """
 
     config: Config
@@ -80,7 +88,14 @@ class View:
     services: Mapping[int, ServicePlan]
     ways: Mapping[int, Way]
     entries: Mapping[tuple[bool, int, bytes], ListEntry]
+    rules: Mapping[int, MetRule]
     mac: bytes
+
+    def rule(self, number: int) -> MetRule:
+        """The rule of that number; ConflictError if it has gone."""
+        if number not in self.rules:
+            raise ConflictError("a rule was removed while the frames ran: ask again")
+        return self.rules[number]
 
     def plan(self, number: int) -> ServicePlan:
         """The service of that number; ConflictError if it has gone."""

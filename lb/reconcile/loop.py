@@ -275,6 +275,7 @@ class Reconciler:
                     config=self._desired.config,
                     services=plans.services,
                     lists=(plans.deny, plans.allow),
+                    rules=plans.rules,
                     now=self._clock(),
                 )
             found += explain.explained(batch, seen.frames_out, traces, view)

@@ -7,7 +7,9 @@ from lb.dataplane.layout import Verdict
 from lb.dataplane.trace import NONE, STAGES, Trace, TracedFlow
 from lb.model import AdminState, Service
 from lb.model.address import AnyAddress
+from lb.model.rule import RuleAction
 from lb.reconcile.explained import ListEntry, Step, View, address_text
+from lb.reconcile.rule_words import guard_words, over_limit, rule_name, rule_of
 from lb.reconcile.services import ServicePlan
 
 CONTINUE = "continue"
@@ -121,8 +123,14 @@ def _end(address: bytes, port: int) -> str:
 def _admit(p: _Packet) -> str:
     source = address_text(p.trace.parsed.source)
     denied, allowed = entry_of(p.trace, p.view, allow=False), entry_of(p.trace, p.view, allow=True)
+    rule = rule_of(p.trace, p.view)
+    if rule is not None and rule.rule.action is RuleAction.ALLOW:
+        held = f"blocklist entry {_entry(denied)}" if denied else "no blocklist entry"
+        return f"{held} holds {source}, and rule {rule_name(rule)} allows it"
     if denied is None:
         words = f"no blocklist entry holds {source}"
+        if allowed is not None:
+            words += f", and allowlist entry {_entry(allowed)} lets it past all rules"
     elif allowed is not None:
         words = f"blocklist entry {_entry(denied)} holds {source}, and allowlist entry {_entry(allowed)} lets it in"
     elif p.ended == "DROP_BLOCKLIST":
@@ -130,8 +138,12 @@ def _admit(p: _Packet) -> str:
     else:
         words = f"blocklist entry {_entry(denied)} holds {source}, and only counts"
     if p.ended == "DROP_SPOOFED":
-        words += ", but no client has this address: it is this host's, loopback, multicast or a VIP"
-    return words
+        return f"{words}, but no client has this address: it is this host's, loopback, multicast or a VIP"
+    if p.ended == "DROP_LIMIT":
+        return f"{words}; {over_limit(rule)}"
+    return (
+        f"{words}; rule {rule_name(rule)} drops it" if rule is not None and p.ended == "DROP_RULE" else words
+    )
 
 
 def entry_of(trace: Trace, view: View, *, allow: bool) -> ListEntry | None:
@@ -191,6 +203,10 @@ def _select(p: _Packet) -> str:
     unknown = ""
     if p.trace.quic_id and p.trace.via != "quic-cid":
         unknown = f"QUIC connection id {p.trace.quic_id} names no backend that takes packets; "
+    if p.ended == "DROP_LIMIT":
+        return f"{unknown}{_why_not_flow(p)}, and {over_limit(rule_of(p.trace, p.view))}"
+    if p.ended in ("DROP_SYN_TEST", "DROP_NEW_FLOW"):
+        return f"{unknown}{_why_not_flow(p)}, and {guard_words(p.plan.service.name, p.trace.guard)}"
     if p.ended == "DROP_NO_BACKEND":
         return f'{unknown}{_why_not_flow(p)}, and "{p.plan.service.name}" has {_none_enabled(p.plan.service)}'
     if p.trace.place == NONE or p.trace.via is None:
@@ -203,7 +219,8 @@ def _select(p: _Packet) -> str:
             f"{unknown}the flow table has it as {kind} of backend {p.backend}, last seen "
             f"{_seconds(p.trace.slot.age_s)} ago"
         )
-    return f"{unknown}{_why_not_flow(p)}: the ring names backend {p.backend}"
+    guarded = f"; {guard_words(p.plan.service.name, p.trace.guard)}" if p.trace.guard else ""
+    return f"{unknown}{_why_not_flow(p)}: the ring names backend {p.backend}{guarded}"
 
 
 def _none_enabled(service: Service) -> str:

@@ -171,6 +171,56 @@ def rule_of(reconciler: Reconciler, prefix: str) -> int:
     return rules_of(reconciler._plans.deny, 4, [Prefix.parse(prefix).key])[0]
 
 
+def test_a_rule_is_shown_as_rules_are(
+    client: TestClient, web: JsonDocument, tracer: TwinTracer, reconciler: Reconciler
+) -> None:
+    """The rule that drops is the entry, with all its fields and what it has matched."""
+    rule = client.put("/v1/rules/http", json={"action": "drop", "ports": 80}).json()
+    rule.pop("warnings")
+    write(tracer, "DROP_RULE", "ADMIT", rule=reconciler._plans.rules.numbers["http"])
+
+    matched = client.get("/v1/rules/http/status").json()
+    assert ask(client)["entry"] == {"kind": "rule", **rule, "matched": matched}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "guard", "words"),
+    [
+        ("TX_IPIP", "PEACE", "guarded, and not under attack"),
+        ("TX_IPIP", "KNOWN", "under attack: this source is known"),
+        ("TX_IPIP", "PROVEN", "under attack: this SYN was sent again"),
+        ("TX_IPIP", "WITHIN", "new flows are not spent"),
+        ("DROP_SYN_TEST", "TESTED", "comes in when its SYN is sent again"),
+        ("DROP_NEW_FLOW", "REFUSED", "new flows are spent"),
+    ],
+)
+def test_how_a_guard_took_a_new_flow(
+    client: TestClient,
+    web: JsonDocument,
+    tracer: TwinTracer,
+    reconciler: Reconciler,
+    *,
+    verdict: str,
+    guard: str,
+    words: str,
+) -> None:
+    """Stage select says it in words."""
+    plan = reconciler._plans.services.by_name["web"]
+    end = {"stage": "FORWARD"} if verdict == "TX_IPIP" else {"stage": "SELECT"}
+    write(
+        tracer,
+        verdict,
+        **end,
+        service=plan.number,
+        place=plan.start if verdict == "TX_IPIP" else _C["NONE"],
+        via=_C["VIA_RING"] if verdict == "TX_IPIP" else 0,
+        guard=_C[f"GUARD_{guard}"],
+    )
+
+    (said,) = [step["detail"] for step in ask(client)["steps"] if step["stage"] == "select"]
+    assert words in said
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [

@@ -44,6 +44,17 @@ pytestmark = pytest.mark.root
 _C = layout().constants
 
 
+RULES: list[dict[str, Any]] = [
+    {"name": "in", "action": "allow", "source": "10.0.2.8/30", "ports": "80"},
+    {"name": "fin", "action": "drop", "protocol": "tcp", "tcp_flags": "fin", "reason": "scans"},
+    {"name": "rate", "action": "limit", "ports": "80", "limit": {"rate": 1, "burst": 9, "per": "rule"}},
+    {"name": "each", "action": "limit", "limit": {"rate": 2, "unit": "bytes", "burst": 1514}},
+    {"name": "flows", "action": "limit", "limit": {"rate": 9, "unit": "new-flows", "per": "rule"}},
+    {"name": "all", "action": "count"},
+    {"name": "trial", "action": "drop", "count_only": True},
+]
+
+
 def explain(rig: Rig, frame: Any) -> Explained:
     """What becomes of one frame."""
     (answer,) = rig.reconciler.explain([bytes(frame)])
@@ -90,6 +101,7 @@ def test_nothing_changes(rig: Rig) -> None:
         ],
         block=["10.0.2.0/24", {"prefix": "10.0.3.0/24", "action": "count"}],
         allow=["10.0.2.7"],
+        rules=RULES,
     )
     chance = Random("nothing changes")
     frames = [generate.frame(chance) for _ in range(300)]
