@@ -108,7 +108,7 @@ def _rules(have: Config, want: Config) -> Iterator[Change]:
         old, new = have.rules.get(name), want.rules.get(name)
         if old is None or new is None:
             yield _whole("rule", name, old, new)
-        elif old != new:
+        elif old is not new and old != new:
             yield _part("rule", name, old, new, list(Rule.model_fields))
 
 

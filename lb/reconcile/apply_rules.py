@@ -34,12 +34,25 @@ class RuleMemory:
         """Whether no rule is in force."""
         return not self._arrays.rule_actions[self._bank]["action"].any()
 
+    def holds(self, plan: RulePlan) -> bool:
+        """Whether just these rules are in force."""
+        bank, wanted = self._bank, plan.bank
+        return (
+            np.array_equal(self._arrays.rule_actions[bank], wanted.actions)
+            and np.array_equal(self._arrays.rule_cells[bank, :CELLS], wanted.cells)
+            and all(
+                np.array_equal(self._arrays.rule_sets[bank, field, : len(rows)], rows)
+                for field, rows in enumerate(wanted.sets)
+            )
+            and all(trie.says(bank, plan.prefixes[name]) for name, trie in self._tries.items())
+        )
+
     def put(self, plan: RulePlan) -> None:
         """Make memory hold these rules."""
         if self._held is plan:
             return
         self._held = None
-        if not self._holds(plan):
+        if not self.holds(plan):
             self._change(plan)
         self._arrays.rule_owners[:] = plan.owners
         self._held = plan
@@ -52,18 +65,6 @@ class RuleMemory:
     def _bank(self) -> int:
         """The one in use."""
         return int(self._arrays.rule_bank["bank"][0]) & 1
-
-    def _holds(self, plan: RulePlan) -> bool:
-        bank, wanted = self._bank, plan.bank
-        return (
-            np.array_equal(self._arrays.rule_actions[bank], wanted.actions)
-            and np.array_equal(self._arrays.rule_cells[bank, :CELLS], wanted.cells)
-            and all(
-                np.array_equal(self._arrays.rule_sets[bank, field, : len(rows)], rows)
-                for field, rows in enumerate(wanted.sets)
-            )
-            and all(trie.says(bank, plan.prefixes[name]) for name, trie in self._tries.items())
-        )
 
     def _change(self, plan: RulePlan) -> None:
         used, wanted = self._bank, plan.bank

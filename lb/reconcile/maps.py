@@ -13,7 +13,7 @@ from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ListPlan, plan_list
 from lb.reconcile.numbering import ALLOW, DENY
 from lb.reconcile.rule_tables import RulePlan
-from lb.reconcile.rules import plan_rules
+from lb.reconcile.rules import RULE_FEATURES, plan_rules
 from lb.reconcile.services import ServicePlans, plan_steps
 from lb.reconcile.wish import program_wish
 
@@ -58,6 +58,8 @@ class Maps:
         except CapacityError:  # there is no room beside what goes: it goes first
             self._take_over(self._services.clear(sizes))
             plans = self.plan(config)
+        if not self._rules.is_empty and not self._rules.holds(plans.rules):
+            self._rule_features = RULE_FEATURES  # what those in force need is not known
         # Memory first: a program of another layout must not be in force over empty tables.
         self.apply(config, plans, all_rows=True, program_last=True)
 
@@ -92,7 +94,6 @@ class Maps:
 
     def apply(self, config: Config, plans: Plans, *, all_rows: bool, program_last: bool = False) -> None:
         """What was planned last, into the maps."""
-        self._rule_features |= plans.rules.features
         wish = self.wish(config, plans)
         wish = replace(wish, features=wish.features | self._rule_features)
         try:
@@ -102,13 +103,13 @@ class Maps:
                     self._dataplane.require(wish)
                 self._lists.put()
                 if not program_last or self._rules.is_empty:
-                    self._rules.put(plans.rules)
+                    self._put_rules(plans.rules)
             for step in steps:
                 self._services.put(at, step, self.hops.known, all_rows=all_rows)
                 at = step
             if program_last:
                 self._dataplane.require(wish)
-                self._rules.put(plans.rules)
+                self._put_rules(plans.rules)
         except Exception as error:
             self.failure = str(error)
             if isinstance(error, OSError):
@@ -117,6 +118,11 @@ class Maps:
             raise
         self.plans, self.failure = replace(plans, steps=()), None
         self._rule_features = plans.rules.features
+
+    def _put_rules(self, rules: RulePlan) -> None:
+        """From here on they may be in force, whether this comes to its end or not."""
+        self._rule_features |= rules.features
+        self._rules.put(rules)
 
     def wish(self, config: Config, plans: Plans) -> ProgramWish:
         """What the program must be able to do for them."""

@@ -39,6 +39,8 @@ from lb.reconcile.rule_tables import (
 _C = layout().constants
 SECOND = 1_000_000_000 << _C["LIMIT_TICK_SHIFT"]
 """Ticks in a second."""
+RULE_FEATURES = frozenset(name for name in layout().features if name.startswith(("HAVE_RULE", "HAVE_LIMIT")))
+"""All that rules can need of the program, but for bans."""
 _ACTIONS = {action: _C[f"RULE_{action.name}"] for action in RuleAction}
 _UNITS = {
     LimitUnit.PACKETS: _C["LIMIT_PACKETS"],

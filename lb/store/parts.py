@@ -30,7 +30,8 @@ def _changes(before: Config, after: Config) -> Iterator[tuple[str, str | None]]:
     if list(before.services) != list(after.services):
         yield _ORDER, json.dumps(list(after.services))
     for name, rule in after.rules.items():
-        if before.rules.get(name) != rule:
+        known = before.rules.get(name)
+        if known is not rule and known != rule:
             yield _RULE + name, rule.model_dump_json()
     for name in before.rules.keys() - after.rules.keys():
         yield _RULE + name, None
