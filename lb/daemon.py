@@ -20,6 +20,7 @@ from api.app import create_app
 from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
 from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
+from lb.events import Event, Events, first_of_run
 from lb.model.document import parse
 from lb.reconcile.loop import Reconciler
 from lb.settings import ServeSettings
@@ -55,12 +56,15 @@ class _JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        event: Event | None = getattr(record, "event", None)
+        if event is not None:
+            line |= {"event": event.document()}
         return json.dumps(line)
 
 
@@ -69,6 +73,12 @@ def _set_up_logging(log_format: str) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _log_event(event: Event) -> None:
+    """The log has each event, whoever follows; a text line begins with its kind."""
+    level = logging.getLevelNamesMapping()[event.level.upper()]
+    log.getChild("events").log(level, "%s: %s", event.kind, event.text, extra={"event": event})
 
 
 def run(settings: ServeSettings) -> int:
@@ -85,9 +95,11 @@ def run(settings: ServeSettings) -> int:
         settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         store = SqliteStore(settings.state_dir / STATE_FILE)
         stack.callback(store.close)
-        dataplane = KernelDataPlane(settings, store.secret("flow-key", 16))
+        events = Events(first_of_run())
+        events.listen(_log_event)
+        dataplane = KernelDataPlane(settings, store.secret("flow-key", 16), events)
         stack.callback(dataplane.close)
-        reconciler = Reconciler(store, dataplane)
+        reconciler = Reconciler(store, dataplane, events=events)
         reconciler.start()
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:
@@ -124,8 +136,13 @@ async def _serve(reconciler: Reconciler, sockets: list[socket.socket]) -> None:
     # uvicorn's own handlers raise the signal again after shutdown; here it is the normal end.
     loop = asyncio.get_running_loop()
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+
+    def stop() -> None:
+        server.should_exit = True
+        reconciler.events.close()  # whoever follows would hold the server up
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+        loop.add_signal_handler(number, stop)
     log.info("ready: %s", ", ".join(str(s.getsockname()) for s in sockets))
     await server.serve(sockets=sockets)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import logging
 import os
 import threading
 import time
@@ -18,11 +17,11 @@ from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.neighbours import Neighbours
 from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
 from lb.dataplane.rtnetlink import Link
+from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.tables import Tables, size_flags
 from lb.errors import DataPlaneError, InterfaceError, SetupError, SluiceError
+from lb.events import Events
 from lb.settings import ServeSettings, TableSizes
-
-log = logging.getLogger("sluice.dataplane")
 
 STANDBY = frozenset({"HAVE_DENY4", "HAVE_DENY6", "HAVE_ALLOW"})
 """What may be needed within milliseconds. A program that is compiled anew has it at first; once it is trimmed to what
@@ -36,7 +35,8 @@ _FRAGS_MTU = 3000
 class KernelDataPlane:
     """A DataPlane. Opening it makes or adopts the maps; the program comes with the first `require`."""
 
-    def __init__(self, settings: ServeSettings, flow_key: bytes) -> None:
+    def __init__(self, settings: ServeSettings, flow_key: bytes, events: Events | None = None) -> None:
+        self._events = events or Events()
         self.sizes: TableSizes = settings.sizes
         self._settings = settings
         self._key = (
@@ -145,24 +145,39 @@ class KernelDataPlane:
         for name, hook in self._hooks.items():
             link = links.get(name)
             if link is None:
-                self._in_force.pop(name, None)
+                if self._in_force.pop(name, None) is not None:
+                    self._tell("interface.lost", f"interface {name} is gone", name, level="warning")
                 hook.lost()
                 continue
             program = programs[name]
             if not hook.is_alive(link):
                 hook.lost() if name in self._in_force else None
                 hook.adopt(link)
-            if self._in_force.get(name) is not program or not hook.is_alive(link):
+            alive = hook.is_alive(link)
+            if self._in_force.get(name) is not program or not alive:
                 hook.put(
                     program.fd, link, self._settings.xdp_mode, replace_foreign=self._settings.replace_foreign
                 )
-                log.info("program %s attached to %s", program.info.name, name)
+                kind, done = ("program.swapped", "swapped") if alive else ("interface.attached", "attached")
+                size = f"{program.info.instructions} instructions"
+                self._tell(
+                    kind,
+                    f"program {program.info.name} {done} on {name}: {size}",
+                    name,
+                    program=program.info.name,
+                    program_id=program.info.id,
+                    instructions=program.info.instructions,
+                    features=sorted(program.build.features),
+                )
             self._in_force[name] = program
         self._wish = wish
         self._forget_old()
         if not self._in_force:
             raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
         remove_other_maps(self._pins)
+
+    def _tell(self, kind: str, text: str, interface: str, *, level: str = "info", **facts: object) -> None:
+        self._events.publish(kind, text, level=level, interface=interface, **facts)
 
     def _forget_old(self) -> None:
         """Unload programs that are neither in force nor kept ready."""
@@ -188,7 +203,8 @@ class KernelDataPlane:
             try:
                 self.prepare(wish)
             except SluiceError as error:
-                log.error("no program is kept ready for the lists: %s", error)
+                text = f"no program is kept ready for the lists: {error}"
+                self._events.publish("failure", text, level="error")
 
         if wish != self._wish:
             threading.Thread(target=prepare, name="standby", daemon=True).start()
@@ -205,7 +221,7 @@ class KernelDataPlane:
                 self._look_after_interfaces()
             except SluiceError as error:
                 self._problem = str(error)
-                log.error("%s", error)
+                self._events.publish("failure", str(error), level="error")
             changed()
 
         self._neighbours.watch(look)
@@ -278,6 +294,10 @@ class KernelDataPlane:
         if program is None:
             raise DataPlaneError(f"no program is attached to {interface}: see /readyz")
         return self._tracers.get(interface, program.build)
+
+    def samples(self) -> RingBuffer:
+        """See DataPlane."""
+        return RingBuffer(self._pins / PIN)
 
     def clock_seconds(self) -> int:
         """See DataPlane."""

@@ -1,4 +1,4 @@
-"""The few calls of libbpf that bcc does not offer: links, pins, batches, loading with flags, test runs.
+"""The few calls of libbpf that bcc does not offer: links, pins, batches, loading with flags, test runs, rings.
 
 libbcc links libbpf.so.1, so it is there wherever bcc is. Every function raises OSError with the kernel's errno.
 """
@@ -19,6 +19,8 @@ XDP_HAS_FRAGS = 1 << 5
 XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 BPF_ANY = 0
+RING_CALLBACK = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+"""Of a ring buffer's record: (context, address, bytes); what is negative ends the reading."""
 _LOG_STATISTICS = 4
 
 
@@ -323,3 +325,24 @@ def test_run(prog_fd: int, frame: bytes, repeat: int = 1) -> tuple[int, bytes]:
 def possible_cpus() -> int:
     """How many copies a per-CPU map holds."""
     return _check(_lib().libbpf_num_possible_cpus(), "possible cpus")
+
+
+def ring_open(map_fd: int, callback: Any) -> c_void_p:
+    """Map a ring buffer; callback is a RING_CALLBACK, which the caller keeps alive as long as the ring."""
+    lib = _lib()
+    lib.ring_buffer__new.restype = c_void_p
+    ring = lib.ring_buffer__new(map_fd, callback, None, None)
+    if not ring:
+        raise OSError(ctypes.get_errno(), f"ring buffer: {os.strerror(ctypes.get_errno())}")
+    return c_void_p(ring)
+
+
+def ring_read(ring: c_void_p, seconds: float) -> None:
+    """Call back for each record that is there; wait for so long at most if there is none."""
+    if _lib().ring_buffer__consume(ring) == 0:
+        _lib().ring_buffer__poll(ring, c_int(int(seconds * 1000)))
+
+
+def ring_close(ring: c_void_p) -> None:
+    """Unmap it; what has not been read stays."""
+    _lib().ring_buffer__free(ring)

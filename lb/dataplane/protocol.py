@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lb.dataplane.layout import Verdict
+from lb.dataplane.samples import SampleQueue
 from lb.dataplane.tables import Array, Tables
 from lb.settings import TableSizes
 
@@ -124,6 +125,9 @@ class DataPlane(Protocol):
 
         The first time, and after the program has changed, it takes a second.
         """
+
+    def samples(self) -> SampleQueue:
+        """What packets hand out while a program with HAVE_SAMPLES or HAVE_BANS is in force. OSError."""
 
     def clock_seconds(self) -> int:
         """Now, by the clock of the flow table and the hit counters."""

@@ -9,6 +9,7 @@ import numpy as np
 from lb.dataplane.joined import join_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish, Tracer, Traces
+from lb.dataplane.samples import SampleQueue, TwinQueue
 from lb.dataplane.tables import (
     ARRAY_NAMES,
     COUNTER_STRUCTS,
@@ -119,6 +120,8 @@ class TwinDataPlane:
         self.unreachable: set[bytes] = set()
         self.wishes: list[ProgramWish] = []
         self.tracers: dict[str, Tracer] = {}
+        self.queue = TwinQueue()
+        """What tests put in as packets would."""
         self._changed: list[Callable[[], None]] = []
 
     @property
@@ -173,6 +176,10 @@ class TwinDataPlane:
                 "the twin of the data plane runs no frames: ask a daemon that has an interface"
             )
         return self.tracers[interface]
+
+    def samples(self) -> SampleQueue:
+        """What tests put into `queue`."""
+        return self.queue
 
     def clock_seconds(self) -> int:
         """The machine's monotonic clock."""

@@ -63,7 +63,7 @@ def look(
     for allow, held, plan in ((False, config.blocklist, lists[0]), (True, config.allowlist, lists[1])):
         for rule, source in {(t.allow_entry if allow else t.deny_entry, t.parsed.source) for t in traces}:
             if rule:
-                entry = _find(held, plan, rule, source)
+                entry = find_entry(held, plan, rule, source)
                 entries[allow, rule, source] = _listed(
                     entry, plan, tables, clock_s=dataplane.clock_seconds(), now=now, allow=allow
                 )
@@ -93,7 +93,7 @@ def _met_rules(
     }
 
 
-def _find(held: PrefixList, plan: ListPlan, rule: int, source: bytes) -> Entry:
+def find_entry(held: PrefixList, plan: ListPlan, rule: int, source: bytes) -> Entry:
     """The longest entry that holds an address and has this rule number; ConflictError if it has gone."""
     family = 4 if len(source) == 4 else 6
     address, bits = int.from_bytes(source, "big"), BITS[family]

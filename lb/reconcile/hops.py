@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 
 from lb.dataplane.protocol import DataPlane, NextHop
+from lb.events import Events
 from lb.model import Config
+from lb.reconcile.explained import address_text
+
+TOLD_MOST = 100
+"""Next hops that change at once, and have an event each; of the others one says how many."""
 
 
 class Hops:
@@ -52,3 +57,28 @@ def _addresses(config: Config, before: Config | None) -> set[bytes]:
         if before is None or before.services.get(name) is not service
         for backend in service.backends
     }
+
+
+def tell_hops(events: Events, before: Mapping[bytes, NextHop], after: Mapping[bytes, NextHop]) -> None:
+    """An event for each backend whose next hop has become known, or is known no more."""
+    had, has = ({a for a, hop in hops.items() if hop.mac is not None} for hops in (before, after))
+    changes = [(address, True) for address in sorted(has - had)]
+    changes += [(address, False) for address in sorted(had - has)]
+    for address, resolved in changes[:TOLD_MOST]:
+        name = address_text(address)
+        hop = after.get(address)
+        if resolved and hop is not None and hop.mac is not None:
+            text = f"the next hop of {name} is {hop.mac.hex(':')} on {hop.interface}"
+            events.publish("hop.resolved", text, address=name, mac=hop.mac.hex(":"), interface=hop.interface)
+        else:
+            events.publish("hop.lost", f"the next hop of {name} is not known", level="warning", address=name)
+    if len(changes) > TOLD_MOST:
+        rest = changes[TOLD_MOST:]
+        lost = sum(not resolved for _, resolved in rest)
+        events.publish(
+            "hop.lost" if lost else "hop.resolved",
+            f"{len(rest)} more next hops have changed, {lost} of them are not known any more",
+            level="warning" if lost else "info",
+            changed=len(rest),
+            lost=lost,
+        )

@@ -9,12 +9,17 @@ from ipaddress import IPv4Address, IPv6Address
 from lb.dataplane.protocol import DataPlane, InterfaceState
 from lb.dataplane.trace import decode
 from lb.errors import DataPlaneError, SluiceError
+from lb.events import Events
 from lb.model import Config, Prefix
 from lb.reconcile import explain, observe
+from lb.reconcile.bans import Ban, bans_wanted, entries_of, rules_by_number, tell_bans, with_bans
 from lb.reconcile.desired import Desired, keeping
 from lb.reconcile.explained import Explained
+from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
+from lb.reconcile.seen import Naming
+from lb.reconcile.watch import Watch
 from lb.store import RevisionInfo, Store
 
 log = logging.getLogger("sluice.reconcile")
@@ -26,12 +31,23 @@ TRIM_AFTER_SECONDS = 10.0
 class Reconciler:
     """Safe to call from several threads. `start` adopts what the maps hold and makes it what the store says."""
 
-    def __init__(self, store: Store, dataplane: DataPlane, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dataplane: DataPlane,
+        *,
+        clock: Callable[[], float] = time.time,
+        events: Events | None = None,
+    ) -> None:
         self._store, self._dataplane, self._clock = store, dataplane, clock
+        self.events = events or Events()
+        """What is published to."""
+        self.watch = Watch(dataplane, self._fit, self._ban)
+        """Who looks at packets."""
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._hops_changed = self._stopping = False
-        self._maps = Maps(dataplane, clock)
+        self._maps = Maps(dataplane, clock, lambda: self.watch.features)
         revision, config = store.load()
         self._desired = Desired(revision, config)
         self._changed_at = time.monotonic()
@@ -42,8 +58,10 @@ class Reconciler:
 
     def start(self) -> None:
         """Adopt what the maps hold, write what differs from the store, and keep it so. Raises what applying raises."""
+        self.watch.start()
         with self._lock:
             self._maps.fill(self._desired.config)
+        self.watch.follow_bans(bans_wanted(self._desired.config))
         self._dataplane.watch(self._on_hops_changed)
         self._thread = threading.Thread(target=self._follow, name="reconciler", daemon=True)
         self._thread.start()
@@ -55,6 +73,7 @@ class Reconciler:
             self._wake.notify()
         if self._thread:
             self._thread.join()
+        self.watch.close()
 
     @property
     def _plans(self) -> Plans:
@@ -92,6 +111,14 @@ class Reconciler:
             self._desired = Desired(revision, config)
             self.apply_seconds = time.perf_counter() - began
             self._changed_at = time.monotonic()
+            self.watch.follow_bans(bans_wanted(config))
+            self.events.publish(
+                "config.changed",
+                f"revision {revision} by {actor}: {summary}",
+                revision=revision,
+                actor=actor,
+                summary=summary,
+            )
         self._notify()
         return self._desired
 
@@ -122,13 +149,49 @@ class Reconciler:
 
     def _undo(self, revision: int, error: Exception) -> None:
         """Whatever part of a change is in the maps, go back. If that fails too, `_follow` tries again."""
-        log.error("revision %d could not be applied and is taken back: %s", revision, error)
+        self._tell_failure(f"revision {revision} could not be applied and is taken back: {error}")
         try:
             self._maps.go_back(self._desired.config)
         except Exception as again:
-            log.error("the maps are not as they were: %s", again)
+            self._tell_failure(f"the maps are not as they were: {again}")
             self._notify()
         self._store.discard(revision)
+
+    def _tell_failure(self, text: str) -> None:
+        self.events.publish("failure", text, level="error")
+
+    def _fit(self) -> None:
+        """Put a program in force that does what watchers want too; it is compiled while others may change things."""
+        self._check_attached()
+        self._dataplane.prepare(self._maps.wish(self._desired.config, self._plans))
+        with self._lock:
+            self._dataplane.require(self._maps.wish(self._desired.config, self._plans))
+            self._changed_at = time.monotonic()
+
+    def _ban(self, bans: list[Ban]) -> None:
+        """Sources over the limit of a rule become entries of its layer of the blocklist."""
+        with self._lock:
+            now = self._clock()
+            banned = entries_of(bans, rules_by_number(self._plans), self._desired.config, now)
+            if not banned:
+                return
+            rules = ", ".join(sorted({each.rule for each in banned}))
+            desired = self.change(
+                lambda config: with_bans(config, banned),
+                actor="limits",
+                summary=f"{len(banned)} over the limit of {rules}",
+            )
+            tell_bans(self.events, banned, desired.revision)
+
+    def naming(self) -> Naming:
+        """What the numbers in samples mean, now."""
+        return Naming(
+            self._desired.config,
+            self._plans,
+            rules_by_number(self._plans),
+            self._dataplane.interfaces(),
+            self._dataplane.verdicts,
+        )
 
     def _on_hops_changed(self) -> None:
         self._hops_changed = True
@@ -153,7 +216,7 @@ class Reconciler:
                 if time.monotonic() - self._changed_at >= TRIM_AFTER_SECONDS:
                     self._trim()
             except SluiceError as error:
-                log.error("the maps could not be brought up to date: %s", error)
+                self._tell_failure(f"the maps could not be brought up to date: {error}")
             except Exception:  # whatever it was, entries must expire and next hops be followed
                 log.exception("the maps could not be brought up to date")
 
@@ -163,7 +226,10 @@ class Reconciler:
             self._maps.go_back(self._desired.config)
             return
         try:
+            before = self._maps.hops.known
             moved = hops_changed and self._maps.hops.refresh(config)
+            if moved:
+                tell_hops(self.events, before, self._maps.hops.known)
         except Exception as error:
             self._maps.failure = f"the next hops cannot be read: {error}"
             raise

@@ -37,8 +37,11 @@ class Plans:
 class Maps:
     """One writer. `fill` comes first, and after an `apply` that raised `go_back`; nothing here takes a lock."""
 
-    def __init__(self, dataplane: DataPlane, clock: Callable[[], float]) -> None:
-        self._dataplane, self._clock = dataplane, clock
+    def __init__(
+        self, dataplane: DataPlane, clock: Callable[[], float], more: Callable[[], frozenset[str]] = frozenset
+    ) -> None:
+        """`more`: features that are wanted beside those of the desired state."""
+        self._dataplane, self._clock, self._more = dataplane, clock, more
         self.hops = Hops(dataplane)
         self._services = ServiceMemory(dataplane.tables)
         self._served = {state.name for state in dataplane.interfaces()}
@@ -127,7 +130,8 @@ class Maps:
     def wish(self, config: Config, plans: Plans) -> ProgramWish:
         """What the program must be able to do for them."""
         redirects = len(self._served) > 1 or not self.hops.interfaces <= self._served
-        return program_wish(config, plans.deny, plans.allow, redirects=redirects, rules=plans.rules.features)
+        wish = program_wish(config, plans.deny, plans.allow, redirects=redirects, rules=plans.rules.features)
+        return replace(wish, features=wish.features | self._more())
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Used and all places of each table of the lists and rules."""

@@ -8,6 +8,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROOMS = (
     "lb.errors",
+    "lb.events",
     "lb.settings",
     "lb.model",
     "lb.store",
@@ -20,14 +21,15 @@ ROOMS = (
 MAY_IMPORT = {
     "lb": set(),
     "lb.errors": set(),
+    "lb.events": set(),
     "lb.settings": set(),
     "lb.model": {"lb.errors"},
     "lb.store": {"lb.errors", "lb.model"},
-    "lb.dataplane": {"lb.errors", "lb.settings"},
-    "lb.reconcile": {"lb", "lb.errors", "lb.settings", "lb.model", "lb.store", "lb.dataplane"},
+    "lb.dataplane": {"lb.errors", "lb.events", "lb.settings"},
+    "lb.reconcile": {"lb", "lb.errors", "lb.events", "lb.settings", "lb.model", "lb.store", "lb.dataplane"},
     "lb.cli": {"lb", "lb.errors", "lb.settings", "lb.daemon"},
     "lb.daemon": set(ROOMS) - {"lb.cli"},
-    "api": {"lb", "lb.errors", "lb.model", "lb.store", "lb.reconcile"},
+    "api": {"lb", "lb.errors", "lb.events", "lb.model", "lb.store", "lb.reconcile"},
 }
 KERNEL = {"bcc", "pyroute2"}
 """What touches the kernel."""

@@ -14,6 +14,7 @@ from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.tables import Tables, size_flags
 from lb.settings import TableSizes
 
@@ -186,6 +187,9 @@ class RigDataPlane:
         assert self.running is not None
         # One for each build, and not for each interface: sessions go to and fro between a few.
         return self._programs.tracers.get(self.running.build.name, self.running.build)
+
+    def samples(self) -> RingBuffer:
+        return RingBuffer(self._programs.pins / PIN)
 
     def clock_seconds(self) -> int:
         return clock.seconds()

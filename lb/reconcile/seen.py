@@ -1,0 +1,126 @@
+"""Packets that were handed out, said by names: which entry, rule, service and backend the numbers stand for."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lb.dataplane.layout import Verdict, layout
+from lb.dataplane.protocol import InterfaceState
+from lb.dataplane.tables import Array
+from lb.errors import ConflictError
+from lb.model import Config, Entry, Prefix
+from lb.reconcile import explain
+from lb.reconcile.explained import address_text
+from lb.reconcile.maps import Plans
+
+NONE = layout().constants["NONE"]
+_REMEMBERED = 10_000
+"""Entries that were looked for, by number and source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One packet. time_ns: since the epoch; entry: the blocklist's for its source; length: of the frame as it came.
+
+    data: the first bytes of the frame as it left (forwarded: with its outer header).
+    """
+
+    time_ns: int
+    verdict: Verdict
+    source: str | None
+    entry: Entry | None
+    rule: str | None
+    service: str | None
+    backend: str | None
+    interface: str | None
+    length: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which packets: of a service, from a prefix; None: all."""
+
+    service: str | None = None
+    prefix: Prefix | None = None
+
+
+class Naming:
+    """What numbers mean, at one moment; what has gone since a packet was seen has no name."""
+
+    def __init__(
+        self,
+        config: Config,
+        plans: Plans,
+        rules: Mapping[int, Any],
+        interfaces: Iterable[InterfaceState],
+        verdicts: Iterable[Verdict],
+    ) -> None:
+        self._config, self._deny, self._rules = config, plans.deny, rules
+        self._verdicts = {v.number: v for v in verdicts}
+        self._services = {plan.number: plan for plan in plans.services.by_name.values()}
+        self._interfaces = {state.index: state.name for state in interfaces}
+        self._entries: dict[tuple[int, bytes], Entry | None] = {}
+
+    def seen(self, rows: Array, wall_ns: int, wanted: Wanted = Wanted()) -> Iterator[Seen]:
+        """Records (struct sample) in words, those wanted. wall_ns: the epoch's clock less the monotonic one."""
+        names = [name for name in rows.dtype.names or () if name not in ("source", "bytes")]
+        columns = [rows[name].tolist() for name in names]
+        for at, values in enumerate(zip(*columns, strict=True)):
+            row = dict(zip(names, values, strict=True))
+            source = rows["source"][at].tobytes()[: {4: 4, 6: 16}.get(row["family"], 0)]
+            if wanted.prefix is not None and not _holds(wanted.prefix, source):
+                continue
+            service, backend = self._service(row["service"], row["place"])
+            if wanted.service is not None and service != wanted.service:
+                continue
+            rule = self._rules.get(row["rule"])
+            yield Seen(
+                time_ns=row["time_ns"] + wall_ns,
+                verdict=self._verdicts[row["verdict"]],
+                source=address_text(source) if source else None,
+                entry=self._entry(row["entry"], source),
+                rule=rule.name if rule else None,
+                service=service,
+                backend=backend,
+                interface=self._interfaces.get(row["ifindex"]),
+                length=row["frame_length"],
+                data=rows["bytes"][at].tobytes()[: row["captured"]],
+            )
+
+    def service_of(self, number: int) -> str | None:
+        """The name of the service of that number."""
+        return self._service(number, NONE)[0]
+
+    def _service(self, number: int, place: int) -> tuple[str | None, str | None]:
+        plan = self._services.get(number)
+        if plan is None:
+            return None, None
+        offset = place - plan.start
+        packed = plan.places[offset] if place != NONE and 0 <= offset < len(plan.places) else None
+        return plan.service.name, address_text(packed) if packed else None
+
+    def _entry(self, number: int, source: bytes) -> Entry | None:
+        if not number or not source:
+            return None
+        key = (number, source)
+        if key not in self._entries:
+            if len(self._entries) >= _REMEMBERED:
+                self._entries.clear()
+            self._entries[key] = self._find(number, source)
+        return self._entries[key]
+
+    def _find(self, number: int, source: bytes) -> Entry | None:
+        try:
+            return explain.find_entry(self._config.blocklist, self._deny, number, source)
+        except ConflictError:
+            return None
+
+
+def _holds(prefix: Prefix, source: bytes) -> bool:
+    family = {4: 4, 16: 6}.get(len(source))
+    bits = 8 * len(source)
+    return (
+        family == prefix.family
+        and (int.from_bytes(source, "big") ^ prefix.network) >> bits - prefix.length == 0
+    )
