@@ -208,6 +208,26 @@ class ConfigDocument(BaseModel):
     settings: Settings = Settings()
 
 
+class EventDocument(BaseModel):
+    """One thing that happened."""
+
+    id: int = Field(description="goes up, over restarts too")
+    time: str = Field(json_schema_extra={"format": "date-time"})
+    kind: str = Field(examples=["config.changed"])
+    level: Literal["info", "warning", "error"]
+    text: str = Field(description="in one sentence")
+    facts: dict[str, Any] = Field(description="the same as values; which, depends on the kind")
+
+
+class EventsPage(BaseModel):
+    """Events, the oldest first."""
+
+    items: list[EventDocument]
+    total: int = Field(description="of those asked for, how many are kept from `after` on")
+    next: int | None = Field(description="give it as `after` for the next page; null: this is the last")
+    last: int = Field(description="the number to go on from with Last-Event-ID")
+
+
 class OperationState(StrEnum):
     """Whether flows are left."""
 

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
+from lb import __version__
 from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
 from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
@@ -105,7 +106,6 @@ def run(settings: ServeSettings) -> int:
         if settings.config is not None and reconciler.desired.revision == 0:
             _apply_first(reconciler, settings.config)
         asyncio.run(_serve(reconciler, sockets))
-    log.info("stopped; the program stays attached and goes on forwarding")
     return 0
 
 
@@ -140,10 +140,12 @@ async def _serve(reconciler: Reconciler, sockets: list[socket.socket]) -> None:
     def stop() -> None:
         server.should_exit = True
         reconciler.events.close()  # whoever follows would hold the server up
+        reconciler.events.publish("daemon.stopping", "the program stays attached and goes on forwarding")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    log.info("ready: %s", ", ".join(str(s.getsockname()) for s in sockets))
+    listening = ", ".join(str(s.getsockname()) for s in sockets)
+    reconciler.events.publish("daemon.ready", f"ready: {listening}", version=__version__)
     await server.serve(sockets=sockets)
 
 

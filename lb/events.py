@@ -94,7 +94,7 @@ class Events:
         return end
 
     def close(self) -> None:
-        """Wake all who wait, for the last time: the daemon stops."""
+        """Nobody need wait for more than the next: the daemon stops."""
         with self._changed:
             self.is_closed = True
             self._changed.notify_all()

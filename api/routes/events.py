@@ -1,0 +1,129 @@
+"""/events: what happened, as a page or as it happens (server-sent events, WHATWG HTML 9.2)."""
+
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+
+from api.deps import AcceptDep, ReconcilerDep
+from api.openapi import OBSERVED, documented
+from api.problems import parameter_error
+from api.schemas import EventsPage
+from api.streams import SSE, Wake, streaming
+from lb.events import Event, Events, matcher
+from lb.model.times import parse_duration
+
+router = APIRouter(prefix="/v1", tags=[OBSERVED])
+
+HEARTBEAT_SECONDS = 15.0
+READ_MOST = 500
+"""Events that are put into words before what was put is sent: a slow reader costs no memory."""
+
+
+@router.get(
+    "/events",
+    summary="What happened",
+    response_model=EventsPage,
+    responses=documented(422) | {200: {"content": {SSE: {"schema": {"type": "string"}}}}},
+)
+async def get_events(
+    *,
+    reconciler: ReconcilerDep,
+    accept: AcceptDep = "*/*",
+    last_event_id: Annotated[
+        str | None, Header(description="the number of the last event that was had: go on after it")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, Query(description="only these, and those below them: feed takes in feed.failed")
+    ] = None,
+    level: Annotated[
+        Literal["info", "warning", "error"] | None, Query(description="only these, and what is worse")
+    ] = None,
+    after: Annotated[
+        int | None, Query(ge=0, description="as Last-Event-ID; 0: from the oldest that is kept")
+    ] = None,
+    since: Annotated[
+        str | None, Query(description="only of so long ago: seconds, or a text such as 10m", examples=["10m"])
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=10000, description="events of a page, at most")] = 1000,
+    follow: Annotated[bool | None, Query(description="go on with what happens; else as Accept says")] = None,
+) -> Response:
+    """The last 10,000, the oldest first. With Accept: text/event-stream (or follow=true) an answer that goes on.
+
+    Such an answer begins with what comes next, or after Last-Event-ID, and has an event `lost` where some that a reader
+    should have had are no longer kept. Every 15 s without an event there is a comment.
+    """
+    events, matches = reconciler.events, _matcher(kind or [], level, since)
+    place = _place(last_event_id, after)
+    if follow if follow is not None else _prefers_stream(accept):
+        last = place if place is not None else (0 if since else events.last)
+        return await streaming(_stream(events, last, matches), SSE)
+    found = [event for event in events.read(place or 0).events if matches(event)]
+    page = found[:limit]
+    document = {
+        "items": [event.document() for event in page],
+        "total": len(found),
+        "next": page[-1].id if len(page) < len(found) else None,
+        "last": page[-1].id if len(page) < len(found) else events.last,
+    }
+    return Response(json.dumps(document), media_type="application/json")
+
+
+def _prefers_stream(accept: str) -> bool:
+    return any(item.partition(";")[0].strip().lower() == SSE for item in accept.split(","))
+
+
+def _place(last_event_id: str | None, after: int | None) -> int | None:
+    if last_event_id is None or last_event_id == "":
+        return after
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19):
+        raise parameter_error(
+            "header", "Last-Event-ID", "it is no event's number: send what an event's id: line said"
+        )
+    return int(last_event_id)
+
+
+def _matcher(kinds: list[str], level: str | None, since: str | None) -> Callable[[Event], bool]:
+    chosen = matcher(kinds, level)
+    if since is None:
+        return chosen
+    try:
+        earliest = time.time() - parse_duration(since)
+    except ValueError as error:
+        raise parameter_error("query", "since", str(error)) from None
+    return lambda event: event.time >= earliest and chosen(event)
+
+
+async def _stream(events: Events, last: int, matches: Callable[[Event], bool]) -> AsyncGenerator[str, None]:
+    """The lines of the stream. Whoever reads slowly is waited for here, and finds what is still kept then."""
+    wake = Wake()
+    end = events.listen(wake)
+    try:
+        yield f"id: {last}\n\n"
+        while True:
+            is_last = events.is_closed
+            part = events.read(last, READ_MOST)
+            text = "" if part.lost == 0 else _lost(part.lost)
+            text += "".join(map(_event, filter(matches, part.events)))
+            last = part.last
+            if text:
+                yield text
+            if part.events:
+                continue
+            if is_last:
+                return
+            if not await wake.wait(HEARTBEAT_SECONDS):
+                yield f": nothing new\nid: {last}\n\n"
+    finally:
+        end()
+
+
+def _event(event: Event) -> str:
+    return f"id: {event.id}\ndata: {json.dumps(event.document())}\n\n"
+
+
+def _lost(number: int | None) -> str:
+    """No event of the list: it has a name of its own, and no number. None: an earlier run's, nobody knows how many."""
+    return f"event: lost\ndata: {json.dumps({'lost': number})}\n\n"
