@@ -11,6 +11,7 @@ from api.routes import (
     allowlist,
     backends,
     blocklist,
+    capture,
     config,
     events,
     explain,
@@ -20,6 +21,7 @@ from api.routes import (
     rules,
     services,
     status,
+    top,
 )
 from lb import __version__
 from lb.reconcile.loop import Reconciler
@@ -67,6 +69,8 @@ def create_app(reconciler: Reconciler) -> FastAPI:
         status,
         explain,
         events,
+        capture,
+        top,
         operations,
         health,
         metrics,

@@ -84,7 +84,8 @@ async def _address(
 AddressDep = Annotated[IPv4Address | IPv6Address, Depends(_address)]
 
 
-def _prefix(where: str, name: str, text: str) -> Prefix:
+def prefix_of(where: str, name: str, text: str) -> Prefix:
+    """The prefix that a parameter is; a refusal that names it."""
     try:
         return Prefix.parse(text)
     except ValueError as error:
@@ -100,7 +101,7 @@ async def _prefix_in_path(
         ),
     ],
 ) -> Prefix:
-    return _prefix("path", "prefix", prefix)
+    return prefix_of("path", "prefix", prefix)
 
 
 PrefixDep = Annotated[Prefix, Depends(_prefix_in_path)]
@@ -111,7 +112,7 @@ async def _after(
         str | None, Query(description="the `next` of the page before", examples=["203.0.113.0/24"])
     ] = None,
 ) -> Prefix | None:
-    return None if after is None else _prefix("query", "after", after)
+    return None if after is None else prefix_of("query", "after", after)
 
 
 AcceptDep = Annotated[str, Header(description="the formats that the caller reads, by preference")]

@@ -33,11 +33,16 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def answers(kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The `content` of an answer that FastAPI does not make: what is answered, by media type."""
+    return {
+        media: {"schema": TypeAdapter(kind).json_schema(ref_template=_REF)} for media, kind in kinds.items()
+    }
+
+
 def takes(bodies: Mapping[Media, Any], example: Any = None) -> dict[str, Any]:
     """The `openapi_extra` of an operation: a body of one of these types, and an example of the first."""
-    content: dict[str, Any] = {}
-    for media, kind in bodies.items():
-        content[media.value] = {"schema": TypeAdapter(kind).json_schema(ref_template=_REF)}
+    content = answers({media.value: kind for media, kind in bodies.items()})
     if example is not None:
         content[next(iter(bodies)).value]["example"] = example
     return {"requestBody": {"required": True, "content": content}}
@@ -86,6 +91,8 @@ def _complete(document: dict[str, Any]) -> None:
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # FastAPI's guess, where no parameter can be wrong
             for status, response in operation["responses"].items():
+                for media in response.get("content", {}).values():
+                    _lift(media["schema"], schemas)
                 headers = response.setdefault("headers", {})
                 headers[REVISION_HEADER] = {"$ref": "#/components/headers/Revision"}
                 if DESIRED in operation.get("tags", ()) and status in {"200", "201"}:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lb.model import Backend, Rule, Service, Settings
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
+from lb.model.layers import Action
 from lb.model.times import format_moment
 from lb.reconcile.observed import FlowTableStats, Hits, QuicStats, RuleTally, Tally, VerdictInfo
 
@@ -226,6 +227,63 @@ class EventsPage(BaseModel):
     total: int = Field(description="of those asked for, how many are kept from `after` on")
     next: int | None = Field(description="give it as `after` for the next page; null: this is the last")
     last: int = Field(description="the number to go on from with Last-Event-ID")
+
+
+class CapturedEntry(BaseModel):
+    """The blocklist's entry for the source of a packet."""
+
+    prefix: str
+    owner: str = Field(examples=["operator"])
+    action: Action
+    reason: str
+
+
+class CaptureRecord(BaseModel):
+    """A line of a capture. `record` says which of the others it has: those of a packet, or figures.
+
+    Of packets with the verdicts asked for: came; of these unseen were not handed out (the rate, or a full queue), lost
+    were not taken in time, over_rate were left out here.
+    """
+
+    record: Literal["began", "packet", "progress", "end"]
+    time: str | None = Field(None, json_schema_extra={"format": "date-time"})
+    verdict: str | None = None
+    action: str | None = None
+    source: str | None = None
+    entry: CapturedEntry | None = None
+    rule: str | None = Field(None, description="the rule that decided")
+    service: str | None = None
+    backend: str | None = None
+    interface: str | None = None
+    length: int | None = Field(None, description="of the frame as it came")
+    bytes: str | None = Field(None, description="the frame's first bytes as it left, in base64")
+    packets: int | None = Field(None, description="shown so far")
+    came: int | None = None
+    unseen: int | None = None
+    lost: int | None = None
+    over_rate: int | None = None
+    why: str | None = Field(None, description="what ended it: count, seconds, or a sentence")
+
+
+class TopTalker(BaseModel):
+    """One of those that send the most."""
+
+    key: str = Field(description='address, prefix, service or verdict; "-" where there is none')
+    packets_per_second: float
+    share: float = Field(description="of all packets, 0 to 1")
+    uncertainty: float = Field(description="how far the share may be off either way, with 95 % confidence")
+    verdicts: dict[str, float] = Field(description="packets a second by verdict")
+
+
+class TopTalkers(BaseModel):
+    """Who sends the most."""
+
+    by: Literal["source", "prefix", "service", "verdict"]
+    seconds: float = Field(description="how long was looked")
+    packets: int = Field(description="that came, by the counters")
+    sampled: int = Field(description="of these, looked at")
+    packets_per_second: float
+    items: list[TopTalker]
 
 
 class OperationState(StrEnum):

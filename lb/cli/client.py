@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
@@ -92,7 +92,7 @@ class Client:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str | int | None] | None = None,
+        query: Mapping[str, object] | None = None,
         body: object = None,
         stream: BinaryIO | None = None,
         content_type: str = "application/json",
@@ -105,7 +105,7 @@ class Client:
         stream as it is, in pieces. RefusedError: the daemon said no; UnreachableError: it said nothing.
         """
         said = {k: v for k, v in (query or {}).items() if v is not None}
-        target = f"{self._prefix}/v1{path}" + (f"?{urlencode(said)}" if said else "")
+        target = f"{self._prefix}/v1{path}" + (f"?{urlencode(said, doseq=True)}" if said else "")
         sent = {"Accept": accept, "User-Agent": "sluice", **(headers or {})}
         payload: bytes | BinaryIO | None = stream
         if stream is not None:
@@ -119,6 +119,47 @@ class Client:
             self.close()
             raise UnreachableError(self._why(error)) from error
         return Answer(status, self._decoded(status, kind, raw))
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Iterator[str]]:
+        """The lines of an answer that goes on, as they come; a list in the query is a parameter given several times.
+
+        RefusedError, UnreachableError: as from call, when the answer begins; UnreachableError: it broke off.
+        """
+        said = {k: v for k, v in (query or {}).items() if v is not None}
+        target = f"{self._prefix}/v1{path}" + (f"?{urlencode(said, doseq=True)}" if said else "")
+        connection = self._connection
+        try:
+            if connection.sock is None:
+                connection.connect()
+            connection.request("GET", target, headers={"User-Agent": "sluice", **(headers or {})})
+            response = connection.getresponse()
+            if response.status >= NO_ERROR:
+                raw, status, kind = _read(response)
+                self._decoded(status, kind, raw)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise UnreachableError(self._why(error)) from error
+        try:
+            yield self._lines(response)
+        finally:
+            self.close()  # the rest of the answer is on its way
+
+    def _lines(self, response: http.client.HTTPResponse) -> Iterator[str]:
+        while True:
+            try:
+                line = response.readline()
+            except (OSError, http.client.HTTPException) as error:
+                raise UnreachableError(f"{self._server} broke off its answer; ask again") from error
+            if not line:
+                return
+            yield line.decode().rstrip("\r\n")
 
     def _exchange(
         self, method: str, target: str, payload: bytes | BinaryIO | None, headers: Mapping[str, str]

@@ -88,6 +88,10 @@ class Naming:
                 data=rows["bytes"][at].tobytes()[: row["captured"]],
             )
 
+    def verdict(self, number: int) -> Verdict:
+        """The verdict of that number."""
+        return self._verdicts[number]
+
     def service_of(self, number: int) -> str | None:
         """The name of the service of that number."""
         return self._service(number, NONE)[0]

@@ -64,6 +64,8 @@ def test_the_paths_are_those_of_this_version(document: JsonDocument) -> None:
         "/v1/verdicts": {"get"},
         "/v1/explain": {"post"},
         "/v1/events": {"get"},
+        "/v1/capture": {"get"},
+        "/v1/top": {"get"},
         "/v1/operations/{operation_id}": {"get"},
         "/healthz": {"get"},
         "/readyz": {"get"},
