@@ -26,6 +26,7 @@ nginx-light      nginx
 curl             curl
 wrk              wrk
 tcpdump          tcpdump
+libpcap0.8       /usr/lib/*/libpcap.so.0.8
 gcc              gcc
 libc6-dev        /usr/include/stdio.h
 make             make

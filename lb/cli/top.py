@@ -1,0 +1,79 @@
+"""sluice top: who sends the most, second by second."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import click
+
+from lb.cli.output import Figure, count, emit, percent, say, table
+from lb.cli.session import Command, Named, Session, pass_session
+
+_BY = ("source", "prefix", "service", "verdict")
+
+
+@click.command(
+    cls=Command,
+    example=("sluice top\nsluice top --by prefix -n 5 --verdict drop\nsluice top --once --seconds 10"),
+)
+@click.option("--by", type=click.Choice(_BY), default="source", show_default=True, help="prefix: /24 or /64.")
+@click.option("-n", "most", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines.")
+@click.option("--once", is_flag=True, help="Look once; else again and again, until Ctrl-C.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    show_default=True,
+    help="How long to look each time.",
+)
+@click.option(
+    "--verdict", "-v", "verdicts", type=Named(), multiple=True, metavar="V", help="A name, or pass, tx, drop."
+)
+@pass_session
+def top(
+    session: Session, *, by: str, most: int, once: bool, seconds: float, verdicts: tuple[str, ...]
+) -> None:
+    """Show who sends the most.
+
+    Up to 10,000 packets a second are looked at and scaled to all that came, so a share may be off by what stands
+    beside it, with 95 % confidence.
+    """
+    query: dict[str, object] = {"by": by, "limit": most, "seconds": seconds, "verdict": list(verdicts)}
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            document = session.client.call("GET", "/top", query=query).document
+            emit(session, document, partial(top_lines, document))
+            if once:
+                return
+            if session.is_table:
+                say([" "])
+
+
+def top_lines(document: dict[str, Any]) -> Iterator[str]:
+    """One look for people."""
+    yield from table(
+        (document["by"], "packets/s", "share", "±", "verdicts"),
+        (
+            (
+                item["key"],
+                count(item["packets_per_second"]),
+                percent(item["share"]),
+                percent(item["uncertainty"]),
+                ", ".join(_verdicts(item)),
+            )
+            for item in document["items"]
+        ),
+    )
+    rate = Figure(count(document["packets_per_second"]))
+    yield f"{rate} packets/s in all, {count(document['sampled'])} of {count(document['packets'])} looked at"
+
+
+def _verdicts(item: dict[str, Any]) -> list[str]:
+    """The verdicts that make up most of it; of more than one, with their share."""
+    parts = item["verdicts"]
+    whole = sum(parts.values()) or 1
+    return [
+        name if len(parts) == 1 else f"{name} {percent(rate / whole)}"
+        for name, rate in list(parts.items())[:3]
+    ]
