@@ -132,8 +132,10 @@ def entries_of(
 ) -> list[Banned]:
     """The entries that bans become, each prefix once a rule.
 
-    Left out: a rule that bans no longer, what its layer blocks already, and what the allowlist lets in whole.
+    Left out: a rule that bans no longer, what its layer blocks already, what the allowlist lets in whole, and what
+    holds a VIP or a backend: nobody is there to say that it may be locked out.
     """
+    in_use = list(_in_use(config))
     found: dict[tuple[str, Prefix], Banned] = {}
     for family, source, number in bans:
         rule = rules.get(number)
@@ -145,6 +147,8 @@ def entries_of(
             continue
         if next(config.allowlist.covering(prefix, now), None) is not None:
             continue
+        if any(prefix.contains(used) or used.contains(prefix) for used in in_use):
+            continue
         created_at = round(now, 3)
         said = Attributes(
             reason=f"over the limit of rule {rule.name}",
@@ -154,6 +158,13 @@ def entries_of(
         )
         found[rule.name, prefix] = Banned(prefix, rule.name, said)
     return list(found.values())
+
+
+def _in_use(config: Config) -> Iterator[Prefix]:
+    for service in config.services.values():
+        yield Prefix.parse(str(service.vip))
+        for backend in service.backends:
+            yield Prefix.parse(str(backend.address))
 
 
 def _prefix_of(family: int, source: bytes, limit: _Limit) -> Prefix:

@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+from service_samples import service
 
 from lb.dataplane.samples import RECORD
 from lb.events import Events
@@ -57,7 +58,7 @@ def test_the_prefix_has_the_limits_length() -> None:
 
 
 def test_who_is_not_banned() -> None:
-    """Not by a rule that is gone or bans no longer, not twice, and not whom the allowlist lets in whole."""
+    """Not by a rule that is gone or bans no longer, not twice, nor whom the allowlist lets in whole, nor what is in use."""
     allowed = Config().allowlist.with_layer(
         "operator",
         Config().allowlist.layer("operator").with_entries([(Prefix.parse("203.0.113.0/24"), Attributes())]),
@@ -67,6 +68,9 @@ def test_who_is_not_banned() -> None:
     assert entries_of([ban("192.0.2.1")], {7: Rule()}, config, NOW) == []
     assert entries_of([ban("203.0.113.9")], {7: Rule()}, config, NOW) == []
     assert entries_of([ban("192.0.2.2")], {8: Rule()}, config, NOW) == []
+    used = config.with_services([service("web", "10.0.0.11")])
+    for each, length in (("10.0.0.11", 32), ("10.0.0.7", 24), ("10.200.1.1", 32)):
+        assert entries_of([ban(each)], {7: Rule(limit=Limit(length))}, used, NOW) == []
     assert entries_of([ban("192.0.2.2")], {7: Rule(ban_seconds=None)}, config, NOW) == []
     assert prefixes(entries_of([ban("192.0.2.1")], {7: Rule()}, config, NOW + 600)) == ["192.0.2.1/32"]
 
