@@ -42,7 +42,7 @@ class Reconciler:
         self._store, self._dataplane, self._clock = store, dataplane, clock
         self.events = events or Events()
         """What is published to."""
-        self.watch = Watch(dataplane, self._fit, self._ban)
+        self.watch = Watch(dataplane, self._fit, self._on_nobody_looks, self._ban)
         """Who looks at packets."""
         self._lock = threading.RLock()
         self._wake = threading.Condition()
@@ -167,6 +167,10 @@ class Reconciler:
         with self._lock:
             self._dataplane.require(self._maps.wish(self._desired.config, self._plans))
             self._changed_at = time.monotonic()
+
+    def _on_nobody_looks(self) -> None:
+        """Who looks again soon, as `top` does, finds the program as it was."""
+        self._changed_at = time.monotonic()
 
     def _ban(self, bans: list[Ban]) -> None:
         """Sources over the limit of a rule become entries of its layer of the blocklist."""

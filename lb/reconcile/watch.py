@@ -92,10 +92,17 @@ class Watch:
     """Watchers come and go from any thread. on_bans: see Banner."""
 
     def __init__(
-        self, dataplane: DataPlane, fit: Callable[[], None], on_bans: Callable[[list[Ban]], None]
+        self,
+        dataplane: DataPlane,
+        fit: Callable[[], None],
+        gone: Callable[[], None],
+        on_bans: Callable[[list[Ban]], None],
     ) -> None:
-        """`fit` puts the program in force that has `features`; it may take seconds, and raise what compiling raises."""
-        self._dataplane, self._fit = dataplane, fit
+        """`fit` puts the program in force that has `features`; it may take seconds, and raise what compiling raises.
+
+        `gone` is called when nobody looks any more.
+        """
+        self._dataplane, self._fit, self._gone = dataplane, fit, gone
         self._sampling = dataplane.tables.arrays.watching
         self._watchers: list[Watcher] = []
         self._looking = 0
@@ -176,6 +183,8 @@ class Watch:
     def _leave(self) -> None:
         with self._lock:
             self._looking -= 1
+        if not self._looking:
+            self._gone()
 
     def totals(self) -> Array:
         """All packets by verdict number, shape (VERDICTS_MAX,)."""

@@ -58,7 +58,7 @@ def test_the_prefix_has_the_limits_length() -> None:
 
 
 def test_who_is_not_banned() -> None:
-    """Not by a rule that is gone or bans no longer, not twice, nor whom the allowlist lets in whole, nor what is in use."""
+    """Not by a rule that is gone or bans no longer, not twice, nor who is allowed as a whole, nor what is in use."""
     allowed = Config().allowlist.with_layer(
         "operator",
         Config().allowlist.layer("operator").with_entries([(Prefix.parse("203.0.113.0/24"), Attributes())]),
