@@ -1,0 +1,48 @@
+"""What the real data plane tells of its programs and interfaces."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from frames import service
+from kernel_plane import Balancer
+from plane import Programs
+
+from lb.events import Event
+
+pytestmark = pytest.mark.root
+
+
+def test_programs_and_interfaces_are_told(
+    programs: Programs, pin_root: Path, in_a_thread: Callable[[Callable[[], None]], None]
+) -> None:
+    """The first program of an interface is its attaching, each further one a swap; an interface that goes is lost."""
+    told, sizes = list[Event](), list[int]()
+
+    def work() -> None:
+        balancer = Balancer(pin_root)
+        events = balancer.plane._events
+        try:
+            balancer.want(service())
+            sizes.append(balancer.plane.programs()[0].instructions)
+            _delete("known0")
+            while "interface.lost" not in {event.kind for event in events.since(0)}:
+                events.wait(events.last, 1)
+            told.extend(events.since(0))
+        finally:
+            balancer.close()
+
+    in_a_thread(work)
+
+    assert [event.kind for event in told][:2] == ["interface.attached", "program.swapped"]
+    assert [event.kind for event in told if event.kind.startswith("interface")][-1] == "interface.lost"
+    assert {event.facts["interface"] for event in told if event.kind != "failure"} == {"known0"}
+    assert told[1].facts["instructions"] == sizes[0]
+    assert "HAVE_IPIP" in told[1].facts["features"]  # type: ignore[operator]
+
+
+def _delete(interface: str) -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        ip.link("del", index=ip.link_lookup(ifname=interface)[0])
