@@ -4,11 +4,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from lb.dataplane.tables import Array
 from lb.events import Events
-from lb.model import Config, Prefix
+from lb.model import Config, Limit, Prefix, Rule
 from lb.model.layers import Attributes
 from lb.model.prefix import BITS
 
@@ -22,34 +21,6 @@ PAUSE_SECONDS = 0.1
 """Between two batches: each is a revision."""
 RULE_PREFIX = "rule:"
 """An owner's name is this and the rule's."""
-
-
-class _Limit(Protocol):
-    """What a ban needs to know of a rule's limit."""
-
-    @property
-    def ipv4_length(self) -> int:
-        """Bits of an IPv4 source that share a bucket."""
-
-    @property
-    def ipv6_length(self) -> int:
-        """The same of IPv6."""
-
-
-class BanningRule(Protocol):
-    """What a ban needs to know of a rule."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def limit(self) -> _Limit | None:
-        """Its limit, if it has one."""
-
-    @property
-    def ban_seconds(self) -> int | None:
-        """How long who is over it stays blocked; None: it bans nobody."""
 
 
 class Banner:
@@ -117,19 +88,10 @@ class Banned:
 
 def bans_wanted(config: Config) -> bool:
     """Whether a rule bans."""
-    rules: Mapping[str, BanningRule] = getattr(config, "rules", {})
-    return any(rule.ban_seconds for rule in rules.values())
+    return any(rule.ban_seconds for rule in config.rules.values())
 
 
-def rules_by_number(plans: Any) -> dict[int, BanningRule]:
-    """The rules of the plans in force, by the number that packets report."""
-    plan = getattr(plans, "rules", None)
-    return {plan.numbers[rule.name]: rule for rule in plan.order} if plan is not None else {}
-
-
-def entries_of(
-    bans: Iterable[Ban], rules: Mapping[int, BanningRule], config: Config, now: float
-) -> list[Banned]:
+def entries_of(bans: Iterable[Ban], rules: Mapping[int, Rule], config: Config, now: float) -> list[Banned]:
     """The entries that bans become, each prefix once a rule.
 
     Left out: a rule that bans no longer, what its layer blocks already, what the allowlist lets in whole, and what
@@ -167,7 +129,7 @@ def _in_use(config: Config) -> Iterator[Prefix]:
             yield Prefix.parse(str(backend.address))
 
 
-def _prefix_of(family: int, source: bytes, limit: _Limit) -> Prefix:
+def _prefix_of(family: int, source: bytes, limit: Limit) -> Prefix:
     length = limit.ipv4_length if family == 4 else limit.ipv6_length
     left_out = BITS[family] - length
     return Prefix(family, int.from_bytes(source, "big") >> left_out << left_out, length)

@@ -12,7 +12,7 @@ from lb.errors import DataPlaneError, SluiceError
 from lb.events import Events
 from lb.model import Config, Prefix
 from lb.reconcile import explain, observe
-from lb.reconcile.bans import Ban, bans_wanted, entries_of, rules_by_number, tell_bans, with_bans
+from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.desired import Desired, keeping
 from lb.reconcile.explained import Explained
 from lb.reconcile.hops import tell_hops
@@ -176,7 +176,7 @@ class Reconciler:
         """Sources over the limit of a rule become entries of its layer of the blocklist."""
         with self._lock:
             now = self._clock()
-            banned = entries_of(bans, rules_by_number(self._plans), self._desired.config, now)
+            banned = entries_of(bans, self._plans.rules.by_number, self._desired.config, now)
             if not banned:
                 return
             rules = ", ".join(sorted({each.rule for each in banned}))
@@ -192,7 +192,6 @@ class Reconciler:
         return Naming(
             self._desired.config,
             self._plans,
-            rules_by_number(self._plans),
             self._dataplane.interfaces(),
             self._dataplane.verdicts,
         )

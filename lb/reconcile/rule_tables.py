@@ -69,3 +69,8 @@ class RulePlan:
     """What the program must have compiled in for them."""
     wanted: Mapping[str, Rule] | None = None
     """What it was made of."""
+
+    @property
+    def by_number(self) -> dict[int, Rule]:
+        """The rules by the number that packets report."""
+        return {self.numbers[rule.name]: rule for rule in self.order}

@@ -1,8 +1,7 @@
 """Packets that were handed out, said by names: which entry, rule, service and backend the numbers stand for."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.protocol import InterfaceState
@@ -52,11 +51,10 @@ class Naming:
         self,
         config: Config,
         plans: Plans,
-        rules: Mapping[int, Any],
         interfaces: Iterable[InterfaceState],
         verdicts: Iterable[Verdict],
     ) -> None:
-        self._config, self._deny, self._rules = config, plans.deny, rules
+        self._config, self._deny, self._rules = config, plans.deny, plans.rules.by_number
         self._verdicts = {v.number: v for v in verdicts}
         self._services = {plan.number: plan for plan in plans.services.by_name.values()}
         self._interfaces = {state.index: state.name for state in interfaces}

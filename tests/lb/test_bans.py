@@ -1,31 +1,25 @@
 """What reports of sources over a limit become, and how they are gathered."""
 
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 from service_samples import service
 
 from lb.dataplane.samples import RECORD
 from lb.events import Events
-from lb.model import Config, Prefix
+from lb.model import Config, Prefix, Rule
 from lb.model.layers import Attributes
 from lb.reconcile.bans import Ban, Banned, Banner, entries_of, tell_bans, with_bans
 
 NOW = 1_900_000_000.0
 
 
-@dataclass(frozen=True)
-class Limit:
-    ipv4_length: int = 32
-    ipv6_length: int = 64
-
-
-@dataclass(frozen=True)
-class Rule:
-    name: str = "flood"
-    limit: Limit | None = Limit()
-    ban_seconds: int | None = 600
+def rule(ban_seconds: int | None = 600, **limit: object) -> Rule:
+    """A rule that bans who sends more than ten packets."""
+    said = {"rate": 1, "burst": 10, "per": "source", **limit}
+    return Rule.model_validate(
+        {"name": "flood", "action": "limit", "limit": said, "ban_seconds": ban_seconds}
+    )
 
 
 def source(text: str) -> tuple[int, bytes]:
@@ -43,7 +37,7 @@ def prefixes(banned: list[Banned]) -> list[str]:
 
 def test_the_prefix_has_the_limits_length() -> None:
     """What shares a bucket is blocked together, once, in its rule's layer, with its TTL and why."""
-    rules = {7: Rule(limit=Limit(24, 56))}
+    rules = {7: rule(ipv4_length=24, ipv6_length=56)}
     bans = [ban("198.51.100.7"), ban("198.51.100.8"), ban("2001:db8:1:2::9")]
 
     banned = entries_of(bans, rules, Config(), NOW)
@@ -63,23 +57,23 @@ def test_who_is_not_banned() -> None:
         "operator",
         Config().allowlist.layer("operator").with_entries([(Prefix.parse("203.0.113.0/24"), Attributes())]),
     )
-    config = with_bans(Config(allowlist=allowed), entries_of([ban("192.0.2.1")], {7: Rule()}, Config(), NOW))
+    config = with_bans(Config(allowlist=allowed), entries_of([ban("192.0.2.1")], {7: rule()}, Config(), NOW))
 
-    assert entries_of([ban("192.0.2.1")], {7: Rule()}, config, NOW) == []
-    assert entries_of([ban("203.0.113.9")], {7: Rule()}, config, NOW) == []
-    assert entries_of([ban("192.0.2.2")], {8: Rule()}, config, NOW) == []
+    assert entries_of([ban("192.0.2.1")], {7: rule()}, config, NOW) == []
+    assert entries_of([ban("203.0.113.9")], {7: rule()}, config, NOW) == []
+    assert entries_of([ban("192.0.2.2")], {8: rule()}, config, NOW) == []
     used = config.with_services([service("web", "10.0.0.11")])
     for each, length in (("10.0.0.11", 32), ("10.0.0.7", 24), ("10.200.1.1", 32)):
-        assert entries_of([ban(each)], {7: Rule(limit=Limit(length))}, used, NOW) == []
-    assert entries_of([ban("192.0.2.2")], {7: Rule(ban_seconds=None)}, config, NOW) == []
-    assert prefixes(entries_of([ban("192.0.2.1")], {7: Rule()}, config, NOW + 600)) == ["192.0.2.1/32"]
+        assert entries_of([ban(each)], {7: rule(ipv4_length=length)}, used, NOW) == []
+    assert entries_of([ban("192.0.2.2")], {7: rule(None)}, config, NOW) == []
+    assert prefixes(entries_of([ban("192.0.2.1")], {7: rule()}, config, NOW + 600)) == ["192.0.2.1/32"]
 
 
 def test_every_ban_is_told() -> None:
     """An event names prefix, rule and revision."""
     events = Events()
 
-    tell_bans(events, entries_of([ban("192.0.2.1")], {7: Rule()}, Config(), NOW), 12)
+    tell_bans(events, entries_of([ban("192.0.2.1")], {7: rule()}, Config(), NOW), 12)
 
     (event,) = events.since(0)
     assert (event.kind, event.text) == (

@@ -82,6 +82,21 @@ def test_a_blocked_packet_names_its_entry(rig: Rig, looker: Looker) -> None:
     assert four.data == bytes(tcp(dst=ELSE4))[:BYTES_MOST]
 
 
+def test_a_packet_that_a_rule_drops_names_it(rig: Rig, looker: Looker) -> None:
+    """The number stays the rule's own, whatever its place in the order; other packets name none."""
+    rules = [
+        {"name": "first", "action": "drop", "source": "10.0.2.0/24"},
+        {"name": "second", "action": "drop", "source": "10.0.1.0/24", "priority": 2000},
+    ]
+    for some in (rules, rules[1:]):
+        rig.apply(rules=some)
+        assert rig.verdict(tcp(dst=ELSE4)) == "DROP_RULE"
+        assert rig.verdict(tcp(src="10.0.3.1", dst=ELSE4)) == "PASS_NO_SERVICE"
+
+        dropped, passed = rig.reconciler.naming().seen(looker.got(2), 0)
+        assert (dropped.rule, passed.rule) == ("second", None)
+
+
 def test_what_is_not_of_ip_has_no_address(rig: Rig, looker: Looker) -> None:
     """An ARP frame, and one that ends within its header, are handed out as they are."""
     for frame in (bytes(LINK / ARP()), bytes(tcp())[:20]):
