@@ -1,8 +1,9 @@
 """The packet path once more, in plain Python, written from xdp/README.md and not from the C: what must come out.
 
-    frame ─ packet ─ lists ─ sources ─ icmp ─ services ─ balancer ─ send ─ Answer
-                                        │                 └ quic    └ too_big
-                                        └ echo reply
+    frame ─ packet ─ admission ─ icmp ─ services ─ balancer ─ send ─ Answer
+                      ├ lists     │                 ├ quic    └ too_big
+                      ├ sources   └ echo reply      └ guards
+                      └ rules ─ limits
 
 `path.py` has the stages in their order. It is a specification to run, so it is plain before it is quick.
 """

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from lb.model import AdminState, Backend, Service
 from lb.reconcile.ring import build_ring, ring_slot
 from tests.reference import quic
-from tests.reference.packet import ACK, RST, SYN, Flow
+from tests.reference.packet import RST, Flow, Packet
 
 Known = dict[Flow, tuple[str, IPv4Address | IPv6Address]]
 """For each flow the service and the backend it is with. There is no end to its room: use few flows."""
@@ -21,29 +21,17 @@ class Balancer:
 
     def __init__(self) -> None:
         self.flows: Known = {}
+        self.opened: set[Flow] = set()
+        """Those whose SYN came by here, and nothing since."""
         self.quic: Counter[str] = Counter()
 
-    def choose(self, service: Service, flow: Flow, flags: int, datagram: bytes) -> Backend | None:
-        """The backend for a packet, None if no backend takes new flows; remembers the flow.
+    def forget(self) -> None:
+        """No flow was ever seen."""
+        self.flows.clear()
+        self.opened.clear()
 
-        flags: of TCP, 0 in UDP; datagram: what follows a UDP header, asked only for a QUIC service.
-        """
-        backend = self._by_id(service, datagram) if service.quic else None
-        if backend is None:
-            opening = flags & (SYN | ACK) == SYN
-            backend = None if opening else self._held(service, flow)
-            if backend is not None:
-                return backend
-            backend = _by_ring(service, flow)
-        if backend is not None and not flags & RST:
-            self.flows[flow] = service.name, backend.address
-        return backend
-
-    def choose_for_quoted(self, service: Service, flow: Flow) -> Backend | None:
-        """The backend for an error that quotes a flow; remembers nothing."""
-        return self._held(service, flow) or _by_ring(service, flow)
-
-    def _by_id(self, service: Service, datagram: bytes) -> Backend | None:
+    def by_id(self, service: Service, packet: Packet, datagram: bytes) -> Backend | None:
+        """The backend that a QUIC packet's connection id names, None if none; datagram: what follows the UDP header."""
         number = quic.backend_id(datagram)
         if number is None:
             self.quic["without"] += 1
@@ -53,7 +41,37 @@ class Balancer:
             self.quic["unknown"] += 1
             return None
         self.quic["by_id"] += 1
+        self._remember(service, packet, named)
         return named
+
+    def known(self, service: Service, packet: Packet) -> Backend | None:
+        """The backend that a packet's flow is with; None if its flow is not known, or it opens one."""
+        return None if packet.opens else self._held(service, packet.flow)
+
+    def goes_on(self, packet: Packet) -> bool:
+        """Whether this is the second packet of a flow that a SYN opened here; asked once of each packet."""
+        if packet.flow not in self.opened or packet.opens:
+            return False
+        self.opened.discard(packet.flow)
+        return True
+
+    def by_ring(self, service: Service, packet: Packet, *, remember: bool) -> Backend | None:
+        """The backend for a packet of a flow that is not known, None if no backend takes new flows."""
+        backend = _by_ring(service, packet.flow)
+        if backend is not None and remember:
+            self._remember(service, packet, backend)
+        return backend
+
+    def _remember(self, service: Service, packet: Packet, backend: Backend) -> None:
+        if packet.flags & RST:
+            return
+        self.flows[packet.flow] = service.name, backend.address
+        if packet.opens:
+            self.opened.add(packet.flow)
+
+    def choose_for_quoted(self, service: Service, flow: Flow) -> Backend | None:
+        """The backend for an error that quotes a flow; remembers nothing."""
+        return self._held(service, flow) or _by_ring(service, flow)
 
     def _held(self, service: Service, flow: Flow) -> Backend | None:
         """The backend a flow is with, unless it was removed or disabled since, or the flow may leave it."""

@@ -1,4 +1,4 @@
-"""Whom the blocklist keeps out: the longest prefix decides, and the allowlist wins."""
+"""Whom the blocklist would keep out, the longest prefix deciding, and whom the allowlist lets in."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,19 @@ from lb.model import Action, Config, Prefix, PrefixList
 from lb.model.prefix import BITS
 
 
-class Rules:
+class Lists:
     """Both lists of one desired state, as they are at a moment (seconds since the epoch)."""
 
     def __init__(self, config: Config, now: float) -> None:
         self._deny, self._allow = _actions(config.blocklist, now), _actions(config.allowlist, now)
 
-    def blocks(self, source: bytes) -> bool:
-        """Whether packets of this packed address are dropped."""
-        return _longest(self._deny, source) is Action.DROP and _longest(self._allow, source) is None
+    def denies(self, source: bytes) -> bool:
+        """Whether the blocklist would drop packets of this packed address."""
+        return _longest(self._deny, source) is Action.DROP
+
+    def allows(self, source: bytes) -> bool:
+        """Whether the allowlist holds it."""
+        return _longest(self._allow, source) is not None
 
 
 Actions = Mapping[tuple[int, int], Mapping[int, Action]]

@@ -26,8 +26,8 @@ class Packet(NamedTuple):
     """An IP packet within its frame.
 
     start: where its header begins; length: bytes from there by its own account, padding not counted; transport: where
-    begins what `protocol` names. Addresses are packed, ports in host order; ports and flags are 0 in what is neither
-    TCP nor UDP, and in later fragments.
+    begins what `protocol` names; fragment: any, later: not the first. Addresses are packed, ports in host order; ports
+    and flags are 0 in what is neither TCP nor UDP, and in later fragments.
     """
 
     start: int
@@ -37,10 +37,21 @@ class Packet(NamedTuple):
     traffic_class: int
     protocol: int
     fragment: bool
+    later: bool
     transport: int
     source_port: int = 0
     port: int = 0
     flags: int = 0
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether it is TCP or UDP with its header."""
+        return self.protocol in (TCP, UDP) and not self.later
+
+    @property
+    def opens(self) -> bool:
+        """Whether it asks for a TCP connection: SYN and no ACK."""
+        return self.flags & (SYN | ACK) == SYN
 
     @property
     def flow(self) -> Flow:
@@ -82,7 +93,7 @@ def _read_ipv4(frame: bytes, start: int) -> Packet | str:
     if isinstance(found, str):
         return found
     fragment, transport = later or more, start + header
-    return Packet(start, length, ip[12:16], ip[16:20], ip[1], ip[9], fragment, transport, *found)
+    return Packet(start, length, ip[12:16], ip[16:20], ip[1], ip[9], fragment, later, transport, *found)
 
 
 def _read_ipv6(frame: bytes, start: int) -> Packet | str:
@@ -118,7 +129,7 @@ def _read_ipv6(frame: bytes, start: int) -> Packet | str:
         return found
     traffic_class = int.from_bytes(ip[:2], "big") >> 4 & 0xFF
     fragment, transport = later or more, start + length - len(rest)
-    return Packet(start, length, ip[8:24], ip[24:40], traffic_class, kind, fragment, transport, *found)
+    return Packet(start, length, ip[8:24], ip[24:40], traffic_class, kind, fragment, later, transport, *found)
 
 
 def _read_transport(data: bytes, protocol: int, later: bool) -> tuple[int, int, int] | str:

@@ -1,16 +1,20 @@
 """The whole way of a frame, stage by stage, to its verdict."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from lb.dataplane.protocol import NextHop
-from lb.model import Backend, Config, Mode
+from lb.model import Backend, Config, Mode, Service
 from tests.reference import icmp, send, too_big
-from tests.reference.balancer import Balancer, Known
-from tests.reference.lists import Rules
+from tests.reference.admission import Admission
+from tests.reference.balancer import Balancer
+from tests.reference.guards import Guards
+from tests.reference.limits import Limits
+from tests.reference.lists import Lists
 from tests.reference.packet import TCP, UDP, Flow, Packet, read
+from tests.reference.rules import Document, Rule, Rules
 from tests.reference.services import Services
 from tests.reference.sources import is_nobodys
 
@@ -29,26 +33,39 @@ class Reference:
     def __init__(self, mac: bytes, ifindex: int) -> None:
         self._mac, self._ifindex = mac, ifindex
         self._balancer = Balancer()
+        self.limits, self.guards = Limits(), Guards()
+        self.admission = Admission(self.limits)
         self.configure(Config(), {}, 0.0)
-
-    @property
-    def flows(self) -> Known:
-        """The flow table."""
-        return self._balancer.flows
 
     @property
     def quic(self) -> Counter[str]:
         """How many packets of QUIC services went by_id, with an unknown id or without."""
         return self._balancer.quic
 
-    def configure(self, config: Config, hops: Mapping[bytes, NextHop], now: float) -> None:
+    def clear_counts(self) -> None:
+        """Nothing was counted: of QUIC, of rules, of guards."""
+        self.quic.clear()
+        self.admission.counted.clear()
+        self.guards.counted.clear()
+
+    def forget(self) -> None:
+        """No packet was ever seen."""
+        self._balancer.forget()
+        self.limits.clear()
+        self.guards.forget()
+
+    def configure(
+        self, config: Config, hops: Mapping[bytes, NextHop], now: float, rules: Iterable[Document] = ()
+    ) -> None:
         """Take a desired state, and the way to each packed backend; the flows are kept.
 
         A backend whose way is missing cannot be reached. now: seconds since the epoch, for the lists' deadlines.
-        Answers of "too big" have no limit here but none at all.
+        Answers of "too big" have no limit here but none at all. rules: as documents, read here once more.
         """
         self._settings = config.settings
-        self._rules, self._services = Rules(config, now), Services(config)
+        self._services = Services(config)
+        self.admission.lists, self.admission.rules = Lists(config, now), Rules(rules, config.services)
+        self.guards.configure(list(config.services.values()))
         self._hops = hops
 
     def run(self, frame: bytes) -> Answer:
@@ -56,10 +73,10 @@ class Reference:
         packet = read(frame, self._mac)
         if isinstance(packet, str):
             return Answer(packet, frame)
-        if self._rules.blocks(packet.source):
-            return Answer("DROP_BLOCKLIST", frame)
-        if self._settings.drop_spoofed and self._is_spoofed(packet.source):
-            return Answer("DROP_SPOOFED", frame)
+        spoofed = self._settings.drop_spoofed and self._is_spoofed(packet.source)
+        verdict, later = self.admission.ask(packet, len(frame), spoofed=spoofed)
+        if verdict:
+            return Answer(verdict, frame)
         is_vip = self._services.is_vip(packet.destination)
         if packet.fragment:
             return Answer("DROP_FRAGMENT" if is_vip else "PASS_FRAGMENT", frame)
@@ -67,7 +84,13 @@ class Reference:
             return self._answer_icmp(frame, packet)
         if packet.protocol not in (TCP, UDP):
             return Answer("PASS_PROTOCOL", frame)
-        return self._balance(frame, packet)
+        service = self._services.find(packet.destination, packet.port, packet.protocol)
+        if service is None:
+            return Answer("PASS_NO_SERVICE", frame)
+        backend = self._choose(service, frame, packet, later)
+        if isinstance(backend, str):
+            return Answer(backend, frame)
+        return self._forward(frame, packet, packet.flow, service.mode, backend)
 
     def _is_spoofed(self, source: bytes) -> bool:
         return is_nobodys(source) or self._services.is_vip(source)
@@ -86,14 +109,29 @@ class Reference:
         backend = self._balancer.choose_for_quoted(service, quoted)
         return self._forward(frame, packet, quoted, service.mode, backend)
 
-    def _balance(self, frame: bytes, packet: Packet) -> Answer:
-        flow = packet.flow
-        service = self._services.find(flow.vip, flow.port, flow.protocol)
-        if service is None:
-            return Answer("PASS_NO_SERVICE", frame)
-        datagram = frame[packet.transport + 8 : packet.start + packet.length]
-        backend = self._balancer.choose(service, flow, packet.flags, datagram)
-        return self._forward(frame, packet, flow, service.mode, backend)
+    def _choose(
+        self, service: Service, frame: bytes, packet: Packet, later: Iterable[Rule]
+    ) -> Backend | str | None:
+        """The backend: by connection id, else by flow, else by the ring, where a new flow may meet its end.
+
+        later: limits of new flows that are asked if this UDP packet begins one.
+        """
+        data = frame[packet.transport : packet.start + packet.length]
+        if service.quic and (named := self._balancer.by_id(service, packet, data[8:])) is not None:
+            return named
+        attacked = self.guards.is_attacked(service)
+        if self._balancer.goes_on(packet) and not attacked:
+            self.guards.learn(service, packet.source)
+        if (known := self._balancer.known(service, packet)) is not None:
+            return known
+        if packet.protocol == UDP and self.admission.is_over(later, packet, len(frame)):
+            return "DROP_LIMIT"
+        remember = not attacked
+        if packet.protocol == UDP or packet.opens:
+            verdict, remember = self.guards.ask(service, packet, data[4:8])
+            if verdict:
+                return verdict
+        return self._balancer.by_ring(service, packet, remember=remember)
 
     def _forward(
         self, frame: bytes, packet: Packet, flow: Flow, mode: Mode, backend: Backend | None

@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
 from random import Random
@@ -24,10 +25,17 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from tests.reference import Answer, Reference
 
 Step = dict[str, Any]
-"""Either {"document", "link"}, which configures both, or {"frame"}, in hex, which both run."""
+"""Either {"document", "link", "guards"}, which configures both, or {"frame"}, in hex, which both run.
+
+guards: for services under attack "attack", or "refuse" if nobody unknown comes in without a proof.
+"""
 
 BATCH = 500
-"""Frames between two looks at the counters."""
+"""Frames between two looks at the counters. Limits and tests of SYNs begin anew with each."""
+STILL_SECONDS = 0.4
+"""For so long time may be said to stand still: nothing comes back to a limit, and no SYN is old enough to pass."""
+ATTACK_SECONDS = 80_000
+"""How long an attack lasts, less than the guards' time to hold, so that none becomes shorter."""
 
 _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
 _ACTION_OF = {v.name: XDP_ACTIONS[v.action] for v in layout().verdicts}
@@ -51,11 +59,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """The frame of a batch at which the two part; number is None if only what was counted of all differs."""
+    """The frame of a batch at which the two part; number is None if only what was counted of all differs.
+
+    slow: the batch took so long that it may be the clock's doing.
+    """
 
     number: int | None
     expected: str
     actual: str
+    slow: bool = False
 
 
 class Pair:
@@ -77,29 +89,63 @@ class Pair:
             services=document["services"],
             block=document.get("blocklist", []),
             allow=document.get("allowlist", []),
+            rules=(rules := document.get("rules", [])),
             settings=document.get("settings", {}),
         )
         self._rig.follow()
         config = from_mapping(document, now=self._rig.now, have=Config())
         addresses = {b.address.packed for s in config.services.values() for b in s.backends}
-        self._reference.configure(config, plane.next_hops(addresses), self._rig.now)
+        self._reference.configure(config, plane.next_hops(addresses), self._rig.now, rules)
+        self._attack(step.get("guards", {}))
+        self._counted.begin(document)
 
-    def forget_flows(self) -> None:
-        """Both have never seen a flow."""
+    def _attack(self, states: Mapping[str, str]) -> None:
+        """Guarded services are under attack as the step says, the others in peace."""
+        rows = self._rig.plane.tables.arrays.service_guards
+        for name, guard in self._reference.guards.by_name.items():
+            number, state = self._rig.plan(name).number, states.get(name)
+            rows[number]["attack_until"] = self._rig.plane.clock_seconds() + ATTACK_SECONDS if state else 0
+            guard.attack_until = ATTACK_SECONDS if state else 0
+            if state == "refuse":
+                rows[number]["budget"] = guard.budget = 0
+
+    def forget(self) -> None:
+        """Both have never seen a packet."""
         self._rig.flows.view("u1")[:] = 0
-        self._reference.flows.clear()
+        self._rig.plane.tables.arrays.known_sources[:] = 0
+        self._reference.forget()
 
-    def run(self, frames: Sequence[bytes]) -> Parting | None:
-        """Both run these frames; None if they do the same with each, and count the same."""
+    def _begin(self) -> None:
+        """Nobody has used anything of a limit, and no SYN waits to come again."""
+        arrays = self._rig.plane.tables.arrays
+        for name in ("limit_totals", "limit_buckets", "limit_sketch", "syn_tests"):
+            getattr(arrays, name).view("u1")[:] = 0
+        self._reference.limits.clear()
+        self._reference.guards.forget_tests()
+
+    def run(self, frames: Sequence[bytes], *, begin: bool = True) -> Parting | None:
+        """Both run these frames; None if they do the same with each, and count the same.
+
+        begin: limits and tests of SYNs begin anew.
+        """
         self.frames += len(frames)
-        self._reference.quic.clear()
+        if begin:
+            self._begin()
+        began = time.monotonic()
+        parting = self._run(frames)
+        if parting is not None and time.monotonic() > began + STILL_SECONDS:
+            return replace(parting, slow=True)
+        return parting
+
+    def _run(self, frames: Sequence[bytes]) -> Parting | None:
+        self._reference.clear_counts()
         answers = [self._reference.run(frame) for frame in frames]
         tracer = self._rig.plane.tracer("rig0")
         dry = batch.Dry(tracer.program.fd, tracer.verdict_address)
         done, explained, traced = batch.run_both(self._rig.program.fd, dry, frames)
         rose = self._counted.rose()
         verdicts = [(a.verdict, len(frame)) for a, frame in zip(answers, frames, strict=True)]
-        expected = counts.expected(verdicts, self._reference.quic)
+        expected = counts.expected(verdicts, self._reference)
         actions = [_ACTION_OF[a.verdict] for a in answers]
         if done.actions.tolist() != actions or done.out != b"".join(a.frame for a in answers):
             return _first(answers, done, str(rose) if len(frames) == 1 else "")
@@ -112,16 +158,18 @@ class Pair:
 
     def replay(self, steps: Sequence[Step], *, size: int = BATCH) -> Difference | None:
         """Run steps from a state without flows, up to the first difference; size: of a batch."""
-        self.forget_flows()
-        at = 0
+        self.forget()
+        at = since = 0
         while at < len(steps):
             if "document" in steps[at]:
                 self.configure(steps[at])
                 at += 1
+                since = 0
                 continue
             some = takewhile(lambda step: "frame" in step, islice(steps, at, at + size))
             frames = [bytes.fromhex(step["frame"]) for step in some]
-            parting = self.run(frames)
+            parting = self.run(frames, begin=since % BATCH == 0)
+            since += len(frames)
             if parting is not None and parting.number is None:
                 # The counters say that something differs, but not at which frame.
                 found = self.replay(steps[: at + len(frames)], size=1)
@@ -136,19 +184,21 @@ class Pair:
         document, ways = states.configuration(chance), states.link(chance)
         altered = states.altered(chance, document)
         towards = generate.targets(document)
-        self.forget_flows()
+        self.forget()
         steps: list[Step] = []
         earlier: list[bytes] = []
         for half in (document, altered):
-            steps.append({"document": half, "link": ways})
+            steps.append({"document": half, "link": ways, "guards": states.guards(chance, half)})
             self.configure(steps[-1])
             for start in range(0, frames // 2, BATCH):
-                some = generate.frames(chance, towards, min(BATCH, frames // 2 - start), earlier)
+                some = generate.frames(chance, towards, min(BATCH, frames // 2 - start), earlier, half)
                 steps += [{"frame": frame} for frame in some]
                 parting = self.run(some)
                 if parting is not None:
                     written = [{k: v.hex() if k == "frame" else v for k, v in s.items()} for s in steps]
-                    return self.replay(written) or _unlike(written, parting)
+                    found = self.replay(written)
+                    if found or not parting.slow:
+                        return found or _unlike(written, parting)
         return None
 
 

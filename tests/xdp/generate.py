@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 from random import Random
 from typing import NamedTuple
 
+import meet
 from foreign import foreign_frames
 from seeds import Seed, seeds, seeds_of
 from states import (
@@ -68,11 +69,16 @@ def targets(document: Document) -> list[Target]:
     return found
 
 
-def frame(chance: Random, towards: Sequence[Target] = ()) -> bytes:
-    """A frame from some client, most of them to these ports, with no, some or many mutations."""
+def frame(chance: Random, towards: Sequence[Target] = (), document: Document | None = None) -> bytes:
+    """A frame from some client, most of them to these ports, with no, some or many mutations.
+
+    document: a third of the frames meet its rules, or just miss them.
+    """
     which = chance.random()
     if which < 0.05:
         return _mutated_foreign(chance)
+    if document and document.get("rules") and chance.random() < 0.35:
+        return _meeting(chance, document)
     ids: tuple[int, ...] = ()
     if towards and which < 0.75:
         destination, protocol, port, ids = chance.choice(towards)
@@ -89,14 +95,20 @@ def frame(chance: Random, towards: Sequence[Target] = ()) -> bytes:
     return bytes(data[:LONGEST]).ljust(14, b"\0")
 
 
-def frames(chance: Random, towards: Sequence[Target], count: int, earlier: list[bytes]) -> list[bytes]:
+def frames(
+    chance: Random,
+    towards: Sequence[Target],
+    count: int,
+    earlier: list[bytes],
+    document: Document | None = None,
+) -> list[bytes]:
     """So many frames; a third are later ones of what came earlier, and the new ones are added to that."""
     some = []
     for _ in range(count):
         if earlier and chance.random() < 0.3:
             some.append(again(chance, chance.choice(earlier)))
         else:
-            some.append(frame(chance, towards))
+            some.append(frame(chance, towards, document))
             earlier.append(some[-1])
     return some
 
@@ -109,6 +121,14 @@ def again(chance: Random, earlier: bytes) -> bytes:
     if len(data) > 67 and data[12:14] == b"\x86\xdd" and data[20] == 6:
         data[67] = chance.choice((0x10, 0x10, 0x18, 0x02, 0x12, 0x04, 0x06, 0x11))
     return bytes(data)
+
+
+def _meeting(chance: Random, document: Document) -> bytes:
+    """A frame that one of a document's rules meets in nearly every field, now and then mutated."""
+    data = meet.frame(chance, chance.choice(document["rules"]), document["services"], (*CLIENTS4, *CLIENTS6))
+    for _ in range(chance.choice((0, 0, 0, 0, 0, 0, 1, 2))):
+        _mutate(chance, data, Seed(b"", "other", 4, 14, 34, 0))
+    return bytes(data[:LONGEST]).ljust(14, b"\0")
 
 
 def _seeds_for(kind: str, destination: bytes, protocol: int) -> tuple[Seed, ...]:

@@ -7,6 +7,8 @@ from ipaddress import ip_address, ip_network
 from random import Random
 from typing import Any
 
+import rule_states
+
 from lb.errors import InvalidError
 from lb.model import Config
 from lb.model.document import from_mapping
@@ -22,12 +24,16 @@ ELSEWHERE = ("10.200.9.9", "fc00:9::9", "fc00:1:0:1::1")
 CLIENTS4 = ("10.0.1.1", "10.0.1.2", "10.0.1.77", "10.0.2.1", "198.51.100.9")
 CLIENTS6 = ("fd00:0:0:1::1", "fd00:0:0:1::2", "2001:db8::9")
 BACKENDS = (*(f"10.0.0.{n}" for n in range(11, 17)), *(f"fd00::{n}" for n in range(11, 17)))
+_CLIENTS = (*CLIENTS4, *CLIENTS6)
+_OTHERS = (*VIPS, *WITHIN_PREFIXES, *ELSEWHERE)
 SERVICE_PORTS = (80, 443, "any", "8000-8010", "1-9", "65530-65535")
 QUIC_IDS = (1, 77, 0xABCD, 0xFFFF, 0x10000, 0xABCDEF, 0x1000000, 0xFFFFFFFF)
 MTUS = (0, 576, 1270, 1280, 1500, 1500, 1500, 9000)
 """What most ways take, and what makes even the shortest packets too big that are answered."""
 NO_ANSWER, MANY = {"too_big_replies_per_second": 0}, {"too_big_replies_per_second": 1_000_000}
 """Limits that do not depend on the clock."""
+MANY_FLOWS = 1_000_000_000
+"""A budget that begins no attack."""
 SETTINGS: tuple[Document, ...] = (
     MANY,
     MANY,
@@ -52,7 +58,7 @@ def link(chance: Random) -> Document:
 
 
 def configuration(chance: Random) -> Document:
-    """A valid document: up to eight services and two lists that overlap."""
+    """A valid document: up to eight services, two lists that overlap, and rules."""
     document: Document = {
         "services": [],
         "blocklist": _entries(chance, count=True),
@@ -63,13 +69,25 @@ def configuration(chance: Random) -> Document:
         more = {**document, "services": [*document["services"], _service(chance, f"s{number}")]}
         if _valid(more):
             document = more
-    return document
+    return document | {"rules": _usable(rule_states.rules(chance, document, _CLIENTS, _OTHERS), document)}
+
+
+def guards(chance: Random, document: Document) -> dict[str, str]:
+    """For guarded services that are under attack "attack" or, if nobody unknown comes in without a proof, "refuse"."""
+    guarded = [s["name"] for s in document["services"] if s.get("flood_protection")]
+    states = {name: chance.choice(("peace", "attack", "refuse")) for name in guarded}
+    return {name: state for name, state in states.items() if state != "peace"}
+
+
+def _usable(rules: list[Document], document: Document) -> list[Document]:
+    """Those that do not contradict themselves."""
+    return [rule for rule in rules if _valid({"services": document["services"], "rules": [rule]})]
 
 
 def altered(chance: Random, document: Document) -> Document:
     """Most of the services, their backends drained, disabled, weighed anew, gone or new; none is enabled again.
 
-    Now and then a service forwards or chooses in another way, and connection ids name others.
+    Now and then a service forwards or chooses in another way, and connection ids name others. Rules go, come or change.
     """
     services: list[Document] = []
     for service in document["services"]:
@@ -83,7 +101,9 @@ def altered(chance: Random, document: Document) -> Document:
             changed["udp_migration"] = not service["udp_migration"]
         valid = _valid({**document, "services": [*services, changed]})
         services.append(changed if valid else service)
-    return {**document, "services": services}
+    after = {**document, "services": services}
+    rules = rule_states.altered(chance, document.get("rules", []), after, _CLIENTS, _OTHERS)
+    return {**after, "rules": _usable(rules, after)}
 
 
 def _altered_backends(chance: Random, service: Document) -> list[Document]:
@@ -112,6 +132,9 @@ def _service(chance: Random, name: str) -> Document:
     pool = _pool(mode, vip)
     chosen = chance.sample(pool, chance.choice((0, 1, 2, 3, 4, 6)))
     quic = protocol == "udp" and chance.random() < 0.5
+    guard = {"new_flows_per_second": MANY_FLOWS, "hold_seconds": 86400, "test_unknown": False}
+    if protocol == "tcp":
+        guard["test_unknown"] = chance.random() < 0.6
     return {
         "name": name,
         "vip": vip,
@@ -121,6 +144,7 @@ def _service(chance: Random, name: str) -> Document:
         "affinity": chance.choice(("flow", "flow", "source", "destination-port")),
         "udp_migration": protocol == "udp" and chance.random() < 0.4,
         "quic": quic,
+        "flood_protection": guard if chance.random() < 0.3 else None,
         "backends": _numbered(chance, [_backend(chance, b) for b in chosen], quic=quic),
     }
 
