@@ -129,6 +129,15 @@ class Rig:
         """Where a service lies in the maps."""
         return self.reconciler._plans.services.by_name[service]
 
+    def rule_number(self, name: str) -> int:
+        """The number by which a rule counts."""
+        return self.reconciler._plans.rules.numbers[name]
+
+    def rule(self, name: str) -> tuple[int, int]:
+        """How many packets a rule has matched, and how many of them it has dropped or, count-only, would have."""
+        row = self.plane.tables.rule_counters.read_some([self.rule_number(name)])[0]
+        return int(row["packets"]), int(row["dropped_packets"])
+
     def hits(self, prefix: str, *, allow: bool = False) -> Hits:
         """What an entry has decided."""
         return self.reconciler.hits([Prefix.parse(prefix)], allow=allow)[0]
