@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 
 from lb.model import Config
 from tests.reference.limits import Limits
@@ -9,8 +10,10 @@ from tests.reference.lists import Lists
 from tests.reference.packet import UDP, Packet
 from tests.reference.rules import Rule, Rules
 
-FLOW_LIMITS = 4
-"""So many limits of new flows are asked of a UDP packet."""
+GOING_ON = 32
+"""So many rules that let a packet go on are asked."""
+LIMITS, FLOW_LIMITS = 4, 2
+"""So many limits are asked of a packet, and so many of them about a new UDP flow."""
 
 
 class Admission:
@@ -26,17 +29,15 @@ class Admission:
 
         length: the frame's, in bytes.
         """
-        denied, allowed = self.lists.denies(packet.source), self.lists.allows(packet.source)
-        if denied:
-            rule = self.rules.allowing(packet)
-            if rule is None and not allowed:
+        if self.lists.denies(packet.source) and not self.lists.allows(packet.source):
+            rule = None if spoofed else self.rules.allowing(packet)
+            if rule is None:
                 return "DROP_BLOCKLIST", []
-            if rule is not None:
-                self._count(rule, length)
-            return "DROP_SPOOFED" if spoofed else "", []
+            self._count(rule, length)
+            return "", []
         if spoofed:
             return "DROP_SPOOFED", []
-        if allowed:
+        if self.lists.allows(packet.source):
             return "", []
         return self._ask_rules(packet, length)
 
@@ -45,22 +46,25 @@ class Admission:
         return any(self._limits.is_over(rule, packet, length) and self._drops(rule, length) for rule in rules)
 
     def _ask_rules(self, packet: Packet, length: int) -> tuple[str, list[Rule]]:
-        later: list[Rule] = []
-        for rule in self.rules.matching(packet):
+        limits: list[Rule] = []
+        # What ends the way comes before all that lets a packet go on.
+        for rule in islice(self.rules.matching(packet), GOING_ON):
             self._count(rule, length)
             if rule.action == "allow":
                 return "", []
             if rule.action == "drop" and self._drops(rule, length):
                 return "DROP_RULE", []
-            if rule.action != "limit":
-                continue
+            if rule.action == "limit" and len(limits) < LIMITS:
+                limits.append(rule)
+        now: list[Rule] = []
+        later: list[Rule] = []
+        for rule in reversed(limits):
             assert rule.limit is not None
             if rule.limit.get("unit") != "new-flows" or packet.opens:
-                if self.is_over([rule], packet, length):
-                    return "DROP_LIMIT", []
-            elif packet.protocol == UDP and len(later) < FLOW_LIMITS:
+                now.append(rule)
+            elif packet.protocol == UDP:
                 later.append(rule)
-        return "", later
+        return "DROP_LIMIT" if self.is_over(now, packet, length) else "", later[:FLOW_LIMITS]
 
     def _count(self, rule: Rule, length: int) -> None:
         self.counted[rule.name, "packets"] += 1

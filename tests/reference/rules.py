@@ -36,7 +36,7 @@ class Rules:
 
     def __init__(self, documents: Iterable[Document], services: Mapping[str, Service]) -> None:
         rules = [Rule(document, services) for document in documents]
-        self._rules = sorted(rules, key=lambda rule: (rule.action != "allow", rule.priority, rule.name))
+        self._rules = sorted(rules, key=lambda rule: (_kind(rule), rule.priority, rule.name))
 
     def matching(self, packet: Packet) -> Iterator[Rule]:
         """Those that match, the first to be asked first."""
@@ -46,6 +46,13 @@ class Rules:
         """The first that matches, if that one allows."""
         first = next(self.matching(packet), None)
         return first if first is not None and first.action == "allow" else None
+
+
+def _kind(rule: Rule) -> int:
+    """Rules that allow, then those that drop, then those that let a packet go on."""
+    if rule.action == "allow":
+        return 0
+    return 1 if rule.action == "drop" and not rule.count_only else 2
 
 
 def _tests(document: Document, services: Mapping[str, Service]) -> Iterator[Test]:

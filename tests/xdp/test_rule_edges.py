@@ -187,22 +187,28 @@ def test_service_that_changes_takes_its_rules_along(rig: Rig) -> None:
     assert dropped(rig, tcp(), tcp(dport=81)) == [False, True]
 
 
-def test_order_is_allow_then_priority_then_name(rig: Rig) -> None:
-    """Whoever comes first and ends the way decides, and those behind it count nothing."""
-    first = [
-        rule("b", priority=5),
-        rule("a", "count", priority=5),
-        rule("c", "count", priority=4),
-        rule("d", "count", priority=6),
+def test_order_is_allow_then_drop_then_what_goes_on(rig: Rig) -> None:
+    """Of one kind by priority, then by name. Those behind the one that ends the way count nothing."""
+    rules = [
+        rule("count", "count", priority=0),
+        rule("late", priority=9, protocol="tcp"),
+        rule("b", priority=5, protocol="tcp"),
+        rule("a", priority=5, protocol="tcp", ports="80"),
+        rule("z", "allow", priority=65535, source=CLIENT4, ports="81"),
+        rule("y", "allow", priority=65534, source=CLIENT4, ports="81,82"),
     ]
-    rig.apply(rules=first)
-    assert rig.verdict(tcp(dst=ELSE4)) == DROPPED
-    assert [rig.rule(name) for name in "abcd"] == [(1, 0), (1, 1), (1, 0), (0, 0)]
+    rig.apply(rules=rules)
 
-    rig.apply(rules=[*first, rule("z", "allow", priority=65535, source=CLIENT4)])
-    assert rig.verdict(tcp(dst=ELSE4)) == PASSED
-    assert [rig.rule(name) for name in "abcdz"] == [(1, 0), (1, 1), (1, 0), (0, 0), (1, 0)]
-    assert rig.verdict(tcp("10.0.1.2", dst=ELSE4)) == DROPPED
+    for frame, verdict, counting in (
+        (udp(dst=ELSE4), PASSED, "count"),
+        (tcp(dst=ELSE4), DROPPED, "a"),
+        (tcp(dst=ELSE4, dport=82), PASSED, "y"),
+        (tcp(dst=ELSE4, dport=81), PASSED, "y"),
+        (tcp("10.0.1.2", ELSE4, dport=81), DROPPED, "b"),
+    ):
+        before = {r["name"]: rig.rule(r["name"])[0] for r in rules}
+        assert rig.verdict(frame) == verdict
+        assert [name for name, count in before.items() if rig.rule(name)[0] != count] == [counting]
 
 
 def test_count_only_drops_nothing_and_goes_on(rig: Rig) -> None:
@@ -228,24 +234,21 @@ def test_allow_rule_lets_in_whom_the_blocklist_would_drop(rig: Rig) -> None:
 
 
 def test_allowed_sources_meet_no_rule(rig: Rig) -> None:
-    """The allowlist comes before the rules, unless it only undoes what the blocklist would do and a rule allows too."""
-    rules = [rule("a"), rule("b", "allow", protocol="udp")]
-    rig.apply(allow=[CLIENT4], rules=rules)
-    assert rig.verdict(tcp(dst=ELSE4)) == PASSED
-    assert rig.verdict(udp(dst=ELSE4)) == PASSED
+    """The allowlist comes before all rules, whether the blocklist would drop the packet or not."""
+    rules = [rule("a", protocol="tcp"), rule("b", "allow", protocol="udp")]
+    for block in ([], [CLIENT4]):
+        rig.apply(block=block, allow=[CLIENT4], rules=rules)
+        assert rig.verdict(tcp(dst=ELSE4)) == PASSED
+        assert rig.verdict(udp(dst=ELSE4)) == PASSED
     assert (rig.rule("a"), rig.rule("b")) == ((0, 0), (0, 0))
-
-    rig.apply(block=[CLIENT4])
-    assert rig.verdict(tcp(dst=ELSE4)) == PASSED
-    assert rig.verdict(udp(dst=ELSE4)) == PASSED
-    assert (rig.rule("a"), rig.rule("b")) == ((0, 0), (1, 0))
 
 
 def test_spoofed_sources_meet_no_rule(rig: Rig) -> None:
-    """What is nobody's is dropped as that, and no rule counts it or lets it in."""
-    rig.apply(services=WEB, rules=[rule("a", "allow", source="127.0.0.0/8"), rule("b", "count")])
-
-    assert rig.verdict(tcp("127.0.0.1")) == "DROP_SPOOFED"
+    """What is nobody's is dropped as that, or by the blocklist, and no rule counts it or lets it in."""
+    rules = [rule("a", "allow", source="127.0.0.0/8"), rule("b", "count")]
+    for block, verdict in (([], "DROP_SPOOFED"), (["127.0.0.0/9"], "DROP_BLOCKLIST")):
+        rig.apply(services=WEB, block=block, rules=rules)
+        assert rig.verdict(tcp("127.0.0.1")) == verdict
     assert (rig.rule("a"), rig.rule("b")) == ((0, 0), (0, 0))
 
 
@@ -273,10 +276,33 @@ def test_a_thousand_rules(rig: Rig) -> None:
         assert rig.rule(f"r{n:04}") == (1, 1)
 
 
-def test_sixty_four_counting_rules_all_count(rig: Rig) -> None:
-    """As many as may let a packet go on do, and the one behind them drops."""
-    rig.apply(rules=[*(rule(f"c{n:02}", "count") for n in range(64)), rule("last", priority=2000)])
+def test_so_many_rules_that_go_on_are_asked(rig: Rig) -> None:
+    """Thirty-two of those that match count; what drops or allows is asked before them, however many there are."""
+    counting = [rule(f"c{n:02}", "count") for n in range(40)]
+    rig.apply(rules=counting)
+    assert rig.verdict(LINK / network(dst=ELSE4) / TCP()) == PASSED
+    assert [rig.rule(f"c{n:02}")[0] for n in range(40)] == [1] * 32 + [0] * 8
 
+    rig.apply(rules=[*counting, rule("last", priority=2000)])
     assert rig.verdict(LINK / network(dst=ELSE4) / TCP()) == DROPPED
-    assert {rig.rule(f"c{n:02}") for n in range(64)} == {(1, 0)}
     assert rig.rule("last") == (1, 1)
+
+
+def test_limits_are_asked_when_all_rules_were(rig: Rig) -> None:
+    """The last of them first: who is over it pays nothing to those before, and each of them has counted the packet."""
+    limits = [rule(n, "limit", limit={"rate": 1, "burst": b, "per": "rule"}) for n, b in (("a", 9), ("b", 2))]
+    rig.apply(rules=[*limits, rule("c", "count")])
+
+    assert [rig.verdict(udp(dst=ELSE4)) for _ in range(4)] == [PASSED, PASSED, "DROP_LIMIT", "DROP_LIMIT"]
+    assert [rig.rule(name) for name in "abc"] == [(4, 0), (4, 2), (4, 0)]
+    rig.apply(rules=limits[:1])
+    assert [rig.verdict(udp(dst=ELSE4)) for _ in range(8)] == [PASSED] * 7 + ["DROP_LIMIT"]
+
+
+def test_four_limits_of_a_packet_are_asked(rig: Rig) -> None:
+    """The fifth that matches counts, and drops nothing."""
+    wide, narrow = ({"rate": 1, "burst": burst, "per": "rule"} for burst in (100, 1))
+    rig.apply(rules=[rule(f"l{n}", "limit", limit=narrow if n == 4 else wide) for n in range(5)])
+
+    assert [rig.verdict(udp(dst=ELSE4)) for _ in range(3)] == [PASSED] * 3
+    assert rig.rule("l4") == (3, 0)
