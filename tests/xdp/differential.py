@@ -107,7 +107,8 @@ class Pair:
             rows[number]["attack_until"] = self._rig.plane.clock_seconds() + ATTACK_SECONDS if state else 0
             guard.attack_until = ATTACK_SECONDS if state else 0
             if state == "refuse":
-                rows[number]["budget"] = guard.budget = 0
+                guard.budget = 0
+            rows[number]["budget"] = guard.budget
 
     def forget(self) -> None:
         """Both have never seen a packet."""
