@@ -44,13 +44,18 @@ class Balancer:
         self._remember(service, packet, named)
         return named
 
-    def known(self, service: Service, packet: Packet) -> Backend | None:
-        """The backend that a packet's flow is with; None if its flow is not known, or it opens one."""
-        return None if packet.opens else self._held(service, packet.flow)
+    def is_known(self, service: Service, packet: Packet) -> bool:
+        """Whether a packet is of a flow that the service has seen, and opens no other."""
+        name, _ = self.flows.get(packet.flow, (None, None))
+        return name == service.name and not packet.opens
+
+    def held(self, service: Service, packet: Packet) -> Backend | None:
+        """The backend that a known flow is with, None if it can or may not stay there."""
+        return self._held(service, packet.flow)
 
     def goes_on(self, packet: Packet) -> bool:
-        """Whether this is the second packet of a flow that a SYN opened here; asked once of each packet."""
-        if packet.flow not in self.opened or packet.opens:
+        """Whether this is the first packet that a flow's backend gets after the SYN that opened it here."""
+        if packet.flow not in self.opened:
             return False
         self.opened.discard(packet.flow)
         return True
@@ -66,6 +71,7 @@ class Balancer:
         if packet.flags & RST:
             return
         self.flows[packet.flow] = service.name, backend.address
+        self.opened.discard(packet.flow)
         if packet.opens:
             self.opened.add(packet.flow)
 

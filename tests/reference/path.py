@@ -119,18 +119,20 @@ class Reference:
         data = frame[packet.transport : packet.start + packet.length]
         if service.quic and (named := self._balancer.by_id(service, packet, data[8:])) is not None:
             return named
-        attacked = self.guards.is_attacked(service)
-        if self._balancer.goes_on(packet) and not attacked:
-            self.guards.learn(service, packet.source)
-        if (known := self._balancer.known(service, packet)) is not None:
-            return known
-        if packet.protocol == UDP and self.admission.is_over(later, packet, len(frame)):
+        remember = True
+        if self._balancer.is_known(service, packet):
+            if (held := self._balancer.held(service, packet)) is not None:
+                if self._balancer.goes_on(packet):
+                    self.guards.learn(service, packet.source)
+                return held
+        elif self.admission.is_over(later, packet, len(frame)):
             return "DROP_LIMIT"
-        remember = not attacked
-        if packet.protocol == UDP or packet.opens:
+        elif packet.protocol == UDP or packet.opens:
             verdict, remember = self.guards.ask(service, packet, data[4:8])
             if verdict:
                 return verdict
+        else:
+            remember = not self.guards.is_attacked(service)
         return self._balancer.by_ring(service, packet, remember=remember)
 
     def _forward(
