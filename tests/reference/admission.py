@@ -64,7 +64,7 @@ class Admission:
                 now.append(rule)
             elif packet.protocol == UDP:
                 later.append(rule)
-        return "DROP_LIMIT" if self.is_over(now, packet, length) else "", later[:FLOW_LIMITS]
+        return "DROP_LIMIT" if self.is_over(now, packet, length) else "", later[FLOW_LIMITS - 1 :: -1]
 
     def _count(self, rule: Rule, length: int) -> None:
         self.counted[rule.name, "packets"] += 1

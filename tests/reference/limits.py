@@ -41,10 +41,11 @@ class Limits:
         bucket = rule.name, _network(packet.source, limit)
         if bucket not in self._paid:
             second = self.now_ns // SECOND, bucket
-            before, self._sent[second] = self._sent[second], self._sent[second] + units
-            if 2 * self._sent[second] <= min(rate, burst):
+            self._sent[second] += units
+            heavy = max(min(rate, burst) // 2, 1)
+            if self._sent[second] <= heavy:
                 return False
-            self._paid[bucket] = self.now_ns * rate + before * SECOND
+            self._paid[bucket] = self.now_ns * rate + heavy * SECOND
         return self._is_over(bucket, rate, burst, units)
 
     def _is_over(self, bucket: Bucket, rate: int, burst: int, units: int) -> bool:

@@ -61,7 +61,7 @@ def test_burst_passes_at_once_and_no_more(rig: Rig, unit: str, per: str, burst: 
 @pytest.mark.parametrize("per", ["rule", "source"])
 def test_bytes_are_those_of_frames(rig: Rig, per: str) -> None:
     """A frame that is too large for what is left is over and pays nothing: a smaller one still passes."""
-    small, large = bytes(tcp(dst=ELSE4)), bytes(tcp(dst=ELSE4)) + bytes(100)
+    small, large = bytes(tcp(dst=ELSE4)), bytes(tcp(dst=ELSE4)) + bytes(20)
     rig.apply(rules=limited(rate=1, burst=len(small) + len(large) - 1, unit="bytes", per=per))
 
     assert over(rig, [large, large, small, small]) == [False, True, True, True]
