@@ -89,17 +89,7 @@ class Programs:
     def wipe(self) -> None:
         """Empty maps, as at a first start; counters that get an owner are cleared by the control plane."""
         arrays = self.tables.arrays
-        for name in (
-            *("service_rings", "backends", "flows", "rule_bank", "rule_owners", "watching"),
-            *(
-                "limit_totals",
-                "limit_buckets",
-                "limit_sketch",
-                "service_guards",
-                "known_sources",
-                "syn_tests",
-            ),
-        ):
+        for name in ("service_rings", "backends", "flows", "service_guards", "known_sources", "syn_tests"):
             getattr(arrays, name).view("u1")[:] = 0
         for name in (
             "deny4_cells",
