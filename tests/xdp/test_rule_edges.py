@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from frames import CLIENT4, CLIENT6, ELSE4, ELSE6, LINK, VIP4, VIP6, network, service, tcp, udp
 from rig import Rig
-from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet import ICMP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.packet import Raw
 
@@ -207,14 +207,14 @@ def test_rules_ask_before_the_flow_table(rig: Rig, flags: str) -> None:
 
 
 def test_so_many_rules_that_go_on_are_asked(rig: Rig) -> None:
-    """Thirty-two of those that match count; what drops or allows is asked before them, however many there are."""
-    counting = [rule(f"c{n:02}", "count") for n in range(40)]
+    """The first 32 of those that match count, wherever they stand; what drops is asked before them."""
+    counting = [rule(f"c{n:04}", "count", protocol="udp" if n % 25 else "tcp") for n in range(1000)]
     rig.apply(rules=counting)
-    assert rig.verdict(LINK / network(dst=ELSE4) / TCP()) == PASSED
-    assert [rig.rule(f"c{n:02}")[0] for n in range(40)] == [1] * 32 + [0] * 8
+    assert rig.verdict(tcp(dst=ELSE4)) == PASSED
+    assert [rig.rule(f"c{n:04}")[0] for n in range(0, 1000, 25)] == [1] * 32 + [0] * 8
 
     rig.apply(rules=[*counting, rule("last", priority=2000)])
-    assert rig.verdict(LINK / network(dst=ELSE4) / TCP()) == DROPPED
+    assert rig.verdict(tcp(dst=ELSE4)) == DROPPED
     assert rig.rule("last") == (1, 1)
 
 
