@@ -83,8 +83,8 @@ static __always_inline u32 sketch_units(u64 hash, u32 units)
 }
 
 /* The slot of a source that has one; else, if it is heavy, that with the least to forget becomes its own. NULL: neither.
- * The highest score wins: {is the source's, how little ahead of the clock it is, index}. */
-static __always_inline struct limit_slot *find_slot(const struct rule_action *action, u64 hash, u32 units, u64 now)
+ * The highest score wins: {is the source's, how little ahead of the clock it is, index}. heavy: it would have one, but for TRACE. */
+static __always_inline struct limit_slot *find_slot(const struct rule_action *action, u64 hash, u32 units, u64 now, bool *heavy)
 {
 	u64 key = hash << 16 | action->number, best = 0, i;
 	u32 index = (hash >> 48 ^ hash >> 32) & (LIMIT_BUCKETS - 1), seen;
@@ -105,7 +105,8 @@ static __always_inline struct limit_slot *find_slot(const struct rule_action *ac
 	if (best >> 61)
 		return slot;
 	seen = sketch_units(hash, units);
-	if (seen <= action->heavy || TRACE)
+	*heavy = seen > action->heavy;
+	if (!*heavy || TRACE)
 		return NULL;
 	write_whole(&slot->paid_until, now + action->cost * action->heavy);
 	write_whole(&slot->key, key);
@@ -119,9 +120,12 @@ static __always_inline bool is_over(const struct packet *p, const struct rule_ac
 
 	if (HAVE_LIMIT_SOURCE && action->length4 != LIMIT_TOTAL) {
 		struct limit_slot *slot;
+		bool heavy = false;
 
 		now = ticks_now();
-		slot = find_slot(action, limit_key(p, action), units, now);
+		slot = find_slot(action, limit_key(p, action), units, now, &heavy);
+		if (TRACE && !slot)
+			return heavy && action->cost * (action->heavy + units) > action->burst;
 		return slot && !take_units(&slot->paid_until, action, units, now);
 	} else {
 		u32 key = action->number;
