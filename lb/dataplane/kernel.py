@@ -315,8 +315,10 @@ def _is_enough(had: ProgramWish, wish: ProgramWish) -> bool:
 
 
 def with_standby(wish: ProgramWish) -> ProgramWish:
-    """The wish, and what may be needed within milliseconds."""
-    return ProgramWish(wish.features | STANDBY, wish.constants)
+    """The wish, and what may be needed within milliseconds; once there are rules, all that one can ask of a packet."""
+    asked = {name for name in layout().features if name.startswith("HAVE_RULE_")}
+    more = asked if "HAVE_RULES" in wish.features else set()
+    return ProgramWish(wish.features | STANDBY | more, wish.constants)
 
 
 def ensure_bpffs(path: Path) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from service_samples import named, service
 
+from lb.dataplane.kernel import with_standby
 from lb.dataplane.layout import layout
+from lb.dataplane.protocol import ProgramWish
 from lb.dataplane.twin import SMALL
 from lb.model import Config, Settings
 from lb.reconcile.lists import ListPlan
@@ -57,6 +59,15 @@ def test_constants_are_the_settings() -> None:
 
     assert (constants["GUE_PORT"], constants["TOO_BIG_PER_SECOND"]) == (6081, 7)
     assert wish({})[1].items() >= {"GUE_PORT": 6080, "TOO_BIG_PER_SECOND": 1000, "UDP_IDLE_S": 30}.items()
+
+
+def test_what_is_kept_ready_for_rules() -> None:
+    """Once there is a rule, a program is ready for one that asks other fields; without rules none is made larger."""
+    one = with_standby(ProgramWish(frozenset({"HAVE_RULES", "HAVE_RULE_PORT"})))
+    other = with_standby(ProgramWish(frozenset({"HAVE_RULES", "HAVE_RULE_SOURCE", "HAVE_RULE_ALLOW"})))
+
+    assert one == other
+    assert not {name for name in with_standby(ProgramWish(frozenset())).features if "RULE" in name}
 
 
 @pytest.mark.parametrize(
