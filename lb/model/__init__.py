@@ -2,6 +2,7 @@
 
 from lb.model.config import Config, Settings
 from lb.model.entries import Action, Entry, PrefixList
+from lb.model.flood import FloodProtection
 from lb.model.prefix import Prefix
 from lb.model.rule import Limit, Rule
 from lb.model.service import AdminState, Affinity, Backend, Mode, Port, Protocol, Service
@@ -14,6 +15,7 @@ __all__ = [
     "Config",
     "Entry",
     "Limit",
+    "FloodProtection",
     "Mode",
     "Port",
     "Prefix",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 from ipaddress import IPv6Network
+from itertools import chain
 from typing import Annotated
 
 from pydantic import (
@@ -19,6 +20,7 @@ from pydantic import (
 
 from lb.model.address import Address, AnyAddress, Vip
 from lb.model.fields import OneLine, faults
+from lb.model.flood import FloodProtection
 
 PORT_MAX = 65535
 WEIGHT_MAX = 65535
@@ -196,6 +198,9 @@ class Service(BaseModel):
         strict=True,
         description="packets go to the backend whose quic_id their connection id holds; only with protocol udp",
     )
+    flood_protection: FloodProtection | None = Field(
+        None, description="what is done against floods of new flows; null: nothing"
+    )
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=32, description="free key and value pairs"
     )
@@ -204,7 +209,8 @@ class Service(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "Service":
-        faults([*self._option_faults(), *self._backend_faults(), *self._quic_id_faults()])
+        found = self._option_faults(), self._flood_faults(), self._backend_faults(), self._quic_id_faults()
+        faults(chain.from_iterable(found))
         return self
 
     def _option_faults(self) -> Iterator[Fault]:
@@ -217,6 +223,13 @@ class Service(BaseModel):
             )
         if self.quic:
             yield ("quic",), "QUIC is carried by UDP: leave it out, or use protocol udp"
+
+    def _flood_faults(self) -> Iterator[Fault]:
+        if self.protocol is Protocol.UDP and self.flood_protection and self.flood_protection.test_unknown:
+            yield (
+                ("flood_protection", "test_unknown"),
+                "only TCP sends again what was lost: leave it out, or use protocol tcp",
+            )
 
     def _backend_faults(self) -> Iterator[Fault]:
         seen: set[AnyAddress] = set()

@@ -21,6 +21,7 @@ WEB = {
     "affinity": "flow",
     "udp_migration": False,
     "quic": False,
+    "flood_protection": None,
     "labels": {"team": "edge"},
     "health_check": None,
     "backends": [

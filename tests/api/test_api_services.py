@@ -14,7 +14,14 @@ def test_a_service_that_was_posted_is_answered_whole_and_can_be_read(client: Tes
     made = client.post("/v1/services", json=DNS)
 
     defaults = {"mode": "ipip", "affinity": "flow", "udp_migration": False, "quic": False}
-    expected = {**DNS, **defaults, "labels": {}, "health_check": None, "backends": []}
+    expected = {
+        **DNS,
+        **defaults,
+        "flood_protection": None,
+        "labels": {},
+        "health_check": None,
+        "backends": [],
+    }
     assert made.status_code == 201
     assert made.json() == expected
     assert made.headers["location"] == "/v1/services/dns"

@@ -74,6 +74,18 @@ def prefix_lists(draw: st.DrawFn, each: st.SearchStrategy[Layer] = layers) -> Pr
     return found
 
 
+def flood_protections(protocol: str) -> st.SearchStrategy[dict[str, object]]:
+    """Flood protection of a service of that protocol."""
+    return st.fixed_dictionaries(
+        {
+            "new_flows_per_second": st.integers(5, 10),
+            "calm_per_second": st.none() | st.integers(1, 5),
+            "hold_seconds": st.sampled_from([1, 30, 86400]),
+            "test_unknown": st.booleans() if protocol == "tcp" else st.just(False),
+        }
+    )
+
+
 @st.composite
 def services(draw: st.DrawFn, place: int) -> Service:
     """A service that clashes with no other of another place."""
@@ -92,6 +104,7 @@ def services(draw: st.DrawFn, place: int) -> Service:
             "affinity": draw(st.sampled_from(["flow", "source", "destination-port"])),
             "udp_migration": protocol == "udp" and draw(st.booleans()),
             "quic": quic,
+            "flood_protection": draw(st.none() | flood_protections(protocol)),
             "labels": draw(st.dictionaries(st.sampled_from(["tier", "a/b"]), words, max_size=2)),
             "backends": [
                 {

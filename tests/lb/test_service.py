@@ -30,6 +30,7 @@ def test_defaults() -> None:
         "affinity": "flow",
         "udp_migration": False,
         "quic": False,
+        "flood_protection": None,
         "labels": {},
         "health_check": None,
         "backends": [],

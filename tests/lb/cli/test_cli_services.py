@@ -17,6 +17,7 @@ def test_a_service_is_added_shown_and_removed(web: Shell) -> None:
         "affinity": "flow",
         "udp_migration": False,
         "quic": False,
+        "flood_protection": None,
         "labels": {"team": "edge"},
         "health_check": None,
         "backends": [
