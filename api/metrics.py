@@ -109,12 +109,25 @@ RULE_PACKETS = Definition(
     ("rule", "result"),
 )
 RULE_BYTES = Definition(COUNTER, "sluice_rule_bytes", "Bytes of frames, likewise.", ("rule", "result"))
+UNDER_ATTACK = Definition(
+    GAUGE,
+    "sluice_service_under_attack",
+    "1 while a service with flood protection is under attack, 0 in peace.",
+    ("service",),
+)
+GUARD_FLOWS = Definition(
+    COUNTER,
+    "sluice_guard_new_flows",
+    "New flows of a service under attack: known, tested, proven or refused.",
+    ("service", "result"),
+)
 API_REQUESTS = Definition(
     COUNTER, "sluice_api_requests", "API requests answered, by route template.", ("method", "route", "status")
 )
 
 _UP = frozenset({"active", "draining"})
 """Effective states in which a backend gets packets."""
+_GUARD_RESULTS = ("known", "tested", "proven", "refused")
 
 
 class SluiceCollector(Collector):
@@ -157,6 +170,14 @@ def _of_services(status: Status, counters: Counters) -> Iterator[Metric]:
     yield SERVICE_PACKETS.family(((name,), t.packets) for name, t in counters.services.items())
     yield SERVICE_BYTES.family(((name,), t.bytes) for name, t in counters.services.items())
     yield SERVICE_FLOWS.family(((s.name,), s.flows) for s in status.services)
+    yield UNDER_ATTACK.family(
+        ((s.name,), s.flood_protection.under_attack) for s in status.services if s.flood_protection
+    )
+    yield GUARD_FLOWS.family(
+        ((name, result), getattr(stats, result))
+        for name, stats in counters.flood_protection.items()
+        for result in _GUARD_RESULTS
+    )
     yield BACKEND_PACKETS.family((key, t.packets) for key, t in counters.backends.items())
     yield BACKEND_BYTES.family((key, t.bytes) for key, t in counters.backends.items())
     yield BACKEND_UP.family((key, b.effective_state in _UP) for key, b in backends)

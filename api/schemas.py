@@ -11,7 +11,7 @@ from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
 from lb.model.layers import Action
 from lb.model.times import format_moment
-from lb.reconcile.observed import FlowTableStats, Hits, QuicStats, RuleTally, Tally, VerdictInfo
+from lb.reconcile.observed import FlowTableStats, GuardStats, Hits, QuicStats, RuleTally, Tally, VerdictInfo
 
 T = TypeVar("T")
 
@@ -314,6 +314,9 @@ class Stats(BaseModel):
     flow_table: FlowTableStats = Field(description="what became of flow lookups")
     quic: QuicStats = Field(description="packets of services with quic, by what their connection id said")
     rules: dict[str, RuleCounts] = Field(description="by rule, in the order in which they are asked")
+    flood_protection: dict[str, GuardStats] = Field(
+        description="new flows under attack, by service, of those that have flood protection"
+    )
 
 
 class Alive(BaseModel):

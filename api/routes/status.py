@@ -18,7 +18,7 @@ def get_status(reconciler: ReconcilerDep) -> Status:
 
 @router.get("/services/{name}/status", summary="A service as it is", responses=documented(404))
 def get_service_status(name: NameDep, reconciler: ReconcilerDep) -> ServiceStatus:
-    """Health, effective state, flows, packets and share of the ring of each backend."""
+    """Health, effective state, flows, packets and share of the ring of each backend; whether it is under attack."""
     return reconciler.service_status(name)
 
 
@@ -37,6 +37,7 @@ def get_stats(reconciler: ReconcilerDep) -> Stats:
         flow_table=counters.flow_table,
         quic=counters.quic,
         rules={name: RuleCounts.of(tally) for name, tally in counters.rules.items()},
+        flood_protection=counters.flood_protection,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lb.cli.backend import observed_backends
+from lb.cli.flood import FIELD, flood_fields, flood_options, flood_words, take_flood_document
 from lb.cli.output import Row, cell, count, emit, fields, table
 from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
 
@@ -96,11 +97,15 @@ def show(session: Session, name: str) -> None:
     def lines() -> Iterable[str]:
         seen = session.client.call("GET", f"/services/{quoted(name)}/status").document
         plain = {
-            k: v for k, v in one.items() if k not in {"backends", "labels"} and not isinstance(v, dict | list)
+            k: v
+            for k, v in one.items()
+            if k not in {"backends", "labels", FIELD} and not isinstance(v, dict | list)
         }
         yield from fields(
             [
                 *plain.items(),
+                ("protection", flood_words(one[FIELD])),
+                *flood_fields(seen[FIELD]),
                 ("labels", " ".join(f"{k}={v}" for k, v in one.get("labels", {}).items())),
                 ("flows", count(seen["flows"])),
                 ("packets", count(seen["packets"])),
@@ -161,6 +166,7 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
 @click.option("--port", required=True, metavar="N|A-B|any", help="A port, a range of ports, or any.")
 @click.option("--protocol", required=True, type=click.Choice(["tcp", "udp"]), help="The transport.")
 @policy_options(on_or_off=False)
+@flood_options(on_or_off=False)
 @click.option(
     "--backend",
     "backends",
@@ -172,17 +178,15 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
 @pass_session
 def add(
     session: Session,
+    /,
     *,
     name: str,
     vip: str,
     port: str,
     protocol: str,
-    mode: str | None,
-    affinity: str | None,
-    udp_migration: bool | None,
-    quic: bool | None,
     backends: tuple[dict[str, str | int], ...],
     labels: tuple[tuple[str, str], ...],
+    **policy: str | bool | int | None,
 ) -> None:
     """Add a service.
 
@@ -190,10 +194,7 @@ def add(
     """
     document: dict[str, Any] = {"name": name, "vip": vip, "port": port, "protocol": protocol}
     # What was not said is left out: its default is the daemon's to choose.
-    said = {
-        **{"mode": mode, "affinity": affinity, "udp_migration": udp_migration, "quic": quic},
-        **{"labels": dict(labels), "backends": list(backends)},
-    }
+    said = {**take_flood_document(policy), **policy, "labels": dict(labels), "backends": list(backends)}
     document |= {key: value for key, value in said.items() if value}
     made = session.client.call("POST", "/services", body=document).document
 
@@ -208,25 +209,36 @@ def add(
 
 
 @service.command(
-    name="set", example="sluice service set web --affinity source\nsluice service set h3 --mode gue --no-quic"
+    name="set",
+    example=(
+        "sluice service set web --affinity source\n"
+        "sluice service set h3 --mode gue --no-quic\n"
+        "sluice service set web --flood-protection 5000 --flood-test"
+    ),
 )
 @click.argument("name", type=Named())
 @policy_options(on_or_off=True)
+@flood_options(on_or_off=True)
 @pass_session
-def set_policy(session: Session, /, name: str, **policy: str | bool | None) -> None:
-    """Change how a service forwards.
+def set_policy(session: Session, /, name: str, **policy: str | bool | int | None) -> None:
+    """Change how a service forwards and is protected.
 
     What is not said stays. Flows that are known stay with their backend.
     """
     from lb.cli.client import quoted
 
-    patch = {key: value for key, value in policy.items() if value is not None}
+    flood = take_flood_document(policy)
+    patch = {key: value for key, value in policy.items() if value is not None} | flood
     if not patch:
-        raise click.UsageError("nothing to change: say --mode, --affinity, --udp-migration or --quic")
+        raise click.UsageError(
+            "nothing to change: say --mode, --affinity, --udp-migration, --quic or --flood-protection"
+        )
     made = session.client.call("PATCH", f"/services/{quoted(name)}", body=patch).document
 
     def lines() -> Iterable[str]:
-        now = ", ".join(f"{key} {cell(made[key])}" for key in patch)
+        now = ", ".join(
+            f"{key} {cell(flood_words(made[key]) if key == FIELD else made[key])}" for key in patch
+        )
         yield f"service {made['name']} changed: {now}"
 
     emit(session, made, lines)

@@ -13,6 +13,7 @@ from lb.dataplane.protocol import NextHop
 from lb.dataplane.room import Room
 from lb.dataplane.tables import Array, Arrays, Tables
 from lb.model import Service
+from lb.reconcile.guards import GuardMemory, guarded
 from lb.reconcile.keys import KeyTables
 from lb.reconcile.quic_ids import QuicIds
 from lb.reconcile.rings import RingMemory
@@ -41,6 +42,7 @@ class ServiceMemory:
         self._tables, self._arrays = tables, tables.arrays
         self.rings = RingMemory(tables.arrays.rings)
         self._keys, self._quic_ids = KeyTables(tables), QuicIds(tables.quic_ids)
+        self._guards = GuardMemory(tables)
         self._underway = ServicePlans(), ServicePlans()
         """What the last `put` came from and went to."""
         self._moves: list[tuple[ServicePlan, ServicePlan, Array]] = []
@@ -96,6 +98,7 @@ class ServiceMemory:
         others[list(numbers)] = False
         self._quic_ids.read()
         self._quic_ids.remove((), numbers)
+        self._guards.clear_all_but(numbers)
         self._arrays.service_rings["ring"][others] = 0
         unused = np.ones(len(self._arrays.backends), bool)
         for start, length in blocks:
@@ -115,6 +118,7 @@ class ServiceMemory:
         self.rings.make(after)
         self._forget_others(changed, new)
         self._quic_ids.forget(changed)
+        self._guards.put(changed)
         self._clear_counts(new, [plan for old, plan in known if old.start == plan.start and plan.reused])
         for was, plan in moved:
             self._copy_rows(was, plan)
@@ -147,6 +151,7 @@ class ServiceMemory:
         plans = before.by_name.values()
         # What the new plan has added may lie beyond the old block.
         self._quic_ids.remove(plans, {plan.number for plan in plans})
+        self._guards.put(plans)
         # A service's keys may point to its old block or to its new one: the rows stand in both.
         both = [(plan, half.by_name.get(plan.service.name, plan)) for plan in plans]
         rows = {at.start: backend_rows(old, hops) for old, new in both for at in (old, new)}
@@ -237,6 +242,7 @@ class ServiceMemory:
         """Blocks and ring switches that were left: nothing points there any more."""
         starts = {plan.start for plan in after.by_name.values()}
         numbers = {plan.number for plan in after.by_name.values()}
+        self._guards.clear_all_but(plan.number for plan in guarded(after.by_name.values()))
         left = [(old.number, old.start, old.room) for old in before.by_name.values()]
         left += before.left
         for _, start, bits in left:

@@ -15,6 +15,7 @@ from lb.reconcile import explain, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.desired import Desired, keeping
 from lb.reconcile.explained import Explained
+from lb.reconcile.floods import FloodWatch
 from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
@@ -48,6 +49,7 @@ class Reconciler:
         self._wake = threading.Condition()
         self._hops_changed = self._stopping = False
         self._maps = Maps(dataplane, clock, lambda: self.watch.features)
+        self._floods = FloodWatch(dataplane, lambda: self._plans.services, self.events)
         revision, config = store.load()
         self._desired = Desired(revision, config)
         self._changed_at = time.monotonic()
@@ -65,9 +67,11 @@ class Reconciler:
         self._dataplane.watch(self._on_hops_changed)
         self._thread = threading.Thread(target=self._follow, name="reconciler", daemon=True)
         self._thread.start()
+        self._floods.start()
 
     def stop(self) -> None:
-        """End the background thread; the maps stay as they are."""
+        """End the background threads; the maps stay as they are."""
+        self._floods.stop()
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -201,6 +205,7 @@ class Reconciler:
         self._notify()
 
     def _notify(self) -> None:
+        self._floods.wake()
         with self._wake:
             self._wake.notify()
 
@@ -264,6 +269,7 @@ class Reconciler:
                 revision=self._desired.revision,
                 reasons=self.readiness(),
                 started_at=self._started_at,
+                now=self._clock(),
             )
 
     def service_status(self, name: str) -> ServiceStatus:
@@ -274,7 +280,8 @@ class Reconciler:
             plan = self._plans.services.by_name.get(name)
             if plan is None:
                 raise DataPlaneError(f'service "{name}" is not in the maps: {self._maps.failure}')
-            return observe.services(self._dataplane, [plan], self._maps.hops.known, config.settings)[0]
+            hops, now = self._maps.hops.known, self._clock()
+            return observe.services(self._dataplane, [plan], hops, config.settings, now)[0]
 
     def readiness(self) -> list[str]:
         """Why the data plane is not in step with the desired state; empty when it is."""

@@ -11,6 +11,7 @@ from lb.dataplane.tables import Array
 from lb.dataplane.tables import Counters as CounterTable
 from lb.model import AdminState, Backend, Mode, Prefix, Settings
 from lb.model.entries import OPERATOR
+from lb.reconcile import guards
 from lb.reconcile.lists import ListPlan, rules_of
 from lb.reconcile.observed import (
     BackendStatus,
@@ -61,12 +62,17 @@ def live_flows(dataplane: DataPlane, settings: Settings) -> dict[tuple[int, int]
 
 
 def services(
-    dataplane: DataPlane, plans: Iterable[ServicePlan], hops: Mapping[bytes, NextHop], settings: Settings
+    dataplane: DataPlane,
+    plans: Iterable[ServicePlan],
+    hops: Mapping[bytes, NextHop],
+    settings: Settings,
+    now: float,
 ) -> list[ServiceStatus]:
-    """Each service with its backends."""
-    flows = live_flows(dataplane, settings)
+    """Each service with its backends; now: seconds since the epoch."""
+    plans = list(plans)
+    flows, floods = live_flows(dataplane, settings), guards.statuses(dataplane, plans, now)
     found = []
-    for plan, block, rest in _tallies(dataplane, list(plans)):
+    for plan, block, rest in _tallies(dataplane, plans):
         service = plan.service
         shares = {place: weight for _, weight, place in plan.recipe.parts} if plan.recipe else {}
         total = sum(shares.values())
@@ -99,6 +105,7 @@ def services(
                 flows=sum(flows.get((plan.number, place), 0) for place in range(1 << plan.room)),
                 packets=sum(tally.packets for tally in block) + rest.packets,
                 bytes=sum(tally.bytes for tally in block) + rest.bytes,
+                flood_protection=floods.get(plan.number),
                 backends=backends,
             )
         )
@@ -139,6 +146,7 @@ def status(
     revision: int,
     reasons: list[str],
     started_at: float,
+    now: float,
 ) -> Status:
     """The document of GET /v1/status."""
     programs = [_program(state) for state in dataplane.programs()]
@@ -162,7 +170,7 @@ def status(
         ],
         program=next((program for program in programs if program.in_force), None),
         programs=programs,
-        services=services(dataplane, plans.by_name.values(), hops, settings),
+        services=services(dataplane, plans.by_name.values(), hops, settings, now),
         tables=[TableStatus(name, used, room) for name, (used, room) in tables.items()],
     )
 
@@ -219,6 +227,7 @@ def counters(
         ),
         quic=QuicStats(int(quic["by_id"]), int(quic["unknown"]), int(quic["without"])),
         rules=rules(dataplane, rule_plan, now),
+        flood_protection=guards.stats(dataplane, plans.by_name.values()),
     )
 
 

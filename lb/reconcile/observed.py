@@ -40,8 +40,43 @@ class BackendStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardStats:
+    """New flows of a guarded service under attack, and the sources that it has learned, under attack or not.
+
+    known: of known sources, passed. tested: SYNs dropped, to be sent again. proven: SYNs that were, passed.
+    refused: over the budget, dropped.
+    """
+
+    known: int = 0
+    tested: int = 0
+    proven: int = 0
+    refused: int = 0
+    learned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FloodStatus:
+    """How a guarded service is. attack_began_at: epoch seconds; both times are null in peace.
+
+    attack_ends_in_seconds: if it is calm from now on. attacks: how often one began. new_flows_last_second: asked for
+    in the last whole second.
+    """
+
+    under_attack: bool
+    attack_began_at: float | None
+    attack_ends_in_seconds: int | None
+    attacks: int
+    new_flows_last_second: int
+    known: int
+    tested: int
+    proven: int
+    refused: int
+    learned: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service, as it is; packets and bytes are those that came for it."""
+    """One service, as it is; packets and bytes are those that came for it. flood_protection: null if it has none."""
 
     name: str
     vip: str
@@ -51,6 +86,7 @@ class ServiceStatus:
     flows: int
     packets: int
     bytes: int
+    flood_protection: FloodStatus | None
     backends: list[BackendStatus]
 
 
@@ -169,6 +205,7 @@ class Counters:
     """The document of GET /v1/stats. verdicts by name, services by name, backends by (service, address).
 
     owners: blocklist hits by owner ("operator", "feed:NAME"). rules by name, in the order in which they are asked.
+    flood_protection: by service, of those that have it.
     """
 
     verdicts: dict[str, Tally] = field(default_factory=dict)
@@ -178,3 +215,4 @@ class Counters:
     flow_table: FlowTableStats = FlowTableStats()
     quic: QuicStats = QuicStats()
     rules: dict[str, RuleTally] = field(default_factory=dict)
+    flood_protection: dict[str, GuardStats] = field(default_factory=dict)

@@ -102,6 +102,7 @@ class ServicePlan:
         flags = _MODE_FLAGS[service.mode] | _AFFINITY_FLAGS[service.affinity]
         flags |= _C["SERVICE_UDP_MIGRATION"] if service.udp_migration else 0
         flags |= _C["SERVICE_QUIC"] if service.quic else 0
+        flags |= _C["SERVICE_GUARD"] if service.flood_protection else 0
         return self.start, self.number, flags, self.room
 
 

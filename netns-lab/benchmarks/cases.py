@@ -164,6 +164,7 @@ EVERYTHING: Mapping[str, Any] = MappingProxyType(
                 "protocol": "tcp",
                 "mode": "l2",
                 "affinity": "source",
+                "flood_protection": {"new_flows_per_second": 1},
                 "backends": [{"address": "10.0.0.2"}],
             },
             {

@@ -64,6 +64,7 @@ def test_the_status_of_a_service_is_what_is_seen_of_it(
         "flows": 0,
         "packets": 5,
         "bytes": 300,
+        "flood_protection": None,
     }
     assert (first["effective_state"], first["packets"], first["bytes"]) == ("active", 5, 300)
     assert first["next_hop_mac"] == "02:10:0a:00:00:0b"

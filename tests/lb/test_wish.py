@@ -16,6 +16,7 @@ from lb.reconcile.services import ServicePlans, plan_services
 from lb.reconcile.wish import program_wish
 
 UDP = {"protocol": "udp"}
+GUARD = {"new_flows_per_second": 5000}
 
 
 def wish(settings: dict[str, Any], *services: dict[str, Any]) -> tuple[set[str], dict[str, int]]:
@@ -34,6 +35,11 @@ def wish(settings: dict[str, Any], *services: dict[str, Any]) -> tuple[set[str],
         ({}, [{}], {"SPOOF", "ECHO", "TOO_BIG", "VIP4", "IPIP"}),
         ({"answer_echo": False, "too_big_replies_per_second": 0}, [{}], {"SPOOF", "VIP4", "IPIP"}),
         ({}, [{"mode": "l2"}], {"SPOOF", "ECHO", "VIP4", "L2"}),
+        (
+            {},
+            [{"mode": "l2"}, {"mode": "l2", "flood_protection": GUARD}],
+            {"SPOOF", "ECHO", "VIP4", "L2", "GUARD"},
+        ),
         ({}, [{"mode": "gue"}], {"SPOOF", "ECHO", "TOO_BIG", "VIP4", "GUE"}),
         ({"drop_spoofed": False}, [{"mode": "l2", "vip": "fc00::/64"}], {"ECHO", "VIP6", "VIP_PREFIX", "L2"}),
         (
@@ -79,6 +85,7 @@ def test_what_is_kept_ready_for_rules() -> None:
         ({"affinity": "source"}, {"SOURCE_AFFINITY"}),
         ({"affinity": "destination-port"}, {"PORT_AFFINITY"}),
         ({**UDP, "udp_migration": True, "quic": True}, {"UDP_MIGRATION", "QUIC"}),
+        ({"flood_protection": GUARD}, {"GUARD"}),
     ],
 )
 def test_flags_of_a_service(more: dict[str, Any], flags: set[str]) -> None:
