@@ -111,6 +111,9 @@ static __always_inline bool is_sent_again(const struct packet *p)
 			*cell = 0;
 		return true;
 	}
+	/* Who was dropped just before keeps its place: if all were displaced too soon, nobody could come in. */
+	if (!found && *cell && age < TEST_KEPT)
+		return false;
 	if (!TRACE)
 		*cell = tag << TEST_AGE_BITS | now;
 	return false;
@@ -125,9 +128,11 @@ static __always_inline bool is_before(u32 now, u32 end)
 static __always_inline void count_opening(struct guard_look *look, u32 now)
 {
 	struct service_guard *row = look->row;
-	u32 opened;
+	u32 opened, until = row->attack_until, end = row->second + 1 + row->hold_s;
 
-	look->attack = is_before(now, row->attack_until);
+	if (row->second != now && row->opened > row->calm && is_before(row->second, until) && is_before(until, end))
+		until = end;
+	look->attack = is_before(now, until);
 	if (TRACE) {
 		opened = (row->second == now ? row->opened : 0) + 1;
 		look->spent = opened > row->budget;
@@ -135,12 +140,8 @@ static __always_inline void count_opening(struct guard_look *look, u32 now)
 		return;
 	}
 	if (row->second != now) {
-		u32 end = row->second + 1 + row->hold_s;
-
-		if (row->opened > row->calm && is_before(row->second, row->attack_until) && is_before(row->attack_until, end)) {
-			row->attack_until = end;
-			look->attack = is_before(now, end);
-		}
+		row->attack_until = until;
+		row->before = row->second + 1 == now ? row->opened : 0;
 		row->second = now;
 		row->opened = 0;
 	}
@@ -148,8 +149,10 @@ static __always_inline void count_opening(struct guard_look *look, u32 now)
 	opened = *(volatile u32 *)&row->opened;
 	look->spent = opened > row->budget;
 	if (look->spent) {
-		if (!look->attack)
+		if (!look->attack) {
 			__sync_fetch_and_add(&row->attacks, 1);
+			row->attack_since = now;
+		}
 		row->attack_until = now + row->hold_s;
 		look->attack = true;
 	}

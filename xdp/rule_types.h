@@ -109,13 +109,15 @@ struct limit_cell {
 struct service_guard {
 	__u32 second;       /* of coarse_seconds() */
 	__u32 opened;       /* new flows asked for in it */
+	__u32 before;       /* and in the second before it */
+	__u32 attack_since; /* when the last attack began */
 	__u32 attack_until; /* under attack until this second */
 	__u32 attacks;      /* how often an attack began */
 	__u32 budget;       /* new flows in a second, above which an attack begins */
 	__u32 calm;         /* an attack ends once a second has had no more than this, for hold_s seconds */
 	__u32 hold_s;
 	__u32 flags;        /* GUARD_* */
-	__u32 pad[8];
+	__u32 pad[6];
 };
 #define GUARD_TEST 1 /* TCP: who is unknown may come in by sending its SYN again */
 
@@ -140,6 +142,7 @@ struct cell_line {
 #define TEST_AGE_BITS 14
 #define TEST_SOONEST 8 /* sixteenths of a second: what comes sooner is no retransmission (RFC 6298: 1 s) */
 #define TEST_LATEST 64
+#define TEST_KEPT 20 /* until then no other SYN takes its place: a second, and what a retransmission may be late */
 
 /* What goes into `samples`: watching[0] packets that are looked at, watching[1] bans; how many in a sixteenth of a second,
  * and of which verdicts. Written by the control plane, but for the first two. */

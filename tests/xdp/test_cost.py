@@ -1,5 +1,7 @@
 """What a frame's way costs, in what does not wander: instructions executed, lookups, calls."""
 
+from typing import Any
+
 import pytest
 from frames import ELSE4, VIP6, service, tcp, udp
 from machine import Machine, Way
@@ -14,12 +16,18 @@ SERVICES = [
     service("six", vip=VIP6),
 ]
 ADJUST_HEAD, JIFFIES = 44, 118
+GUARD = {"new_flows_per_second": 1000, "test_unknown": True}
 ESTABLISHED = {"vip_bits", "flows", "backends", "verdict_counters", "backend_counters"}
 
 
 def machine(rig: Rig, **lists: list[str]) -> Machine:
     """The program that a daemon would run, over the same tables."""
-    rig.apply(services=SERVICES, **lists)  # type: ignore[arg-type]
+    return machine_of(rig, SERVICES, **lists)
+
+
+def machine_of(rig: Rig, services: list[Any], **lists: list[str]) -> Machine:
+    """The same for other services."""
+    rig.apply(services=services, **lists)  # type: ignore[arg-type]
     return Machine(rig.program.build, rig.plane.tables, rig.plane.sizes, seconds=rig.plane.clock_seconds())
 
 
@@ -57,6 +65,20 @@ def test_new_flow_costs_the_ring_more(exact_rig: Rig) -> None:
 
     assert new.lookups - later.lookups == {"service_rings": 1, "rings": 1, "flow_counters": 1}
     assert new.instructions <= later.instructions + 160
+
+
+def test_guarded_service(exact_rig: Rig) -> None:
+    """An established flow asks nothing more; a new one in peace its row and the counters beside it."""
+    frame = tcp(flags="A")
+    without = established(machine(exact_rig), frame)
+    house = machine_of(exact_rig, [service(flood_protection=GUARD), *SERVICES[1:]])
+
+    new, later = house.run(bytes(tcp())), established(house, frame)
+
+    assert later.lookups == without.lookups
+    assert later.instructions <= without.instructions + 20
+    assert new.lookups["service_guards"] == new.lookups["guard_counters"] == 1
+    assert new.lookups["known_sources"] == new.lookups["syn_tests"] == 0
 
 
 def test_what_is_for_no_service(exact_rig: Rig) -> None:
@@ -160,7 +182,7 @@ def test_number_of_services_does_not_matter(exact_rig: Rig) -> None:
 
 
 def test_feature_that_nothing_uses_costs_nothing(exact_rig: Rig) -> None:
-    """A QUIC service, a VIP prefix and GUE come and go: afterwards the same way takes the same instructions."""
+    """A QUIC service, a VIP prefix, GUE and a guard come and go: the same way then takes the same instructions."""
     before = established(machine(exact_rig), tcp(flags="A")).instructions
     others = [
         service(
@@ -172,7 +194,7 @@ def test_feature_that_nothing_uses_costs_nothing(exact_rig: Rig) -> None:
             backends=[{"address": "10.0.0.11", "quic_id": 7}],
         ),
         service("p", vip="fc00:5::/64", backends=["fd00::11"]),
-        service("g", vip="10.200.1.6", mode="gue"),
+        service("g", vip="10.200.1.6", mode="gue", flood_protection=GUARD),
     ]
     exact_rig.apply(services=SERVICES + others)
     during = exact_rig.program.info.instructions
