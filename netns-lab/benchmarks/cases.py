@@ -32,7 +32,7 @@ class Setup:
     """A state of a balancer of its own.
 
     mode: of its services; prefixes: how many it blocks; rules: how many drop others' packets; limited: one rule
-    allows each source a packet a second.
+    allows each source a packet a second; guard: its services' flood protection.
     """
 
     mode: str = "ipip"
@@ -41,7 +41,11 @@ class Setup:
     prefixes: int = 0
     rules: int = 0
     limited: bool = False
+    guard: Mapping[str, Any] | None = None
 
+
+ATTACKED: Mapping[str, Any] = MappingProxyType({"new_flows_per_second": 1, "hold_seconds": 86400})
+"""Flood protection of a service that is under attack from its second new flow on."""
 
 # `crowded` is for more flows than a table keeps for long: in that of `plain`, they would be in the others' way.
 SETUPS: Mapping[str, Setup] = MappingProxyType(
@@ -53,6 +57,8 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
         "deny1": Setup(prefixes=1),
         "deny100k": Setup(prefixes=100_000),
         "deny1m": Setup(prefixes=1_000_000),
+        "guarded": Setup(protocols=("tcp",), guard=ATTACKED),
+        "tested": Setup(protocols=("tcp",), guard={**ATTACKED, "test_unknown": True}),
         "after_all": Setup(),
         "rules1": Setup(rules=1),
         "rules1k": Setup(rules=1000),
@@ -128,6 +134,12 @@ PROGRAM = (
     ProgramCase("udp_established_1flow", "plain", Traffic("udp"), goal=33),
     ProgramCase("tcp6_established_1flow", "six", Traffic(destination=VIP6), goal=33),
     ProgramCase("tcp_new_flows_tracked", "crowded", Traffic("tcp:S", count=ENDLESS), goal=85, peer=FLOWS),
+    ProgramCase(
+        "new_flows_under_attack_refused", "guarded", Traffic("tcp:S", count=ENDLESS), action="drop", goal=60
+    ),
+    ProgramCase(
+        "new_flows_under_attack_tested", "tested", Traffic("tcp:S", count=ENDLESS), action="drop", goal=90
+    ),
     ProgramCase("pass_no_service", "plain", Traffic(destination=NO_VIP), action="pass", goal=13),
     ProgramCase("drop_deny_1prefix", "deny1", blocked(1), action="drop", goal=8, peer="xdp-filter"),
     ProgramCase(
@@ -319,6 +331,7 @@ def services_of(setup: Setup, backends: list[str], *, count: int = 1) -> list[di
             "port": UDP_PORT if protocol == "udp" else TCP_PORT,
             "protocol": protocol,
             "mode": setup.mode,
+            "flood_protection": dict(setup.guard) if setup.guard else None,
             "backends": [{"address": address} for address in backends],
         }
         for protocol in setup.protocols
