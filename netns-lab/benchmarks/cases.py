@@ -135,10 +135,10 @@ PROGRAM = (
     ProgramCase("tcp6_established_1flow", "six", Traffic(destination=VIP6), goal=33),
     ProgramCase("tcp_new_flows_tracked", "crowded", Traffic("tcp:S", count=ENDLESS), goal=85, peer=FLOWS),
     ProgramCase(
-        "new_flows_under_attack_refused", "guarded", Traffic("tcp:S", count=ENDLESS), action="drop", goal=60
+        "new_flows_under_attack_refused", "guarded", Traffic("tcp:S", count=ENDLESS), action="drop", goal=90
     ),
     ProgramCase(
-        "new_flows_under_attack_tested", "tested", Traffic("tcp:S", count=ENDLESS), action="drop", goal=90
+        "new_flows_under_attack_tested", "tested", Traffic("tcp:S", count=ENDLESS), action="drop", goal=150
     ),
     ProgramCase("pass_no_service", "plain", Traffic(destination=NO_VIP), action="pass", goal=13),
     ProgramCase("drop_deny_1prefix", "deny1", blocked(1), action="drop", goal=8, peer="xdp-filter"),
