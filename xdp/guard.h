@@ -129,8 +129,9 @@ static __always_inline void count_opening(struct guard_look *look, u32 now)
 {
 	struct service_guard *row = look->row;
 	u32 opened, until = row->attack_until, end = row->second + 1 + row->hold_s;
+	bool put_off = row->second != now && row->opened > row->calm && is_before(row->second, until) && is_before(until, end);
 
-	if (row->second != now && row->opened > row->calm && is_before(row->second, until) && is_before(until, end))
+	if (put_off)
 		until = end;
 	look->attack = is_before(now, until);
 	if (TRACE) {
@@ -140,7 +141,8 @@ static __always_inline void count_opening(struct guard_look *look, u32 now)
 		return;
 	}
 	if (row->second != now) {
-		row->attack_until = until;
+		if (put_off)
+			row->attack_until = until;
 		row->before = row->second + 1 == now ? row->opened : 0;
 		row->second = now;
 		row->opened = 0;

@@ -104,6 +104,7 @@ def test_case_names_are_the_agreed_ones() -> None:
     agreed = {
         "program": "tcp_established_1flow tcp_established_10kflows tcp_established_100kflows "
         "tcp_established_800kflows_random udp_established_1flow tcp6_established_1flow tcp_new_flows_tracked "
+        "new_flows_under_attack_refused new_flows_under_attack_tested "
         "pass_no_service drop_deny_1prefix drop_deny_100k_random drop_deny_1m_random "
         "established_behind_1m_prefixes nat_forward_1flow nat_reply_1flow nat_forward_100kflows",
         "lab": "empty_drop empty_tx drop_deny forward_ipip forward_l2 forward_nat nft_drop nft_dnat xdp_filter_drop",
