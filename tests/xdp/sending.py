@@ -46,6 +46,7 @@ def send(
     between: what is done after every round of all frames; may_pass: all may, and the end does not wait for drops.
     """
     done: list[tuple[int, int, float]] = []
+    batch.run(rig.program.fd, [])  # compiled before the time begins
     wait_for_a_second()
     available = sorted(os.sched_getaffinity(0))
     start = time.monotonic()
