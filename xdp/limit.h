@@ -1,9 +1,10 @@
 /* Who is over a rate: the generic cell rate algorithm (ITU-T I.371) on one word a bucket.
  *
  * A bucket is the time until which all that went through it is paid for. Times are in ticks of the monotonic clock and
- * wrap after half a year: only differences count, and a bucket that seems further ahead than a burst is an old one.
+ * wrap after half a year: only differences count, and a bucket that seems much further ahead than a burst is an old one.
  */
 #define LIMIT_TRIES 4
+#define LIMIT_LATE (1ULL << 40) /* ticks, a second: who read the clock so long before another CPU wrote sees a bucket ahead of a burst */
 
 static __always_inline u64 ticks_now(void)
 {
@@ -14,7 +15,7 @@ static __always_inline u64 ticks_ahead(u64 paid_until, u64 now, u64 burst)
 {
 	u64 ahead = paid_until - now;
 
-	return ahead > burst ? 0 : ahead;
+	return ahead > burst + LIMIT_LATE ? 0 : ahead;
 }
 
 /* Whether these units fit; if so they are taken. Who is over pays nothing. */
