@@ -18,7 +18,7 @@ from sending import Sent, send, wait_for_a_second
 pytestmark = pytest.mark.root
 
 SECONDS = 1.0
-RATE, BURST = 20_000, 10_000
+RATE, BURST = 5_000, 2_500
 """Far below what is sent, and a burst that outlasts half a second in which nothing can be sent."""
 OVER = "DROP_LIMIT"
 
