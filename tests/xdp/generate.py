@@ -106,7 +106,8 @@ def frames(
     some = []
     for _ in range(count):
         if earlier and chance.random() < 0.3:
-            some.append(again(chance, chance.choice(earlier)))
+            # Of the last ones, half the time: so that a flow goes on before it is blocked or attacked.
+            some.append(again(chance, chance.choice(earlier[-20:] if chance.random() < 0.5 else earlier)))
         else:
             some.append(frame(chance, towards, document))
             earlier.append(some[-1])

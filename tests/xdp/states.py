@@ -144,7 +144,7 @@ def _service(chance: Random, name: str) -> Document:
         "affinity": chance.choice(("flow", "flow", "source", "destination-port")),
         "udp_migration": protocol == "udp" and chance.random() < 0.4,
         "quic": quic,
-        "flood_protection": guard if chance.random() < 0.3 else None,
+        "flood_protection": guard if chance.random() < 0.5 else None,
         "backends": _numbered(chance, [_backend(chance, b) for b in chosen], quic=quic),
     }
 
