@@ -201,6 +201,24 @@ EVERYTHING: Mapping[str, Any] = MappingProxyType(
         ],
         "blocklist": [{"prefix": "192.0.2.1/32"}, {"prefix": "2001:db8::1/128"}],
         "allowlist": [{"prefix": "192.0.2.2/32"}],
+        "rules": [
+            {"name": "allowed", "action": "allow", "source": "192.0.2.3/32", "destination": "10.200.0.2/32"},
+            {
+                "name": "dropped",
+                "action": "drop",
+                "protocol": "udp",
+                "source_ports": "53",
+                "length": "1400-9000",
+            },
+            {
+                "name": "limited",
+                "action": "limit",
+                "ports": "443",
+                "protocol": "tcp",
+                "limit": {"rate": 1000, "unit": "new-flows"},
+                "ban_seconds": 60,
+            },
+        ],
     }
 )
 """A document that needs all features."""

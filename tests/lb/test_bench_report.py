@@ -106,7 +106,8 @@ def test_case_names_are_the_agreed_ones() -> None:
         "tcp_established_800kflows_random udp_established_1flow tcp6_established_1flow tcp_new_flows_tracked "
         "new_flows_under_attack_refused new_flows_under_attack_tested "
         "pass_no_service drop_deny_1prefix drop_deny_100k_random drop_deny_1m_random "
-        "established_behind_1m_prefixes nat_forward_1flow nat_reply_1flow nat_forward_100kflows",
+        "established_behind_1m_prefixes established_behind_1_rule established_behind_1k_rules drop_by_1k_rules "
+        "drop_over_limit nat_forward_1flow nat_reply_1flow nat_forward_100kflows",
         "lab": "empty_drop empty_tx drop_deny forward_ipip forward_l2 forward_nat nft_drop nft_dnat xdp_filter_drop",
         "control": "import_1m clear_1m block_to_enforced ring_1000_backends backend_change_to_enforced apply_400x50 "
         "start_full memory_1m",
@@ -143,7 +144,7 @@ def test_setups_are_valid_desired_state(name: str) -> None:
 
 
 def test_everything_needs_every_feature() -> None:
-    """The document that is to make use of all features does, but for those of several interfaces or a large MTU."""
+    """The document that is to make use of all features does, but for several interfaces, a large MTU, and who looks."""
     with contextlib.closing(SqliteStore(":memory:")) as store:
         twin = TwinDataPlane()
         reconciler = Reconciler(store, twin)
@@ -155,7 +156,11 @@ def test_everything_needs_every_feature() -> None:
         )
         reconciler.stop()
 
-    assert set(layout().features) - twin.wishes[-1].features <= {"HAVE_FRAGS", "HAVE_REDIRECT"}
+    assert set(layout().features) - twin.wishes[-1].features <= {
+        "HAVE_FRAGS",
+        "HAVE_REDIRECT",
+        "HAVE_SAMPLES",
+    }
 
 
 def test_no_flow_is_in_a_blocked_prefix() -> None:
