@@ -286,6 +286,6 @@ def test_rules_come_and_go(exact_rig: Rig) -> None:
 
 def test_rules_see_packets_as_they_came(rig: Rig) -> None:
     """The destination of a packet for a service is its VIP, not the backend that it goes to."""
-    rig.apply(services=WEB, rules=[rule(destination=f"{BACKENDS4[0]}/24")])
+    rig.apply(services=WEB, rules=[rule(f"r{n}", destination=backend) for n, backend in enumerate(BACKENDS4)])
 
     assert {rig.verdict(tcp(sport=n)) for n in range(40000, 40020)} == {FORWARDED}
