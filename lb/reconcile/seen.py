@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.protocol import InterfaceState
 from lb.dataplane.tables import Array
@@ -13,6 +15,12 @@ from lb.reconcile.explained import address_text
 from lb.reconcile.maps import Plans
 
 NONE = layout().constants["NONE"]
+_BYTES = layout().constants["SAMPLE_BYTES"]
+_ADDRESS_BYTES = {4: 4, 6: 16}
+_COLUMNS = (
+    *("time_ns", "verdict", "entry", "rule", "service", "place"),
+    *("ifindex", "frame_length", "captured", "family"),
+)
 _REMEMBERED = 10_000
 """Entries that were looked for, by number and source."""
 
@@ -62,28 +70,31 @@ class Naming:
 
     def seen(self, rows: Array, wall_ns: int, wanted: Wanted = Wanted()) -> Iterator[Seen]:
         """Records (struct sample) in words, those wanted. wall_ns: the epoch's clock less the monotonic one."""
-        names = [name for name in rows.dtype.names or () if name not in ("source", "bytes")]
-        columns = [rows[name].tolist() for name in names]
-        for at, values in enumerate(zip(*columns, strict=True)):
-            row = dict(zip(names, values, strict=True))
-            source = rows["source"][at].tobytes()[: {4: 4, 6: 16}.get(row["family"], 0)]
+        # Thousands of records come at once: a column is taken apart in one call, not a member of a row by itself.
+        sources, data = (np.ascontiguousarray(rows[name]).tobytes() for name in ("source", "bytes"))
+        columns = zip(*(rows[name].tolist() for name in _COLUMNS), strict=True)
+        for at, (time_ns, verdict, entry, number, service_number, place, ifindex, *rest) in enumerate(
+            columns
+        ):
+            length, captured, family = rest
+            source = sources[16 * at : 16 * at + _ADDRESS_BYTES.get(family, 0)]
             if wanted.prefix is not None and not _holds(wanted.prefix, source):
                 continue
-            service, backend = self._service(row["service"], row["place"])
+            service, backend = self._service(service_number, place)
             if wanted.service is not None and service != wanted.service:
                 continue
-            rule = self._rules.get(row["rule"])
+            rule = self._rules.get(number)
             yield Seen(
-                time_ns=row["time_ns"] + wall_ns,
-                verdict=self._verdicts[row["verdict"]],
+                time_ns=time_ns + wall_ns,
+                verdict=self._verdicts[verdict],
                 source=address_text(source) if source else None,
-                entry=self._entry(row["entry"], source),
+                entry=self._entry(entry, source),
                 rule=rule.name if rule else None,
                 service=service,
                 backend=backend,
-                interface=self._interfaces.get(row["ifindex"]),
-                length=row["frame_length"],
-                data=rows["bytes"][at].tobytes()[: row["captured"]],
+                interface=self._interfaces.get(ifindex),
+                length=length,
+                data=data[_BYTES * at : _BYTES * at + captured],
             )
 
     def verdict(self, number: int) -> Verdict:
