@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lb.model import Backend, Rule, Service, Settings
+from lb.model import Backend, Feed, Rule, Service, Settings
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
 from lb.model.layers import Action
@@ -199,13 +199,13 @@ class Revisions(Collection[Revision]):
 
 
 class ConfigDocument(BaseModel):
-    """The whole of what the operator wants. feeds are empty in this version."""
+    """The whole of what the operator wants."""
 
     services: list[Service] = []
     allowlist: list[AllowlistInput] = []
     blocklist: list[BlocklistInput] = []
     rules: list[Rule] = []
-    feeds: list[Any] = Field([], max_length=0)
+    feeds: list[Feed] = []
     settings: Settings = Settings()
 
 

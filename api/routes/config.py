@@ -45,6 +45,7 @@ def _etag(config: Config, now: float) -> str:
     return etag_of(
         [
             [service.model_dump(mode="json") for service in config.services.values()],
+            [feed.model_dump(mode="json") for feed in config.feeds.values()],
             config.settings.model_dump(mode="json"),
             sorted(rule.model_dump_json() for rule in config.rules.values()),
             *(entries.layer(OPERATOR).without_expired(now).digest.hex() for entries in lists),

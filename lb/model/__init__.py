@@ -3,6 +3,7 @@
 from lb.model.config import Config, Settings
 from lb.model.entries import Action, Entry, PrefixList
 from lb.model.flood import FloodProtection
+from lb.model.feed import Feed, FeedFormat
 from lb.model.prefix import Prefix
 from lb.model.rule import Limit, Rule
 from lb.model.service import AdminState, Affinity, Backend, Mode, Port, Protocol, Service
@@ -15,6 +16,8 @@ __all__ = [
     "Config",
     "Entry",
     "FloodProtection",
+    "Feed",
+    "FeedFormat",
     "Limit",
     "Mode",
     "Port",

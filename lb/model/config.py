@@ -9,8 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from lb.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from lb.model.address import AnyAddress, AnyVip
-from lb.model.entries import PrefixList
+from lb.model.entries import FEED_PREFIX, PrefixList
+from lb.model.feed import Feed
 from lb.model.fields import pointer
+from lb.model.layers import Layer
 from lb.model.prefix import Prefix
 from lb.model.rule import Rule
 from lb.model.rule_match import service_faults
@@ -144,9 +146,9 @@ def _vips_around(address: AnyAddress, lengths: Iterable[int]) -> Iterator[AnyVip
 
 @dataclass(frozen=True)
 class Config:
-    """Desired state. services by name, in the order they were added; rules by name, whose order means nothing.
+    """Desired state. services and feeds by name, as they were added; rules by name, whose order means nothing.
 
-    Configs are equal when they hold the same, whatever the order of their services.
+    Configs are equal when they hold the same, whatever that order.
     """
 
     services: Mapping[str, Service] = field(default_factory=dict)
@@ -154,6 +156,7 @@ class Config:
     allowlist: PrefixList = field(default_factory=PrefixList)
     settings: Settings = field(default_factory=Settings)
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    feeds: Mapping[str, Feed] = field(default_factory=dict)
 
     def service(self, name: str) -> Service:
         """The service of that name; NotFoundError names it."""
@@ -193,6 +196,22 @@ class Config:
                 raise ConflictError(f'two services are called "{service.name}": give each a name of its own')
             by_name[service.name] = service
         return replace(self, services=by_name).checked()
+
+    def feed(self, name: str) -> Feed:
+        """The feed of that name; NotFoundError names it."""
+        try:
+            return self.feeds[name]
+        except KeyError:
+            raise NotFoundError(
+                f'there is no feed "{name}": "sluice feed list" shows those there are'
+            ) from None
+
+    def with_feeds(self, feeds: Mapping[str, Feed]) -> "Config":
+        """With exactly these feeds, by name. What one that is gone had on the blocklist goes with it."""
+        blocklist = self.blocklist
+        for name in self.feeds.keys() - feeds.keys():
+            blocklist = blocklist.with_layer(FEED_PREFIX + name, Layer())
+        return replace(self, feeds=feeds, blocklist=blocklist)
 
     def checked(self) -> "Config":
         """Itself, if no two services take the same packets and rules fit them; else ConflictError names both."""

@@ -10,6 +10,7 @@ from lb.model.config import Config
 from lb.model.delta import Delta, compare, wish
 from lb.model.entries import OPERATOR, PrefixList
 from lb.model.entry_view import wish_document
+from lb.model.feed import Feed
 from lb.model.layers import Layer
 from lb.model.prefix import Prefix
 from lb.model.rule import Rule
@@ -20,7 +21,7 @@ ENTRIES_SHOWN = 100
 """Entries of one list that are shown; the counts are of all."""
 
 Op = Literal["add", "remove", "change"]
-Kind = Literal["service", "backend", "allowlist", "blocklist", "rule", "setting"]
+Kind = Literal["service", "backend", "allowlist", "blocklist", "rule", "feed", "setting"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LISTS: tuple[Kind, ...] = ("allowlist", "blocklist")
 
@@ -31,7 +32,8 @@ class Change(BaseModel):
     op: Op
     kind: Kind
     name: str = Field(
-        description="the service, SERVICE/ADDRESS, the prefix or the setting", examples=["web/10.0.0.11"]
+        description="the service, SERVICE/ADDRESS, the prefix, the feed or the setting",
+        examples=["web/10.0.0.11"],
     )
     before: Any = Field(None, description="what it was; of a change only the fields that differ; null if new")
     after: Any = Field(
@@ -62,7 +64,7 @@ def diff(have: Config, want: Config, *, now: float | None = None) -> Diff:
     now: entries that have expired by then (seconds since the epoch) are passed over.
     """
     counts = {kind: Counts() for kind in KINDS}
-    changes = [*_services(have, want), *_rules(have, want), *_settings(have, want)]
+    changes = [*_services(have, want), *_rules(have, want), *_feeds(have, want), *_settings(have, want)]
     new_rules = [change.name for change in changes if change.kind == "rule" and change.op != "remove"]
     for change in changes:
         _count(counts[change.kind], change.op, 1)
@@ -110,6 +112,15 @@ def _rules(have: Config, want: Config) -> Iterator[Change]:
             yield _whole("rule", name, old, new)
         elif old is not new and old != new:
             yield _part("rule", name, old, new, list(Rule.model_fields))
+
+
+def _feeds(have: Config, want: Config) -> Iterator[Change]:
+    for name in _names(have.feeds, want.feeds):
+        old, new = have.feeds.get(name), want.feeds.get(name)
+        if old is None or new is None:
+            yield _whole("feed", name, old, new)
+        elif old != new:
+            yield _part("feed", name, old, new, list(Feed.model_fields))
 
 
 def _settings(have: Config, want: Config) -> Iterator[Change]:

@@ -14,6 +14,7 @@ from lb.model.delta import settled
 from lb.model.entries import OPERATOR, PrefixList
 from lb.model.entry_input import FAULTS_SHOWN, AllowlistInput, BlocklistInput, read_entries
 from lb.model.entry_view import entry_documents
+from lb.model.feed import Feed
 from lb.model.fields import field_errors, pointer
 from lb.model.rule import Rule
 from lb.model.rule_match import in_order, service_faults
@@ -23,12 +24,11 @@ from lb.model.source import read
 T = TypeVar("T")
 
 LISTS: Mapping[str, type[AllowlistInput]] = {"allowlist": AllowlistInput, "blocklist": BlocklistInput}
-LATER = ("feeds",)
-"""Keys that are part of the document, but hold nothing in this version."""
-KEYS = ("services", *LISTS, "rules", *LATER, "settings")
+KEYS = ("services", *LISTS, "rules", "feeds", "settings")
 _SERVICES = TypeAdapter(list[Service])
 _RULES = TypeAdapter(list[Rule])
 _SETTINGS = TypeAdapter(Settings)
+_FEEDS = TypeAdapter(list[Feed])
 
 
 def parse(text: bytes, *, now: float, have: Config) -> Config:
@@ -58,25 +58,28 @@ def from_mapping(document: object, *, now: float, have: Config) -> Config:
             found.append(
                 FieldError(pointer(key), f'"{key}" is not known here: the keys are {", ".join(KEYS)}')
             )
-        elif key in LATER and document[key] not in (None, []):
-            found.append(FieldError(pointer(key), f"this version has no {key} yet: leave the key out"))
     services = _checked(found, _SERVICES, "/services", _section(document, "services", []))
     if services is not None:
         found += _between(services)
     rules = _checked(found, _RULES, "/rules", _section(document, "rules", []))
     if services is not None and rules is not None:
         found += _of_rules(rules, {service.name: service for service in services})
+    feeds = _checked(found, _FEEDS, "/feeds", _section(document, "feeds", []))
+    if feeds is not None:
+        found += _twice("feeds", (feed.name for feed in feeds))
     settings = _checked(found, _SETTINGS, "/settings", _section(document, "settings", {}))
     lists = {name: _entries(found, name, _section(document, name, []), now, have) for name in LISTS}
-    if found or services is None or rules is None or settings is None:
+    if found or services is None or rules is None or feeds is None or settings is None:
         raise InvalidError(found[:FAULTS_SHOWN])
-    return replace(
+    want = replace(
         have,
         services={s.name: _known(s, have.services.get(s.name)) for s in services},
         rules={r.name: _known(r, have.rules.get(r.name)) for r in rules},
         settings=settings,
-        **lists,
+        blocklist=lists["blocklist"],
+        allowlist=lists["allowlist"],
     )
+    return want.with_feeds({feed.name: feed for feed in feeds})
 
 
 def to_document(config: Config, *, now: float) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def to_document(config: Config, *, now: float) -> dict[str, Any]:
         "services": [service.model_dump(mode="json") for service in config.services.values()],
         **lists,
         "rules": [rule.model_dump(mode="json") for rule in in_order(config.rules.values())],
-        **{key: [] for key in LATER},
+        "feeds": [feed.model_dump(mode="json") for feed in config.feeds.values()],
         "settings": config.settings.model_dump(mode="json"),
     }
 

@@ -22,10 +22,14 @@ def keeping(present: Config, wanted: Config) -> Config:
         name: old if (old := present.services.get(name)) is service or old == service else service
         for name, service in wanted.services.items()
     }
+    feeds = {
+        n: present.feeds[n] if present.feeds.get(n) == feed else feed for n, feed in wanted.feeds.items()
+    }
     kept = replace(
         wanted,
         services=services,
         rules=present.rules if wanted.rules == present.rules else wanted.rules,
+        feeds=feeds,
         blocklist=present.blocklist if wanted.blocklist == present.blocklist else wanted.blocklist,
         allowlist=present.allowlist if wanted.allowlist == present.allowlist else wanted.allowlist,
     )

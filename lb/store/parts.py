@@ -1,15 +1,19 @@
-"""Services, their order, rules, and the settings as rows: a revision holds those that it changes."""
+"""Services, their order, rules, feeds and settings as rows: a revision holds those that it changes."""
 
 import json
 import sqlite3
 from collections.abc import Iterator
 
-from lb.model import Config, Rule, Service, Settings
+from pydantic import TypeAdapter
+
+from lb.model import Config, Feed, Rule, Service, Settings
 
 _SERVICE = "service/"
 _RULE = "rule/"
 _ORDER = "services"
 _SETTINGS = "settings"
+_FEEDS = "feeds"
+_FEED_LIST = TypeAdapter(list[Feed])
 
 
 def write_parts(db: sqlite3.Connection, revision: int, before: Config, after: Config) -> None:
@@ -37,6 +41,9 @@ def _changes(before: Config, after: Config) -> Iterator[tuple[str, str | None]]:
         yield _RULE + name, None
     if before.settings != after.settings:
         yield _SETTINGS, after.settings.model_dump_json()
+    feeds = list(after.feeds.values())
+    if list(before.feeds.values()) != feeds:
+        yield _FEEDS, _FEED_LIST.dump_json(feeds).decode()
 
 
 def read_parts(db: sqlite3.Connection, revision: int) -> Config:
@@ -53,7 +60,8 @@ def read_parts(db: sqlite3.Connection, revision: int) -> Config:
         if name.startswith(_RULE)
     }
     services = {name: Service.model_validate_json(bodies[_SERVICE + name]) for name in order}
-    return Config(services=services, rules=rules, settings=settings)
+    feeds = {feed.name: feed for feed in _FEED_LIST.validate_json(bodies.get(_FEEDS, "[]"))}
+    return Config(services=services, rules=rules, settings=settings, feeds=feeds)
 
 
 def forget_parts(db: sqlite3.Connection, oldest_kept: int) -> None:

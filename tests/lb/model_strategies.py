@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, IPv6Network
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
-from lb.model import Action, Config, Prefix, PrefixList, Rule, Service, Settings
+from lb.model import Action, Config, Feed, Prefix, PrefixList, Rule, Service, Settings
 from lb.model.entries import FEED_PREFIX, OPERATOR
 from lb.model.layers import Attributes, Layer
 
@@ -182,6 +182,27 @@ def rules(draw: st.DrawFn, name: str, services: tuple[Service, ...] = ()) -> Rul
 
 
 @st.composite
+def feeds(draw: st.DrawFn) -> dict[str, Feed]:
+    """Up to two feeds, one of which may have a layer."""
+    names = draw(st.lists(st.sampled_from(["drop", "other"]), max_size=2, unique=True))
+    return {
+        name: Feed.model_validate(
+            {
+                "name": name,
+                **draw(
+                    st.sampled_from([{"url": "https://lists.example.net/drop.txt"}, {"file": "/lists/d"}])
+                ),
+                "format": draw(st.sampled_from(["auto", "csv"])),
+                "refresh_seconds": draw(st.integers(60, 86400)),
+                "jitter": draw(st.sampled_from([0, 0.1])),
+                "reason": draw(words),
+            }
+        )
+        for name in names
+    }
+
+
+@st.composite
 def configs(draw: st.DrawFn) -> Config:
     """A whole desired state."""
     chosen = [draw(services(place)) for place in draw(st.lists(st.integers(0, 4), max_size=3, unique=True))]
@@ -202,4 +223,5 @@ def configs(draw: st.DrawFn) -> Config:
         blocklist=draw(prefix_lists()),
         allowlist=draw(prefix_lists(allow_layers)),
         settings=wanted,
+        feeds=draw(feeds()),
     )

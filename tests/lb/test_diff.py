@@ -87,6 +87,7 @@ def test_settings_and_entries() -> None:
         "allowlist": {"add": 0, "remove": 1, "change": 0},
         "blocklist": {"add": 1, "remove": 1, "change": 1},
         "rule": {"add": 0, "remove": 0, "change": 0},
+        "feed": {"add": 0, "remove": 0, "change": 0},
         "setting": {"add": 0, "remove": 0, "change": 1},
     }
 
