@@ -15,6 +15,7 @@ from api.routes import (
     config,
     events,
     explain,
+    feeds,
     health,
     metrics,
     operations,
@@ -24,10 +25,11 @@ from api.routes import (
     top,
 )
 from lb import __version__
+from lb.feeds.schedule import Feeds
 from lb.reconcile.loop import Reconciler
 
 _DESCRIPTION = """\
-Desired state (services, backends, blocklist, allowlist, rules) has verbs; observed state is read only.
+Desired state (services, backends, blocklist, allowlist, rules, feeds) has verbs; observed state is read only.
 A write returns after the BPF maps hold it.
 Errors are RFC 9457 `application/problem+json`; nothing changes on an error.
 ETags name the state of one resource: send them back as `If-Match` to write only what you have seen.
@@ -38,9 +40,12 @@ _TAGS = [
 ]
 
 
-def create_app(reconciler: Reconciler) -> FastAPI:
-    """The application over one reconciler. It starts nothing and holds nothing but counts of its requests."""
-    counts = RequestCounts()
+def create_app(reconciler: Reconciler, refresher: Feeds | None = None) -> FastAPI:
+    """The application over one reconciler. It starts nothing and holds nothing but counts of its requests.
+
+    refresher: who refreshes feeds; without, nobody does.
+    """
+    counts, refresher = RequestCounts(), refresher or Feeds(reconciler)
     app = FastAPI(
         title="Sluice",
         version=__version__,
@@ -56,7 +61,8 @@ def create_app(reconciler: Reconciler) -> FastAPI:
         default_response_class=JSONResponse,
     )
     app.state.reconciler = reconciler
-    app.state.metrics = registry_of(reconciler, counts)
+    app.state.feeds = refresher
+    app.state.metrics = registry_of(reconciler, counts, refresher)
     problems.install(app)
     app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, counts=counts)
     for module in (
@@ -65,6 +71,7 @@ def create_app(reconciler: Reconciler) -> FastAPI:
         blocklist,
         allowlist,
         rules,
+        feeds,
         config,
         status,
         explain,

@@ -11,6 +11,7 @@ from api.envelope import REVISION_KEY
 from api.etags import Preconditions
 from api.exchange import Read, Write
 from api.problems import parameter_error
+from lb.feeds.schedule import Feeds
 from lb.model import Prefix
 from lb.model.address import Address
 from lb.reconcile.loop import Reconciler
@@ -68,6 +69,14 @@ JsonOrYamlDep = Annotated[Body, Depends(body_of(Media.JSON, Media.YAML))]
 
 _ADDRESS: TypeAdapter[IPv4Address | IPv6Address] = TypeAdapter(Address)
 
+
+async def _feeds(request: Request) -> Feeds:
+    feeds: Feeds = request.app.state.feeds
+    return feeds
+
+
+FeedsDep = Annotated[Feeds, Depends(_feeds)]
+FeedNameDep = Annotated[str, Path(description="name of the feed", examples=["drop"])]
 NameDep = Annotated[str, Path(description="name of the service", examples=["web"])]
 OperationDep = Annotated[str, Path(description="as Location named it", examples=["drain~web~10.0.0.11"])]
 

@@ -11,8 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from api.envelope import RequestCounts
+from lb.feeds.schedule import Feeds
 from lb.reconcile.loop import Reconciler
-from lb.reconcile.observed import Counters, Status
+from lb.reconcile.observed import Counters, Status, Tally
 
 Sample = tuple[Sequence[str], float]
 COUNTER, GAUGE = CounterMetricFamily, GaugeMetricFamily
@@ -121,6 +122,20 @@ GUARD_FLOWS = Definition(
     "New flows of a service under attack: known, tested, proven or refused.",
     ("service", "result"),
 )
+FEED_ENTRIES = Definition(GAUGE, "sluice_feed_entries", "Prefixes of a feed on the blocklist.", ("feed",))
+FEED_PACKETS = Definition(COUNTER, "sluice_feed_packets", "Packets that a feed's entries decided.", ("feed",))
+FEED_BYTES = Definition(
+    COUNTER, "sluice_feed_bytes", "Bytes of frames that a feed's entries decided.", ("feed",)
+)
+FEED_SUCCESS = Definition(
+    GAUGE,
+    "sluice_feed_last_success_timestamp_seconds",
+    "When a feed was last had, changed or not; 0 if never.",
+    ("feed",),
+)
+FEED_FAILING = Definition(
+    GAUGE, "sluice_feed_failures", "Attempts to refresh a feed that failed since the last success.", ("feed",)
+)
 API_REQUESTS = Definition(
     COUNTER, "sluice_api_requests", "API requests answered, by route template.", ("method", "route", "status")
 )
@@ -133,9 +148,8 @@ _GUARD_RESULTS = ("known", "tested", "proven", "refused")
 class SluiceCollector(Collector):
     """Reads everything anew at each scrape; keeps nothing."""
 
-    def __init__(self, reconciler: Reconciler, requests: RequestCounts) -> None:
-        self._reconciler = reconciler
-        self._requests = requests
+    def __init__(self, reconciler: Reconciler, requests: RequestCounts, feeds: Feeds) -> None:
+        self._reconciler, self._requests, self._feeds = reconciler, requests, feeds
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that registering does not scrape."""
@@ -150,9 +164,24 @@ class SluiceCollector(Collector):
         yield from _of_services(status, counters)
         yield from _of_packets(counters, actions)
         yield from _of_rules(counters)
+        yield from self._of_feeds(counters)
         yield API_REQUESTS.family(
             ((r.method, r.route, str(r.status)), count) for r, count in self._requests.copy().items()
         )
+
+    def _of_feeds(self, counters: Counters) -> Iterator[Metric]:
+        config, now = self._reconciler.desired.config, self._reconciler.now()
+        names = {name: feed.owner for name, feed in config.feeds.items()}
+        states = {name: self._feeds.state(name) for name in names}
+        hits = {name: counters.owners.get(owner, Tally()) for name, owner in names.items()}
+        layers = config.blocklist.layers
+        yield FEED_ENTRIES.family(
+            ((name,), layers[owner].count(now) if owner in layers else 0) for name, owner in names.items()
+        )
+        yield FEED_PACKETS.family(((name,), tally.packets) for name, tally in hits.items())
+        yield FEED_BYTES.family(((name,), tally.bytes) for name, tally in hits.items())
+        yield FEED_SUCCESS.family(((name,), state.last_success_at or 0) for name, state in states.items())
+        yield FEED_FAILING.family(((name,), state.failures) for name, state in states.items())
 
 
 def _of_daemon(status: Status) -> Iterator[Metric]:
@@ -209,8 +238,8 @@ def _of_rules(counters: Counters) -> Iterator[Metric]:
     yield RULE_BYTES.family((labels, octets) for labels, _, octets in (*matched, *dropped))
 
 
-def registry_of(reconciler: Reconciler, requests: RequestCounts) -> CollectorRegistry:
+def registry_of(reconciler: Reconciler, requests: RequestCounts, feeds: Feeds) -> CollectorRegistry:
     """A registry with nothing else in it."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(SluiceCollector(reconciler, requests))
+    registry.register(SluiceCollector(reconciler, requests, feeds))
     return registry

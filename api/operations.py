@@ -1,15 +1,17 @@
-"""Drains as operations: named by what they drain and computed from what is seen; nothing is kept."""
+"""Drains and refreshes as operations: named by what they are of and computed from what is seen; nothing is kept."""
 
 from ipaddress import IPv4Address, IPv6Address
 
-from api.schemas import Operation, OperationState
+from api.schemas import Operation, OperationState, RefreshOperation
 from lb.errors import NotFoundError
+from lb.feeds.schedule import Feeds
 from lb.model import AdminState, Config
 from lb.reconcile.loop import Reconciler
 
 # "~" can stand in a URL as it is, and in no service name or address.
 _SEPARATOR = "~"
 _KIND = "drain"
+REFRESH = "refresh"
 
 
 def drain_id(service: str, address: IPv4Address | IPv6Address) -> str:
@@ -30,3 +32,24 @@ def drain_operation(operation_id: str, config: Config, reconciler: Reconciler) -
     flows = reconciler.live_flows(name, backend.address) if backend.admin_state is AdminState.DRAINING else 0
     state = OperationState.RUNNING if flows else OperationState.DONE
     return Operation(id=operation_id, state=state, service=name, address=address, flows=flows)
+
+
+def refresh_id(feed: str, number: int) -> str:
+    """The operation of refreshing that feed for the so-manieth time since the daemon started."""
+    return _SEPARATOR.join((REFRESH, feed, str(number)))
+
+
+def refresh_operation(operation_id: str, config: Config, feeds: Feeds) -> RefreshOperation:
+    """How far a refresh is; NotFoundError if its feed is gone. Of one long past the newest outcome is told."""
+    kind, _, rest = operation_id.partition(_SEPARATOR)
+    name, _, number = rest.partition(_SEPARATOR)
+    if kind != REFRESH or name not in config.feeds or not (number.isascii() and number.isdigit()):
+        raise NotFoundError(
+            f'there is no operation "{operation_id}": there is one as long as its feed is there'
+        )
+    if not feeds.wait(name, int(number), 0):
+        return RefreshOperation(id=operation_id, state="running", feed=name)
+    error = feeds.state(name).error
+    return RefreshOperation(
+        id=operation_id, state="done" if error is None else "failed", feed=name, error=error
+    )

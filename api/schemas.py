@@ -293,6 +293,45 @@ class OperationState(StrEnum):
     DONE = "done"
 
 
+class FeedObserved(BaseModel):
+    """What is seen of a feed. Packets are totals since the program was attached."""
+
+    entries: int = Field(description="prefixes that it has on the blocklist")
+    packets: int = Field(description="that its entries decided")
+    bytes: int = Field(description="of the frames of these packets")
+    last_success_at: str | None = Field(
+        json_schema_extra={"format": "date-time"}, description="null: never yet"
+    )
+    last_attempt_at: str | None = Field(
+        json_schema_extra={"format": "date-time"}, description="null: never yet"
+    )
+    next_refresh_at: str | None = Field(
+        json_schema_extra={"format": "date-time"}, description="when it is due; null: at once"
+    )
+    error: str | None = Field(description="why the last attempt failed; null if it did not")
+    failures: int = Field(description="attempts that failed since the last success")
+
+
+class FeedView(Feed):
+    """A feed, and what is seen of it."""
+
+    observed: FeedObserved
+
+
+class FeedsView(Collection[FeedView]):
+    """Feeds, in the order they were added."""
+
+
+class RefreshOperation(BaseModel):
+    """The refresh of a feed that goes on after the answer."""
+
+    id: str = Field(examples=["refresh~drop~3"])
+    kind: Literal["refresh"] = "refresh"
+    state: Literal["running", "done", "failed"]
+    feed: str = Field(examples=["drop"])
+    error: str | None = Field(None, description="why it failed")
+
+
 class Operation(BaseModel):
     """Something that goes on after the answer: the draining of a backend."""
 

@@ -22,6 +22,7 @@ from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
 from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
 from lb.events import Event, Events, first_of_run
+from lb.feeds.schedule import Feeds
 from lb.model.document import parse
 from lb.reconcile.loop import Reconciler
 from lb.settings import ServeSettings
@@ -30,6 +31,7 @@ from lb.store import SqliteStore
 log = logging.getLogger("sluice")
 
 STATE_FILE = "state.db"
+FEEDS_FILE = "feeds.json"
 
 
 class _PeerProtocol(H11Protocol):
@@ -105,7 +107,11 @@ def run(settings: ServeSettings) -> int:
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:
             _apply_first(reconciler, settings.config)
-        asyncio.run(_serve(reconciler, sockets))
+        feeds = Feeds(reconciler, path=settings.state_dir / FEEDS_FILE, events=events)
+        feeds.start()
+        stack.callback(feeds.stop)
+        reconciler.listen(feeds.wake)
+        asyncio.run(_serve(reconciler, feeds, sockets))
     return 0
 
 
@@ -122,9 +128,9 @@ def _apply_first(reconciler: Reconciler, path: Path) -> None:
     )
 
 
-async def _serve(reconciler: Reconciler, sockets: list[socket.socket]) -> None:
+async def _serve(reconciler: Reconciler, feeds: Feeds, sockets: list[socket.socket]) -> None:
     config = uvicorn.Config(
-        create_app(reconciler),
+        create_app(reconciler, feeds),
         http=_PeerProtocol,
         loop="asyncio",
         lifespan="off",

@@ -9,6 +9,7 @@
     ├── TooLargeError           the request is over a stated limit
     ├── CapacityError           a map is full
     ├── StoreError              the state file cannot be read or written
+    ├── FeedError               a feed could not be had, or what came is refused
     ├── SetupError              this machine lacks something Sluice needs
     └── DataPlaneError          the kernel refused, or the data plane is not there
         ├── InterfaceError      the interface does not exist, or went away
@@ -82,6 +83,10 @@ class CapacityError(SluiceError):
 
 class StoreError(SluiceError):
     """Raised when the state file cannot be opened, read or written."""
+
+
+class FeedError(SluiceError):
+    """Raised when a feed cannot be had, cannot be read, or would change what it must not; its last entries stay."""
 
 
 class SetupError(SluiceError):

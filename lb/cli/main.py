@@ -18,6 +18,7 @@ COMMANDS = {
     "blocklist": "lb.cli.lists:blocklist",
     "allowlist": "lb.cli.lists:allowlist",
     "rule": "lb.cli.rule:rule",
+    "feed": "lb.cli.feed:feed",
     "explain": "lb.cli.explain:explain",
     "stats": "lb.cli.status:stats",
     "top": "lb.cli.top:top",

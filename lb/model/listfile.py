@@ -5,7 +5,7 @@ that seems wrong, goes to Prefix.parse, so the result is that of Prefix.parse li
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +38,14 @@ _ENDS = _one_of(_LF, _HASH, _SEMICOLON)
 _BLANKS = _one_of(_SPACE, _TAB, _CR)
 
 
-def parse_list(data: bytes) -> dict[int, Keys]:
+def parse_list(data: bytes, read: Callable[[str], Prefix | None] = Prefix.parse) -> dict[int, Keys]:
     """The keys of a list, one prefix a line, by family (KEY_TYPE): neither sorted nor unique.
 
     Lines end in LF or CRLF; IPv4 and IPv6 may be mixed; blank lines, and what follows "#" or ";", are passed
     over. InvalidError names the first faulty lines (up to FAULTS_SHOWN); MalformedError: it is no UTF-8 text.
+    read: what is made of a line that is out of the ordinary; None passes over it, ValueError says its fault.
     """
-    data = _text(data)
+    data = checked_text(data)
     found: dict[int, list[Keys]] = {family: [] for family in FAMILIES}
     faults: list[FieldError] = []
     above = 0
@@ -58,13 +59,14 @@ def parse_list(data: bytes) -> dict[int, Keys]:
             if not text:
                 continue
             try:
-                prefix = Prefix.parse(text)
+                prefix = read(text)
             except ValueError as error:
                 faults.append(FieldError("", str(error), above + number + 1))
                 if len(faults) == FAULTS_SHOWN:
                     raise InvalidError(faults) from None
             else:
-                odd[prefix.family].append(prefix.key)
+                if prefix is not None:
+                    odd[prefix.family].append(prefix.key)
         for family, keys in odd.items():
             found[family].append(np.array(keys, KEY_TYPE[family]))
         above += len(lines.ends)
@@ -120,7 +122,7 @@ def _joined(texts: Sequence[object]) -> bytes | None:
     return data + b"\n" if clean else None
 
 
-def _text(data: bytes) -> bytes:
+def checked_text(data: bytes) -> bytes:
     """The bytes without a byte order mark, closed by a line feed; MalformedError if they are no text."""
     for magic, kind in _FOREIGN.items():
         if data.startswith(magic):

@@ -57,6 +57,7 @@ class Reconciler:
         self.apply_seconds = 0.0
         """How long the last change took from plan to maps."""
         self._thread: threading.Thread | None = None
+        self._listeners: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Adopt what the maps hold, write what differs from the store, and keep it so. Raises what applying raises."""
@@ -124,7 +125,13 @@ class Reconciler:
                 summary=summary,
             )
         self._notify()
+        for listener in self._listeners:
+            listener()
         return self._desired
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call it after every change, on the thread that made it: it must not wait."""
+        self._listeners.append(listener)
 
     def _check_attached(self) -> None:
         """DataPlaneError if no interface is served: a change could not be put in force."""

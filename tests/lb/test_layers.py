@@ -14,6 +14,7 @@ ROOMS = (
     "lb.store",
     "lb.dataplane",
     "lb.reconcile",
+    "lb.feeds",
     "lb.cli",
     "lb.daemon",
     "api",
@@ -27,9 +28,10 @@ MAY_IMPORT = {
     "lb.store": {"lb.errors", "lb.model"},
     "lb.dataplane": {"lb.errors", "lb.events", "lb.settings"},
     "lb.reconcile": {"lb", "lb.errors", "lb.events", "lb.settings", "lb.model", "lb.store", "lb.dataplane"},
+    "lb.feeds": {"lb.errors", "lb.events", "lb.model"},
     "lb.cli": {"lb", "lb.errors", "lb.settings", "lb.daemon"},
     "lb.daemon": set(ROOMS) - {"lb.cli"},
-    "api": {"lb", "lb.errors", "lb.events", "lb.model", "lb.store", "lb.reconcile"},
+    "api": {"lb", "lb.errors", "lb.events", "lb.model", "lb.store", "lb.reconcile", "lb.feeds"},
 }
 KERNEL = {"bcc", "pyroute2"}
 """What touches the kernel."""

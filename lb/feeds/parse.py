@@ -1,0 +1,163 @@
+"""From the bytes of a feed to prefixes: lines, columns, or JSON a line. Pure."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from ipaddress import ip_network
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from lb.errors import FeedError, InvalidError, MalformedError
+from lb.model.columns import FAMILIES, KEY_TYPE, Keys
+from lb.model.feed import FeedFormat
+from lb.model.listfile import checked_text, parse_each, parse_list
+from lb.model.prefix import Prefix
+
+_COMMENTS = ("#", ";", "//")
+_DELIMITERS = ",;\t|"
+_LOOKED_AT = 65536
+"""Bytes of the beginning by which a format is told."""
+_LINES = (FeedFormat.PLAIN, FeedFormat.NETSET, FeedFormat.SPAMHAUS_DROP)
+_FAULT = "{what}: {says}; nothing of the feed is taken until it is mended"
+
+
+def parse(data: bytes, form: FeedFormat) -> dict[int, Keys]:
+    """The keys of all prefixes, by family (KEY_TYPE): neither sorted nor unique.
+
+    A network written with host bits is taken for the network. FeedError names the first line that is no prefix, or
+    says what the bytes are instead of a list.
+    """
+    start = data[:_LOOKED_AT].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"<"):
+        raise FeedError("it is a page of HTML (or XML), and no list: give the URL of the list itself")
+    try:
+        form = _told(start) if form is FeedFormat.AUTO else form
+        if form in _LINES:
+            return parse_list(data, loosely)
+        text = checked_text(data).decode()
+    except InvalidError as error:
+        fault = error.errors[0]
+        raise FeedError(_FAULT.format(what=f"line {fault.line}", says=fault.detail)) from None
+    except MalformedError as error:
+        raise FeedError(str(error)) from None
+    return _columns(text) if form is FeedFormat.CSV else _json_lines(text)
+
+
+def _told(start: bytes) -> FeedFormat:
+    """The format, by how it begins: a comma in the first line that says something makes it CSV."""
+    if start.startswith(b"{"):
+        return FeedFormat.SPAMHAUS_JSON
+    for line in start.splitlines():
+        said = re.split(rb"[#;]|//", line, maxsplit=1)[0].strip()
+        if said:
+            return FeedFormat.CSV if b"," in said else FeedFormat.PLAIN
+    return FeedFormat.PLAIN
+
+
+def loosely(text: str) -> Prefix | None:
+    """A prefix, also with host bits set, for who publishes 192.0.2.7/24 means the network; None for a comment."""
+    said = text.partition("//")[0].strip()
+    if not said:
+        return None
+    try:
+        return Prefix.parse(said)
+    except ValueError:
+        if re.fullmatch("[0-9A-Fa-f.:]+/[0-9]{1,3}", said):
+            return Prefix.parse(str(ip_network(said, strict=False)))
+        raise
+
+
+def _columns(text: str) -> dict[int, Keys]:
+    """The first column that holds a prefix, in the first row that has one; a header may be above it."""
+    lines = text.splitlines()
+    rows = _rows(lines)
+    first = next(rows, None)
+    column = None if first is None else _column(first)
+    if first is not None and column is None:
+        first = next(rows, None)
+        column = None if first is None else _column(first)
+    if first is None:
+        return _none()
+    if column is None:
+        raise FeedError(_FAULT.format(what="the first rows", says="no column holds a prefix"))
+    try:
+        texts = [row[column].strip() for row in chain([first], rows)]
+    except IndexError:
+        raise FeedError(_FAULT.format(what="a row", says=f"it has no column {column + 1}")) from None
+    except csv.Error as error:
+        raise FeedError(_FAULT.format(what="it is no CSV", says=str(error))) from None
+    return _each(texts, "row")
+
+
+def _rows(lines: list[str]) -> Iterator[list[str]]:
+    """The rows that are neither blank nor a comment."""
+    said = (line for line in lines if line and not line.lstrip().startswith(_COMMENTS) and not line.isspace())
+    first = next(said, None)
+    if first is None:
+        return iter(())
+    delimiter = max(_DELIMITERS, key=first.count)
+    return csv.reader(chain([first], said), delimiter=delimiter, skipinitialspace=True)
+
+
+def _column(row: list[str]) -> int | None:
+    for place, cell in enumerate(row):
+        try:
+            if loosely(cell) is not None:
+                return place
+        except ValueError:
+            continue
+    return None
+
+
+def _json_lines(text: str) -> dict[int, Keys]:
+    """Objects, one a line, with the prefix in "cidr"; one of type "metadata" says how many there are."""
+    lines = [line for line in text.splitlines() if line and not line.isspace()]
+    try:
+        items = json.loads(f"[{','.join(lines)}]")
+    except ValueError:
+        items = []
+    if len(items) != len(lines):  # a line is broken: which?
+        items = [_object(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    texts: list[object] = []
+    expected = None
+    for number, item in enumerate(items, 1):
+        if isinstance(item, dict) and "cidr" in item:
+            texts.append(item["cidr"])
+        elif isinstance(item, dict) and item.get("type") == "metadata":
+            expected = item.get("records")
+        else:
+            raise FeedError(_FAULT.format(what=f"object {number}", says='it has no "cidr"'))
+    if isinstance(expected, int) and expected != len(texts):
+        raise FeedError(
+            f"it says that it has {expected} records, and has {len(texts)}: a part of it is missing"
+        )
+    return _each(texts, "record")
+
+
+def _object(number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise FeedError(_FAULT.format(what=f"line {number}", says=f"it is no JSON ({error})")) from None
+
+
+def _each(texts: list[Any], what: str) -> dict[int, Keys]:
+    """Many prefixes, each a text of its own."""
+    parsed = parse_each(texts)
+    odd: dict[int, list[int | bytes]] = {family: [] for family in FAMILIES}
+    for place, says in parsed.faults:
+        try:
+            prefix = loosely(texts[place]) if isinstance(texts[place], str) else None
+        except ValueError:
+            prefix = None
+        if prefix is None:
+            raise FeedError(_FAULT.format(what=f"{what} {place + 1}", says=says))
+        odd[prefix.family].append(prefix.key)
+    return {f: np.concatenate([parsed.keys[f], np.array(odd[f], KEY_TYPE[f])]) for f in FAMILIES}
+
+
+def _none() -> dict[int, Keys]:
+    return {family: np.empty(0, KEY_TYPE[family]) for family in FAMILIES}
