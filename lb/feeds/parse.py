@@ -34,7 +34,8 @@ def parse(data: bytes, form: FeedFormat) -> dict[int, Keys]:
     if start.startswith(b"<"):
         raise FeedError("it is a page of HTML (or XML), and no list: give the URL of the list itself")
     try:
-        form = _told(start) if form is FeedFormat.AUTO else form
+        told = form is not FeedFormat.AUTO
+        form = form if told else _seen(start)
         if form in _LINES:
             return parse_list(data, loosely)
         text = checked_text(data).decode()
@@ -43,10 +44,10 @@ def parse(data: bytes, form: FeedFormat) -> dict[int, Keys]:
         raise FeedError(_FAULT.format(what=f"line {fault.line}", says=fault.detail)) from None
     except MalformedError as error:
         raise FeedError(str(error)) from None
-    return _columns(text) if form is FeedFormat.CSV else _json_lines(text)
+    return _columns(text, told=told) if form is FeedFormat.CSV else _json_lines(text)
 
 
-def _told(start: bytes) -> FeedFormat:
+def _seen(start: bytes) -> FeedFormat:
     """The format, by how it begins: a comma in the first line that says something makes it CSV."""
     if start.startswith(b"{"):
         return FeedFormat.SPAMHAUS_JSON
@@ -64,29 +65,38 @@ def loosely(text: str) -> Prefix | None:
         return None
     try:
         return Prefix.parse(said)
-    except ValueError:
-        if re.fullmatch("[0-9A-Fa-f.:]+/[0-9]{1,3}", said):
-            return Prefix.parse(str(ip_network(said, strict=False)))
-        raise
+    except ValueError as error:
+        try:
+            network = ip_network(said, strict=False)
+        except ValueError:
+            raise error from None
+        if "/" not in said or not said.rpartition("/")[2].isdigit():
+            raise
+        return Prefix.parse(str(network))
 
 
-def _columns(text: str) -> dict[int, Keys]:
-    """The first column that holds a prefix, in the first row that has one; a header may be above it."""
+def _columns(text: str, *, told: bool) -> dict[int, Keys]:
+    """The first column that holds a prefix, in the first row that has one; a header may be above it.
+
+    told: that it is CSV; else a header alone may be any sentence with a comma.
+    """
     lines = text.splitlines()
     rows = _rows(lines)
-    first = next(rows, None)
-    column = None if first is None else _column(first)
-    if first is not None and column is None:
+    try:
         first = next(rows, None)
         column = None if first is None else _column(first)
-    if first is None:
-        return _none()
-    if column is None:
-        raise FeedError(_FAULT.format(what="the first rows", says="no column holds a prefix"))
-    try:
-        texts = [row[column].strip() for row in chain([first], rows)]
+        if first is not None and column is None:
+            below = next(rows, None)
+            column = None if below is None else _column(below)
+            first = below if below is not None or told else first
+        if first is None:
+            return _none()
+        if column is None:
+            raise FeedError(_FAULT.format(what="the first rows", says="no column holds a prefix"))
+        place = column
+        texts = [row[place].strip() for row in chain([first], rows)]
     except IndexError:
-        raise FeedError(_FAULT.format(what="a row", says=f"it has no column {column + 1}")) from None
+        raise FeedError(_FAULT.format(what="a row", says=f"it has no column {place + 1}")) from None
     except csv.Error as error:
         raise FeedError(_FAULT.format(what="it is no CSV", says=str(error))) from None
     return _each(texts, "row")
@@ -99,7 +109,7 @@ def _rows(lines: list[str]) -> Iterator[list[str]]:
     if first is None:
         return iter(())
     delimiter = max(_DELIMITERS, key=first.count)
-    return csv.reader(chain([first], said), delimiter=delimiter, skipinitialspace=True)
+    return csv.reader(chain([first], said), delimiter=delimiter, skipinitialspace=True, strict=True)
 
 
 def _column(row: list[str]) -> int | None:
@@ -117,7 +127,7 @@ def _json_lines(text: str) -> dict[int, Keys]:
     lines = [line for line in text.splitlines() if line and not line.isspace()]
     try:
         items = json.loads(f"[{','.join(lines)}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         items = []
     if len(items) != len(lines):  # a line is broken: which?
         items = [_object(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -140,7 +150,7 @@ def _json_lines(text: str) -> dict[int, Keys]:
 def _object(number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FeedError(_FAULT.format(what=f"line {number}", says=f"it is no JSON ({error})")) from None
 
 
