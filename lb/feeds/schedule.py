@@ -146,7 +146,6 @@ class Feeds:
             for name in self._states.keys() - feeds.keys():
                 del self._states[name]
             self._asked &= feeds.keys()
-            self._changed.notify_all()
         for name, feed in feeds.items():
             with self._changed:
                 state = self._states.get(name)
@@ -165,6 +164,8 @@ class Feeds:
                 self._begun[name] = self._begun.get(name, 0) + 1
             tasks[name] = asyncio.create_task(self._one(feed, state, refresh, slots))
             tasks[name].add_done_callback(partial(self._end, tasks, name))
+        with self._changed:
+            self._changed.notify_all()
         return pause
 
     def _end(self, tasks: dict[str, asyncio.Task[None]], name: str, _: asyncio.Task[None]) -> None:
@@ -192,8 +193,6 @@ class Feeds:
                 )
             else:
                 self._succeeded(feed, outcome, time.perf_counter() - began)
-            if self._path:
-                memory.save(self._path, self._states)
 
     def _succeeded(self, feed: Feed, outcome: Outcome, seconds: float) -> None:
         now = self._keeper.now()
@@ -231,6 +230,8 @@ class Feeds:
             known = self._states.get(feed.name)
             if known is not None and known.fingerprint == feed.fingerprint:  # else it is another's by now
                 self._states[feed.name] = state
+                if self._path:
+                    memory.save(self._path, self._states)
 
     def _publish(self, kind: str, text: str, facts: Mapping[str, object], level: str = "info") -> None:
         if self._events is not None:

@@ -1,0 +1,607 @@
+"""Feeds at work: the reconciler over the twin, a server on loopback, and a clock that is set by hand."""
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from feed_server import FeedServer, Handler, Page, serving
+
+from lb.dataplane.twin import TwinDataPlane
+from lb.events import Event, Events
+from lb.feeds.guard import Protected
+from lb.feeds.memory import FeedState
+from lb.feeds.schedule import Feeds
+from lb.model import Config, Feed, Prefix, Service
+from lb.model.entries import OPERATOR
+from lb.model.layers import Attributes, Layer
+from lb.reconcile.loop import Reconciler
+from lb.store import SqliteStore
+
+START = 1_900_000_000.0
+FOUR = b"203.0.113.1\n203.0.113.2\n203.0.113.3\n203.0.113.4\n"
+HOUR = 3600
+
+
+class House:
+    """A daemon's reconciler and feeds; what is restarted takes up the store and the file of states."""
+
+    def __init__(self, folder: Path, server: FeedServer) -> None:
+        self.folder, self.server = folder, server
+        self.now = START
+        self.events = Events(clock=lambda: self.now)
+        self.store = SqliteStore(folder / "state.db")
+        self.twin = TwinDataPlane()
+        self.more: list[Protected] = []
+        self.draw = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it."""
+        self.reconciler = Reconciler(self.store, self.twin, clock=lambda: self.now)
+        self.reconciler.start()
+        self.feeds = Feeds(
+            self.reconciler,
+            path=self.folder / "feeds.json",
+            events=self.events,
+            protected=lambda: self.more,
+            draw=lambda: self.draw,
+        )
+        self.reconciler.listen(self.feeds.wake)
+        self.feeds.start()
+
+    def end(self) -> None:
+        """Stop it."""
+        self.feeds.stop()
+        self.reconciler.stop()
+
+    def restart(self) -> None:
+        """Stop it, and start another over the same store and file."""
+        self.end()
+        self.begin()
+
+    def add(self, name: str = "drop", **said: Any) -> Event:
+        """Put a feed of the server's list, and wait for what its refresh comes to."""
+        where = {} if "file" in said else {"url": self.server.url(), "allow_private_url": True}
+        feed = Feed.model_validate({"name": name, **where, **said})
+        return self.after(lambda: self.edit(lambda c: c.with_feeds({**c.feeds, name: feed})), name)
+
+    def edit(self, edit: Callable[[Config], Config]) -> None:
+        """Change the desired state."""
+        self.reconciler.change(edit, actor="test", summary="")
+
+    def refresh(self, name: str = "drop") -> Event:
+        """Refresh a feed by hand, and wait for what it comes to."""
+        return self.after(lambda: self.feeds.refresh(name), name)
+
+    def advance(self, seconds: float, name: str = "drop") -> Event:
+        """Let time pass, and wait for what a refresh then comes to."""
+
+        def later() -> None:
+            self.now += seconds
+            self.feeds.wake()
+
+        return self.after(later, name)
+
+    def after(self, act: Callable[[], object], name: str) -> Event:
+        """What is told of a feed after that, and once it is remembered."""
+        last = max((event.id for event in self.events.since(0)), default=0)
+        before = self.state(name)
+        act()
+        while True:
+            found = self.events.wait(last, 10)
+            assert found, "nothing is told of any feed"
+            for event in found:
+                last = event.id
+                if event.facts["feed"] == name:
+                    assert self.state(name) != before
+                    return event
+
+    def state(self, name: str = "drop") -> FeedState:
+        """What is seen of a feed."""
+        return self.feeds.state(name)
+
+    def entries(self, name: str = "drop") -> dict[str, Attributes]:
+        """What a feed has on the blocklist."""
+        layer = self.reconciler.desired.config.blocklist.layer(f"feed:{name}").without_expired(self.now)
+        keys = [key for column in layer.columns.values() for key in column.keys.tolist()]
+        return {str(p): said for p in map(Prefix.from_key, keys) if (said := layer.get(p)) is not None}
+
+    @property
+    def revision(self) -> int:
+        """The newest revision."""
+        return self.reconciler.desired.revision
+
+
+@pytest.fixture
+def server() -> Iterator[FeedServer]:
+    """A server that has a list of four addresses."""
+    with serving() as server:
+        server.put(FOUR)
+        yield server
+
+
+@pytest.fixture
+def house(tmp_path: Path, server: FeedServer) -> Iterator[House]:
+    """A daemon without feeds."""
+    house = House(tmp_path, server)
+    yield house
+    house.end()
+    house.store.close()
+
+
+def test_new_feed_is_fetched_at_once(house: House) -> None:
+    """A feed that is added is on the blocklist as soon as it came, with what the feed says of its entries."""
+    event = house.add(action="count", reason="known bad")
+
+    assert (event.kind, event.level) == ("feed.refreshed", "info")
+    assert {k: v for k, v in event.facts.items() if k != "seconds"} == {
+        "feed": "drop",
+        "added": 4,
+        "removed": 0,
+        "total": 4,
+    }
+    said = house.entries()
+    assert sorted(said) == [f"203.0.113.{n}/32" for n in (1, 2, 3, 4)]
+    assert {(str(a.action), a.reason, a.created_at) for a in said.values()} == {("count", "known bad", START)}
+
+
+def test_refresh_changes_only_what_differs(house: House, server: FeedServer) -> None:
+    """Entries that stay keep their age, and the feed's hits go on."""
+    house.add()
+    counters = house.twin.tables.deny_counters
+    (number,) = house.reconciler._plans.deny.shared
+    counters.add(number, 3, 180)  # type: ignore[attr-defined]
+    server.put(FOUR.replace(b"203.0.113.4", b"203.0.113.5"))
+
+    event = house.advance(HOUR)
+
+    assert (event.facts["added"], event.facts["removed"], event.facts["total"]) == (1, 1, 4)
+    ages = {prefix: said.created_at for prefix, said in house.entries().items()}
+    assert ages == {**{f"203.0.113.{n}/32": START for n in (1, 2, 3)}, "203.0.113.5/32": START + HOUR}
+    assert house.reconciler.counters().owners["feed:drop"].packets == 3
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"v1"'}, {}])
+def test_unchanged_makes_no_revision(house: House, server: FeedServer, headers: dict[str, str]) -> None:
+    """The same list again, told by the server or seen by its bytes, is a success and no revision."""
+    server.put(FOUR, headers=headers)
+    house.add()
+    revision = house.revision
+
+    event = house.advance(HOUR)
+
+    assert (event.kind, event.facts["total"]) == ("feed.unchanged", 4)
+    assert house.revision == revision
+    assert house.state().last_success_at == START + HOUR
+    assert server.asked[-1][1].get("If-None-Match") == headers.get("ETag")
+
+
+def test_other_order_is_unchanged(house: House, server: FeedServer) -> None:
+    """The same prefixes in other words are no revision."""
+    house.add()
+    revision = house.revision
+    server.put(b"# new\n" + b"".join(reversed(FOUR.splitlines(keepends=True))))
+
+    assert house.advance(HOUR).kind == "feed.unchanged"
+
+    assert house.revision == revision
+
+
+def test_validators_are_for_what_is_held(house: House, server: FeedServer) -> None:
+    """Where the layer is not what the last answer made, all is asked for again."""
+    server.put(FOUR, headers={"ETag": '"v1"'})
+    house.add()
+    house.edit(lambda c: replace(c, blocklist=c.blocklist.with_layer("feed:drop", Layer())))
+
+    event = house.advance(HOUR)
+
+    assert (event.kind, event.facts["added"]) == ("feed.refreshed", 4)
+    assert "If-None-Match" not in server.asked[-1][1]
+
+
+BAD: list[tuple[str, Page, str]] = [
+    ("HTML", Page(b"<!DOCTYPE html><html>Sorry</html>"), "HTML"),
+    ("empty", Page(b""), "no prefix at all"),
+    ("without a prefix", Page(b"# nothing here\n"), "no prefix at all"),
+    ("half of it", Page(FOUR, length=len(FOUR) + 100), "read to its end"),
+    ("announced as too large", Page(b"", length=65 << 20), "over 64 MiB"),
+    ("bomb", Page(gzip.compress(bytes(260 << 20)), headers={"Content-Encoding": "gzip"}), "over 256 MiB"),
+    ("redirects in a ring", Page(status=302, headers={"Location": "/list"}), "over 5 redirects"),
+    ("UTF-16", Page(FOUR.decode().encode("utf-16")), "UTF-16"),
+    ("Latin-1", Page(b"203.0.113.1 # caf\xe9\n"), "not UTF-8"),
+    ("other encoding", Page(FOUR, headers={"Content-Encoding": "zstd"}), "only gzip"),
+    ("an error", Page(FOUR, status=500), "answers 500"),
+    ("a faulty line", Page(FOUR + b"203.0.113\n"), "line 5"),
+    ("shrunk", Page(b"203.0.113.1\n"), "would take out 3 entries where 4 are held"),
+    ("grown", Page(FOUR + b"".join(b"198.51.100.%d\n" % n for n in range(3))), "would add 3 entries"),
+    ("private space", Page(FOUR + b"10.0.0.0/8\n"), "its entry 10.0.0.0/8 would block private address space"),
+    ("default route", Page(FOUR + b"0.0.0.0/0\n"), "its entry 0.0.0.0/0 would block as good as the whole"),
+    ("a backend", Page(FOUR + b"198.51.100.0/24\n"), 'backend 198.51.100.11 of service "web"'),
+    ("a VIP", Page(FOUR + b"192.0.2.10\n"), 'the VIP of service "web"'),
+    ("a gateway", Page(FOUR + b"192.0.2.200/29\n"), "the gateway"),
+]
+
+
+@pytest.mark.parametrize(("page", "words"), [pytest.param(p, w, id=name) for name, p, w in BAD])
+def test_last_good_copy_stays(house: House, server: FeedServer, page: Page, words: str) -> None:
+    """Whatever comes that is no list to be trusted: what was held stays, and an event says why."""
+    web = {"name": "web", "vip": "192.0.2.10", "port": 80, "protocol": "tcp"}
+    service = Service.model_validate({**web, "backends": [{"address": "198.51.100.11"}]})
+    house.edit(lambda c: c.with_service(service))
+    house.more = [Protected(Prefix.parse("192.0.2.201"), "the gateway")]
+    house.add()
+    held, revision = house.entries(), house.revision
+    server.pages["/list"] = page
+
+    event = house.advance(HOUR)
+
+    assert (event.kind, event.level) == ("feed.failed", "warning")
+    assert words in str(event.facts["reason"])
+    assert (house.entries(), house.revision) == (held, revision)
+    assert words in (house.state().error or "")
+    assert house.state().last_success_at == START
+
+
+def test_private_url_is_refused(house: House, server: FeedServer) -> None:
+    """Without allow_private_url a loopback server is never asked."""
+    event = house.add(allow_private_url=False)
+
+    assert "set allow_private_url" in str(event.facts["reason"])
+    assert not server.asked and not house.entries()
+
+
+def test_guards_can_be_told_to_let_through(house: House, server: FeedServer) -> None:
+    """max_change and allow_protected let through what they are for, at once when the feed is changed."""
+    house.add()
+    server.put(b"203.0.113.1\n10.0.0.0/8\n")
+    assert house.refresh().kind == "feed.failed"
+
+    event = house.add(max_change=1, allow_protected=True)
+
+    assert event.kind == "feed.refreshed"
+    assert sorted(house.entries()) == ["10.0.0.0/8", "203.0.113.1/32"]
+
+
+def test_other_url_is_a_first_fetch(house: House, server: FeedServer) -> None:
+    """A feed whose URL is changed may hold something else altogether."""
+    house.add()
+    server.put(b"198.51.100.0/24\n", "/other")
+
+    event = house.add(url=server.url("/other"))
+
+    assert event.kind == "feed.refreshed"
+    assert sorted(house.entries()) == ["198.51.100.0/24"]
+
+
+def test_failures_back_off(house: House, server: FeedServer) -> None:
+    """After a failure it is tried again in a minute, then in two, up to the interval; a success starts anew."""
+    house.add(refresh_seconds=300)
+    server.pages["/list"] = Page(status=503)
+    waits = []
+    house.advance(300)
+    for _ in range(5):
+        waits.append(house.state().next_refresh_at - house.now)
+        house.advance(waits[-1])
+    assert waits == [60, 120, 240, 300, 300]
+    assert house.state().failures == 6
+
+    server.put(FOUR)
+    house.advance(300)
+
+    assert (house.state().failures, house.state().error) == (0, None)
+    assert house.state().next_refresh_at == house.now + 300
+
+
+def test_jitter_makes_it_later(house: House) -> None:
+    """Chance puts a refresh off by up to the jitter's share of the interval."""
+    house.draw = 0.5
+    house.add(jitter=0.2)
+
+    assert house.state().next_refresh_at == START + HOUR * 1.1
+
+
+def test_one_that_hangs_stalls_no_other(house: House, server: FeedServer) -> None:
+    """While one feed's server says nothing, others are refreshed; stopping does not wait for it."""
+    began = threading.Event()
+
+    def silent(handler: Handler) -> None:
+        began.set()
+        server.closing.wait()
+
+    server.pages["/silent"] = silent
+    feed = Feed.model_validate({"name": "slow", "url": server.url("/silent"), "allow_private_url": True})
+    house.edit(lambda c: c.with_feeds({"slow": feed}))
+    assert began.wait(10)
+
+    assert house.add().kind == "feed.refreshed"
+    assert not house.feeds.wait("slow", 1, 0)
+
+
+def test_refresh_by_hand_begins_after_it_is_asked_for(house: House, server: FeedServer) -> None:
+    """A refresh that is asked for while one is under way is one of its own: what it was asked for is in it."""
+    house.add()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def late(handler: Handler) -> None:
+        page = Page(FOUR)
+        entered.set()
+        go_on.wait()
+        page(handler)
+
+    server.pages["/list"] = late
+    house.feeds.refresh("drop")
+    assert entered.wait(10)
+    server.put(FOUR.replace(b"113.4", b"113.5"))
+    number = house.feeds.refresh("drop")
+    go_on.set()
+
+    assert house.feeds.wait("drop", number, 10)
+    assert "203.0.113.5/32" in house.entries()
+
+
+def test_removed_feed_takes_its_entries_along(house: House, server: FeedServer) -> None:
+    """Removing a feed is one revision, in which its entries go and those of others stay."""
+    house.add()
+    house.edit(
+        lambda c: replace(
+            c,
+            blocklist=c.blocklist.with_layer(
+                OPERATOR, Layer.of([(Prefix.parse("203.0.113.1"), Attributes())])
+            ),
+        )
+    )
+    revision = house.revision
+
+    house.edit(lambda c: c.with_feeds({}))
+
+    assert house.revision == revision + 1
+    assert list(house.reconciler.desired.config.blocklist.layers) == [OPERATOR]
+
+
+def test_what_comes_for_a_removed_feed_is_of_no_use(house: House, server: FeedServer) -> None:
+    """A feed that is removed while it is fetched leaves nothing behind."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def late(handler: Handler) -> None:
+        entered.set()
+        go_on.wait()
+        Page(FOUR)(handler)
+
+    server.pages["/list"] = late
+    feed = Feed.model_validate({"name": "gone", "url": server.url(), "allow_private_url": True})
+    house.edit(lambda c: c.with_feeds({"gone": feed}))
+    assert entered.wait(10)
+    house.edit(lambda c: c.with_feeds({}))
+    revision = house.revision
+    server.put(FOUR, "/other")
+    go_on.set()
+
+    house.add(url=server.url("/other"))
+
+    assert house.revision == revision + 2
+    assert list(house.reconciler.desired.config.blocklist.layers) == ["feed:drop"]
+    assert [e.facts["feed"] for e in house.events.since(0)] == ["drop"]
+
+
+def test_restart_keeps_everything(house: House, server: FeedServer) -> None:
+    """After a restart entries, dates and validators are as they were, and nothing is fetched before it is due."""
+    server.put(FOUR, headers={"ETag": '"v1"'})
+    house.add()
+    house.add("bad", url=server.url("/none"))
+    states = {name: house.state(name) for name in ("drop", "bad")}
+    entries, asked = house.entries(), len(server.asked)
+
+    house.now += 30
+    house.restart()
+
+    assert {name: house.state(name) for name in states} == states
+    assert house.entries() == entries
+    assert house.advance(30, "bad").kind == "feed.failed"
+    assert len(server.asked) == asked + 1
+    assert house.advance(HOUR - 60).kind == "feed.unchanged"
+    assert [headers.get("If-None-Match") for path, headers in server.asked if path == "/list"] == [
+        None,
+        '"v1"',
+    ]
+
+
+def test_no_storm_after_a_long_stop(house: House, server: FeedServer) -> None:
+    """What fell due while the daemon was down is fetched within a minute, at a moment of chance."""
+    house.add()
+    house.draw = 0.5
+    house.now += 10 * HOUR
+
+    house.restart()
+
+    assert house.state().next_refresh_at == house.now + 30
+    assert house.advance(30).kind == "feed.unchanged"
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", '{"drop": 1}', '{"drop": {"failures": "x"}}', '{"drop": {"new": 1}}']
+)
+def test_lost_states_are_fetched_anew(house: House, server: FeedServer, text: str | None) -> None:
+    """Without a readable file of states feeds are fetched once more, and what they held stays meanwhile."""
+    house.add()
+    house.end()
+    path = house.folder / "feeds.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+
+    house.begin()
+
+    assert len(house.entries()) == 4
+    assert house.refresh().kind == "feed.unchanged"
+    assert "drop" in json.loads(path.read_text())
+
+
+def test_clock_that_is_set_back(house: House) -> None:
+    """A clock that was wrong by years delays no refresh by more than the interval."""
+    house.add()
+    house.now -= 10 * 365 * 86400
+    house.feeds.wake()
+    with house.feeds._changed:
+        seen = house.feeds._changed.wait_for(lambda: house.state().next_refresh_at < START, 10)
+    assert seen
+
+    assert house.advance(HOUR * 1.1).kind == "feed.unchanged"
+
+
+def test_file(house: House, tmp_path: Path) -> None:
+    """A feed may be a file on this machine."""
+    path = tmp_path / "list.txt"
+    path.write_bytes(FOUR)
+    assert house.add(file=str(path)).facts["total"] == 4
+
+    path.unlink()
+
+    assert "No such file" in str(house.refresh().facts["reason"])
+    assert len(house.entries()) == 4
+
+
+def test_first_fetch_may_be_empty(house: House, server: FeedServer) -> None:
+    """A list that is empty from the beginning is no fault."""
+    server.put(b"# nothing yet\n")
+
+    assert house.add().kind == "feed.unchanged"
+
+    server.put(FOUR)
+    assert house.refresh().facts["added"] == 4
+
+
+class LocalApi:
+    """Speaks the decisions stream: all there is at startup, and after that what changed since it was last asked."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.bans = key, dict[str, str]()
+        self._told: dict[str, str] = {}
+
+    def __call__(self, handler: Handler) -> None:
+        if handler.headers.get("X-Api-Key") != self.key:
+            Page(b'{"message":"access forbidden"}', status=403)(handler)
+            return
+        startup = "startup=true" in handler.path
+        new = {v: d for v, d in self.bans.items() if startup or v not in self._told}
+        gone = {v: d for v, d in self._told.items() if v not in self.bans and not startup}
+        self._told = dict(self.bans)
+        document = {"new": self._decisions(new), "deleted": self._decisions(gone)}
+        Page(json.dumps(document).encode(), headers={"Content-Type": "application/json"})(handler)
+
+    @staticmethod
+    def _decisions(bans: dict[str, str]) -> list[dict[str, Any]] | None:
+        return [
+            {
+                "value": value,
+                "scope": "Range" if "/" in value else "Ip",
+                "type": "ban",
+                "duration": duration,
+                "scenario": "crowdsecurity/ssh-bf",
+                "origin": "crowdsec",
+            }
+            for value, duration in bans.items()
+        ] or None
+
+
+@pytest.fixture
+def local_api(server: FeedServer, tmp_path: Path) -> LocalApi:
+    """A CrowdSec local API with two bans."""
+    api = LocalApi("s3cret")
+    api.bans = {"203.0.113.7": "1h", "198.51.100.0/24": "3h59m59.5s"}
+    server.pages["/v1/decisions/stream"] = api
+    (tmp_path / "key").write_text("s3cret\n")
+    (tmp_path / "key").chmod(0o600)
+    return api
+
+
+def crowdsec(house: House, **said: Any) -> Event:
+    """Add the feed of the local API."""
+    key = str(house.folder / "key")
+    url = house.server.url("")
+    return house.add(url=url, format="crowdsec", api_key_file=key, refresh_seconds=60, **said)
+
+
+def test_crowdsec(house: House, server: FeedServer, local_api: LocalApi) -> None:
+    """Bans come and go with the stream, and end by themselves, never before their time."""
+    event = crowdsec(house)
+    assert (event.kind, event.facts["added"]) == ("feed.refreshed", 2)
+    said = house.entries()
+    assert sorted(said) == ["198.51.100.0/24", "203.0.113.7/32"]
+    assert 3600 <= (said["203.0.113.7/32"].expires_at or 0) - START <= 3600 * 1.05 + 1
+
+    del local_api.bans["198.51.100.0/24"]
+    local_api.bans["2001:db8::/32"] = "4h"
+    event = house.advance(60)
+    assert (event.facts["added"], event.facts["removed"]) == (1, 1)
+    assert sorted(house.entries()) == ["2001:db8::/32", "203.0.113.7/32"]
+
+    assert house.advance(60).kind == "feed.unchanged"
+    assert [path.partition("?")[2] for path, _ in server.asked] == [
+        "startup=true",
+        "startup=false",
+        "startup=false",
+    ]
+    house.now += 3600
+    assert sorted(house.entries()) == ["2001:db8::/32"]
+
+
+def test_crowdsec_after_a_restart(house: House, server: FeedServer, local_api: LocalApi) -> None:
+    """After a restart all decisions are asked for, and those that are the same keep age and end."""
+    crowdsec(house)
+    before = house.entries()
+    revision = house.revision
+    local_api.bans["203.0.113.7"] = "59m30s"
+
+    house.restart()
+    event = house.advance(60)
+
+    assert server.asked[-1][0].endswith("startup=true")
+    assert event.kind == "feed.unchanged"
+    assert (house.entries(), house.revision) == (before, revision)
+
+
+def test_crowdsec_after_a_failure(house: House, server: FeedServer, local_api: LocalApi) -> None:
+    """What was lost with an answer that could not be taken is asked for again."""
+    crowdsec(house)
+    server.pages["/v1/decisions/stream"] = Page(b'{"new":')
+    assert house.advance(60).kind == "feed.failed"
+    assert len(house.entries()) == 2
+
+    local_api.bans["2001:db8::/32"] = "4h"
+    server.pages["/v1/decisions/stream"] = local_api
+    event = house.advance(60)
+
+    assert server.asked[-1][0].endswith("startup=true")
+    assert (event.kind, event.facts["added"]) == ("feed.refreshed", 1)
+
+
+def test_crowdsec_key(house: House, server: FeedServer, local_api: LocalApi) -> None:
+    """A wrong key is refused by the API, one that all can read is not sent; a redirect is not followed with it."""
+    key = house.folder / "key"
+    key.chmod(0o644)
+    assert "can be read by all" in str(crowdsec(house).facts["reason"])
+    assert not server.asked
+
+    key.write_text("wrong")
+    key.chmod(0o600)
+    assert "answers 403" in str(house.refresh().facts["reason"])
+
+    server.pages["/v1/decisions/stream"] = Page(status=302, headers={"Location": "http://127.0.0.1:1/"})
+    assert "not followed with a key" in str(house.refresh().facts["reason"])
+
+
+def test_crowdsec_is_guarded(house: House, server: FeedServer, local_api: LocalApi) -> None:
+    """A decision that would block what is protected is refused; a whole answer that lost most of its bans too."""
+    local_api.bans = {f"203.0.113.{n}": "4h" for n in range(10)}
+    crowdsec(house)
+    local_api.bans["10.0.0.1"] = "4h"
+    assert "its entry 10.0.0.1/32 would block private address space" in str(house.advance(60).facts["reason"])
+
+    local_api.bans = {"203.0.113.1": "4h"}
+    assert "would take out 9 entries where 10 are held" in str(house.advance(60).facts["reason"])
+    assert len(house.entries()) == 10
