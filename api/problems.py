@@ -50,6 +50,8 @@ INVALID = Kind(422, "invalid", "The request holds values that cannot be accepted
 NOT_READY = Kind(503, "data-plane", "The data plane is not in service")
 INTERNAL = Kind(500, "internal", "Something went wrong inside Sluice")
 
+FEED = Kind(502, "feed", "The feed was not taken, and what it held stays")
+
 KINDS: Mapping[type[SluiceError], Kind] = {
     MalformedError: MALFORMED,
     NotFoundError: Kind(404, "not-found", "There is no such thing"),
@@ -57,7 +59,7 @@ KINDS: Mapping[type[SluiceError], Kind] = {
     PreconditionError: Kind(412, "precondition", "The state is no longer the one you have seen"),
     TooLargeError: Kind(413, "too-large", "The request is too large"),
     InvalidError: INVALID,
-    FeedError: Kind(502, "feed", "The feed was not taken, and what it held stays"),
+    FeedError: FEED,
     StoreError: Kind(500, "store", "The state cannot be read or written"),
     SetupError: Kind(503, "setup", "This machine lacks something Sluice needs"),
     DataPlaneError: NOT_READY,
@@ -71,6 +73,7 @@ HTTP_KINDS: Mapping[int, Kind] = {
     **{kind.status: kind for kind in KINDS.values() if kind.status < 500},
     405: Kind(405, "method-not-allowed", "The resource has no such method"),
     415: Kind(415, "media-type", "The body is of a type that is not taken here"),
+    FEED.status: FEED,
     429: Kind(429, "too-many-requests", "Too many requests"),
 }
 """Statuses that the framework raises by itself."""

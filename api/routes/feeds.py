@@ -93,7 +93,7 @@ def delete_feed(name: FeedNameDep, write: WriteDep) -> None:
     "/{name}/refresh",
     tags=[OBSERVED],
     summary="Refresh a feed now",
-    response_model=FeedView,
+    response_model=FeedView | RefreshOperation,
     responses=documented(404, 422, 502)
     | {202: {"description": "it goes on: see the operation", "model": RefreshOperation}},
 )

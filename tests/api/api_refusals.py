@@ -122,6 +122,24 @@ REFUSED: list[tuple[str, str, dict[str, Any], int, list[str]]] = [
     ("PUT", "/v1/rules/new", {"json": {"action": "limit", "limit": {"rate": 0}}}, 422, ["/limit/rate"]),
     ("PATCH", "/v1/rules/web", {"json": {"ports": 80, "protocol": "icmp"}}, 422, ["/ports"]),
     ("PATCH", "/v1/rules/web", {"json": {"action": "limit"}}, 422, ["/limit"]),
+    # feeds
+    ("PUT", "/v1/feeds/new", {"content": b"{", "headers": JSON}, 400, []),
+    ("PUT", "/v1/feeds/new", {"json": []}, 422, [""]),
+    ("PUT", "/v1/feeds/new", {"json": {}}, 422, ["/url"]),
+    ("PUT", "/v1/feeds/new", {"json": {"name": "other", "file": "/list"}}, 422, ["/name"]),
+    ("PUT", "/v1/feeds/b%20d", {"json": {"file": "/list"}}, 422, ["/name"]),
+    (
+        "PUT",
+        "/v1/feeds/new",
+        {"json": {"url": "http://a/", "refresh_seconds": 5, "max_change": -1}},
+        422,
+        ["/refresh_seconds", "/max_change"],
+    ),
+    ("DELETE", "/v1/feeds/none", {}, 404, []),
+    ("POST", "/v1/feeds/none/refresh", {}, 404, []),
+    ("POST", "/v1/feeds/web/refresh?wait_seconds=-1", {}, 422, ["wait_seconds"]),
+    ("POST", "/v1/feeds/web/refresh", {}, 502, []),
+    ("PUT", "/v1/config", {"json": {"feeds": [{"name": "x"}]}}, 422, ["/feeds/0/url"]),
     # 422: the document
     (
         "PUT",
@@ -154,4 +172,7 @@ READS = [
     ("/v1/operations/drain~web~10.0.0.99", 404),
     ("/v1/operations/drain~none~10.0.0.11", 404),
     ("/v1/operations/other", 404),
+    ("/v1/operations/refresh~none~1", 404),
+    ("/v1/operations/refresh~web~x", 404),
+    ("/v1/feeds/none", 404),
 ]

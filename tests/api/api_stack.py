@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from lb.dataplane.twin import TwinDataPlane, TwinTracer
+from lb.feeds.schedule import Feeds
 from lb.reconcile.loop import Reconciler
 from lb.store import SqliteStore
 
@@ -60,7 +61,10 @@ def running_stack() -> Iterator[Stack]:
     plane.tracers["twin0"] = TwinTracer()
     reconciler = Reconciler(store, plane, clock=clock)
     reconciler.start()
-    app = create_app(reconciler)
+    feeds = Feeds(reconciler)
+    reconciler.listen(feeds.wake)
+    feeds.start()
+    app = create_app(reconciler, feeds)
     yield Stack(
         clock,
         plane,
@@ -68,6 +72,7 @@ def running_stack() -> Iterator[Stack]:
         reconciler,
         TestClient(app, raise_server_exceptions=False, client=(CLIENT_ADDRESS, 40000)),
     )
+    feeds.stop()
     reconciler.stop()
     store.close()
 

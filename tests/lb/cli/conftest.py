@@ -11,6 +11,7 @@ from cli_shell import Shell
 
 from api.app import create_app
 from lb.dataplane.twin import TwinDataPlane
+from lb.feeds.schedule import Feeds
 from lb.reconcile.loop import Reconciler
 from lb.store import SqliteStore
 
@@ -22,7 +23,10 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     dataplane = TwinDataPlane()
     reconciler = Reconciler(SqliteStore(":memory:"), dataplane)
     reconciler.start()
-    server = uvicorn.Server(uvicorn.Config(create_app(reconciler), log_level="error", lifespan="off"))
+    feeds = Feeds(reconciler)
+    reconciler.listen(feeds.wake)
+    feeds.start()
+    server = uvicorn.Server(uvicorn.Config(create_app(reconciler, feeds), log_level="error", lifespan="off"))
     # It listens before the server runs, so that the first command need not wait for it.
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
@@ -34,6 +38,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     finally:
         server.should_exit = True
         thread.join()
+        feeds.stop()
         reconciler.stop()
 
 
