@@ -3,8 +3,10 @@
 import contextlib
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import balancer
@@ -187,6 +189,57 @@ def test_entry_ends_by_itself(lab: Lab, asker: Ask) -> None:
         verdict = client.ask()
 
     assert verdict == "TX_IPIP"
+
+
+@pytest.fixture
+def published(lab: Lab) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """A web server beside the daemon: its URL, and what it has at each path, which can be changed."""
+    pages: dict[str, bytes] = {}
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(pages[self.path])))
+            self.end_headers()
+            self.wfile.write(pages[self.path])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    namespace = lab.namespace(Role.BALANCER)
+    with inside.call(namespace, lambda: ThreadingHTTPServer(("127.0.0.1", 0), Answering)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", pages
+        server.shutdown()
+        thread.join()
+
+
+def test_feed_drops_and_lets_go(
+    lab: Lab, http: httpx.Client, asker: Ask, published: tuple[str, dict[str, bytes]]
+) -> None:
+    """An address of a feed is dropped and counted for the feed; a refresh after it left the list lets it pass."""
+    url, pages = published
+    others = b"".join(b"203.0.113.%d\n" % n for n in range(3))
+    pages["/drop.txt"] = others + b"10.0.1.1\n"
+    client = asker(1, 4)
+    assert client.ask() == "TX_IPIP"
+
+    trust = ("--allow-private-url", "--allow-protected")  # the clients of a lab have private addresses
+    said = sluice(lab, "feed", "add", "drop", "--url", f"{url}/drop.txt", *trust)
+    assert said.stdout == "feed drop is there, with 4 entries\n"
+    assert client.ask() == "DROP_BLOCKLIST"
+    assert asker(2, 4).ask() == "TX_IPIP"
+    seen = http.get("/v1/feeds/drop").raise_for_status().json()["observed"]
+    assert (seen["entries"], seen["packets"]) == (4, 1)
+    assert 'sluice_feed_packets_total{feed="drop"} 1.0' in http.get("/metrics").text
+
+    pages["/drop.txt"] = others
+    assert sluice(lab, "feed", "refresh", "drop").stdout == "feed drop is refreshed, with 3 entries\n"
+
+    assert client.ask() == "TX_IPIP"
+    seen = http.get("/v1/feeds/drop").raise_for_status().json()["observed"]
+    assert (seen["entries"], seen["packets"]) == (3, 1)
 
 
 def test_answer_comes_straight_from_the_backend(lab: Lab, asker: Ask) -> None:
