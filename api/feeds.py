@@ -25,6 +25,7 @@ def shown(some: Iterable[Feed], config: Config, reconciler: Reconciler, feeds: F
             next_refresh_at=_moment(state.next_refresh_at or None),
             error=state.error,
             failures=state.failures,
+            passed_over=state.passed_over,
         )
         found.append(FeedView(**dict(feed), observed=observed))
     return found

@@ -310,6 +310,9 @@ class FeedObserved(BaseModel):
     )
     error: str | None = Field(description="why the last attempt failed; null if it did not")
     failures: int = Field(description="attempts that failed since the last success")
+    passed_over: int = Field(
+        description="of a decisions stream: what the last answer had beside bans of addresses"
+    )
 
 
 class FeedView(Feed):

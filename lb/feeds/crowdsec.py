@@ -20,6 +20,8 @@ from lb.model.layers import Attributes, Layer
 from lb.model.times import SECONDS_MAX
 
 STREAM = "/v1/decisions/stream"
+ANSWER_MAX = 64 << 20
+"""Bytes; an answer for a hundred thousand decisions has half of that."""
 TTL_JITTER = 0.05
 """Share by which an entry may stay longer than its decision says, so that not all of a list end in one moment."""
 _SLACK_SECONDS = 2.0
@@ -64,6 +66,10 @@ def stream_url(url: str, *, startup: bool) -> str:
 
 def parse_decisions(data: bytes) -> Decisions:
     """What an answer says; FeedError if it is none."""
+    if len(data) > ANSWER_MAX:
+        raise FeedError(
+            f"the answer is over {ANSWER_MAX >> 20} MiB: ask for less by the URL's query (scopes, origins)"
+        )
     try:
         document = from_json(data)
     except ValueError as error:

@@ -23,6 +23,8 @@ SECONDS_MAX = 60.0
 """Seconds that a feed may take in all, names and redirects included."""
 SILENCE_MAX = 15.0
 """Seconds without a byte."""
+CONNECT_MAX = 5.0
+"""Seconds for one address of several."""
 REDIRECTS_MAX = 5
 KEY_MAX = 512
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -77,7 +79,7 @@ async def _followed(url: str, headers: dict[str, str], allow_private: bool, redi
     import httpx  # takes 100 ms
 
     secure = ssl.create_default_context()
-    wait = httpx.Timeout(SILENCE_MAX)
+    wait = httpx.Timeout(SILENCE_MAX, connect=CONNECT_MAX)
     async with httpx.AsyncClient(verify=secure, trust_env=False, timeout=wait) as client:
         for _ in range(redirects + 1):
             try:

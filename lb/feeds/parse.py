@@ -16,6 +16,11 @@ from lb.model.feed import FeedFormat
 from lb.model.listfile import checked_text, parse_each, parse_list
 from lb.model.prefix import Prefix
 
+LINES_MAX = 5_000_000
+LINE_MAX = 16_384
+"""Characters of a line, of CSV and JSON."""
+_AT_ONCE = 500
+"""Lines of JSON that are read in one go: so many of the longest are a few MB."""
 _COMMENTS = ("#", ";", "//")
 _DELIMITERS = ",;\t|"
 _LOOKED_AT = 65536
@@ -36,15 +41,17 @@ def parse(data: bytes, form: FeedFormat) -> dict[int, Keys]:
     try:
         told = form is not FeedFormat.AUTO
         form = form if told else _seen(start)
+        if data.count(b"\n") > LINES_MAX:
+            raise FeedError(f"it has over {LINES_MAX:,} lines, the limit for a feed: give a shorter list")
         if form in _LINES:
             return parse_list(data, loosely)
-        text = checked_text(data).decode()
+        lines = _lines(checked_text(data).decode())
     except InvalidError as error:
         fault = error.errors[0]
         raise FeedError(_FAULT.format(what=f"line {fault.line}", says=fault.detail)) from None
     except MalformedError as error:
         raise FeedError(str(error)) from None
-    return _columns(text, told=told) if form is FeedFormat.CSV else _json_lines(text)
+    return _columns(lines, told=told) if form is FeedFormat.CSV else _json_lines(lines)
 
 
 def _seen(start: bytes) -> FeedFormat:
@@ -75,12 +82,11 @@ def loosely(text: str) -> Prefix | None:
         return Prefix.parse(str(network))
 
 
-def _columns(text: str, *, told: bool) -> dict[int, Keys]:
+def _columns(lines: list[str], *, told: bool) -> dict[int, Keys]:
     """The first column that holds a prefix, in the first row that has one; a header may be above it.
 
     told: that it is CSV; else a header alone may be any sentence with a comma.
     """
-    lines = text.splitlines()
     rows = _rows(lines)
     try:
         first = next(rows, None)
@@ -102,9 +108,17 @@ def _columns(text: str, *, told: bool) -> dict[int, Keys]:
     return _each(texts, "row")
 
 
+def _lines(text: str) -> list[str]:
+    """The lines that are not blank. Long ones are refused: what is made of them takes many times their size."""
+    lines = [line for line in text.splitlines() if line and not line.isspace()]
+    if max(map(len, lines), default=0) > LINE_MAX:
+        raise FeedError(f"it has a line of over {LINE_MAX:,} characters: give a list with one entry a line")
+    return lines
+
+
 def _rows(lines: list[str]) -> Iterator[list[str]]:
     """The rows that are neither blank nor a comment."""
-    said = (line for line in lines if line and not line.lstrip().startswith(_COMMENTS) and not line.isspace())
+    said = (line for line in lines if not line.lstrip().startswith(_COMMENTS))
     first = next(said, None)
     if first is None:
         return iter(())
@@ -122,24 +136,18 @@ def _column(row: list[str]) -> int | None:
     return None
 
 
-def _json_lines(text: str) -> dict[int, Keys]:
+def _json_lines(lines: list[str]) -> dict[int, Keys]:
     """Objects, one a line, with the prefix in "cidr"; one of type "metadata" says how many there are."""
-    lines = [line for line in text.splitlines() if line and not line.isspace()]
-    try:
-        items = json.loads(f"[{','.join(lines)}]")
-    except (ValueError, RecursionError):
-        items = []
-    if len(items) != len(lines):  # a line is broken: which?
-        items = [_object(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     texts: list[object] = []
     expected = None
-    for number, item in enumerate(items, 1):
-        if isinstance(item, dict) and "cidr" in item:
-            texts.append(item["cidr"])
-        elif isinstance(item, dict) and item.get("type") == "metadata":
-            expected = item.get("records")
-        else:
-            raise FeedError(_FAULT.format(what=f"object {number}", says='it has no "cidr"'))
+    for start in range(0, len(lines), _AT_ONCE):
+        for number, item in enumerate(_objects(lines[start : start + _AT_ONCE], start), start + 1):
+            if isinstance(item, dict) and "cidr" in item:
+                texts.append(item["cidr"])
+            elif isinstance(item, dict) and item.get("type") == "metadata":
+                expected = item.get("records")
+            else:
+                raise FeedError(_FAULT.format(what=f"object {number}", says='it has no "cidr"'))
     if isinstance(expected, int) and expected != len(texts):
         raise FeedError(
             f"it says that it has {expected} records, and has {len(texts)}: a part of it is missing"
@@ -147,11 +155,22 @@ def _json_lines(text: str) -> dict[int, Keys]:
     return _each(texts, "record")
 
 
+def _objects(lines: list[str], above: int) -> list[Any]:
+    """What each line holds; above: how many lines there were before."""
+    try:
+        found: list[Any] = json.loads(f"[{','.join(lines)}]")
+    except (ValueError, RecursionError):
+        found = []
+    if len(found) == len(lines):
+        return found
+    return [_object(number, line) for number, line in enumerate(lines, above + 1)]  # one is broken: which?
+
+
 def _object(number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise FeedError(_FAULT.format(what=f"line {number}", says=f"it is no JSON ({error})")) from None
+        raise FeedError(_FAULT.format(what=f"object {number}", says=f"it is no JSON ({error})")) from None
 
 
 def _each(texts: list[Any], what: str) -> dict[int, Keys]:

@@ -5,6 +5,8 @@ import gzip
 import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -312,6 +314,13 @@ def test_addresses_that_are_not_public(text: str) -> None:
 def test_addresses_that_are_public(text: str) -> None:
     """Other addresses are public."""
     assert is_public(ip_address(text))
+
+
+def test_httpx_is_imported_when_it_is_used() -> None:
+    """Neither the daemon nor its feeds import httpx before a feed is fetched from a URL."""
+    probe = "import sys, lb.daemon, lb.feeds.schedule; sys.exit('httpx' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
 def test_pieces_of_any_size_unpack() -> None:

@@ -125,19 +125,22 @@ FAULTY: list[tuple[bytes | str, FeedFormat, str]] = [
     ("192.0.2.1\n192.0.2.\n", AUTO, 'line 2: "192.0.2." is no IPv4 or IPv6 prefix'),
     ("192.0.2.1\n192.0.2.1/33\n", AUTO, 'line 2: "192.0.2.1/33" has no valid prefix length'),
     ("192.0.2.1 - 192.0.2.9\n", FeedFormat.NETSET, "line 1"),
-    ("<192.0.2.1>".replace("<", "(").replace(">", ")"), AUTO, "line 1"),
+    ("(192.0.2.1)", AUTO, "line 1"),
+    (b"\n" * 5_000_001, AUTO, "over 5,000,000 lines"),
+    ('{"cidr":"192.0.2.1","more":"' + "a" * 20_000 + '"}', AUTO, "a line of over 16,384 characters"),
+    (f"192.0.2.1{',' * 20_000}", AUTO, "a line of over 16,384 characters"),
     ("::ffff:192.0.2.1\n", AUTO, "IPv4-mapped"),
     ("Too many requests, try later\n", AUTO, "no column holds a prefix"),
     ("a,192.0.2.1\nb\n", AUTO, "has no column 2"),
     ("a,192.0.2.1\nb,later\n", AUTO, "row 2"),
     ('a,192.0.2.1\nb,"192.0.2.2\n', AUTO, "it is no CSV"),
-    ('{"cidr":"192.0.2.0/24"}\n{"cidr":"192.0\n', AUTO, "line 2: it is no JSON"),
+    ('{"cidr":"192.0.2.0/24"}\n{"cidr":"192.0\n', AUTO, "object 2: it is no JSON"),
     ('{"cidr":"192.0.2.0/24"}\n{"net":"192.0.2.1"}', AUTO, 'object 2: it has no "cidr"'),
     ('{"cidr":"192.0.2.0/24"}\n[1]', AUTO, 'object 2: it has no "cidr"'),
     ('{"cidr":17}', AUTO, "record 1"),
     ('{"cidr":"192.0.2.0/24"}\n{"type":"metadata","records":2}', AUTO, "has 2 records, and has 1"),
-    ('{"cidr":"192.0.2.0/24"},{"cidr":"192.0.2.1"}', AUTO, "line 1: it is no JSON"),
-    ("[" * 100_000, FeedFormat.SPAMHAUS_JSON, "line 1: it is no JSON"),
+    ('{"cidr":"192.0.2.0/24"},{"cidr":"192.0.2.1"}', AUTO, "object 1: it is no JSON"),
+    ("[" * 10_000, FeedFormat.SPAMHAUS_JSON, "object 1: it is no JSON"),
     ("192.0.2.1\n".encode("utf-16"), AUTO, "UTF-16"),
     (b"192.0.2.1 # caf\xe9\n", AUTO, "line 1 of the list is not UTF-8"),
     (b"a,192.0.2.1,caf\xe9\n", FeedFormat.CSV, "not UTF-8"),
@@ -153,6 +156,16 @@ def test_what_is_no_list_is_refused(data: bytes | str, form: FeedFormat, words: 
         read(data, form)
 
     assert words in str(caught.value)
+
+
+def test_place_of_a_fault_in_a_long_list() -> None:
+    """JSON is read in stretches, and the place of a fault is that in the whole."""
+    lines = [json.dumps({"cidr": f"192.0.{n >> 8}.{n & 255}"}) for n in range(1200)]
+    assert len(read("\n".join(lines))) == 1200
+    lines[1100] = "{"
+
+    with pytest.raises(FeedError, match="object 1101: it is no JSON"):
+        read("\n".join(lines))
 
 
 @QUICK
