@@ -14,6 +14,8 @@ from lb.model.prefix import BITS
 
 _WIDE = {4: 2, 6: 3}
 """A prefix as short as this is as good as the default route: 2000::/3 is all of the IPv6 internet."""
+FEW_DECISIONS = 100
+"""Where a decisions stream tells all it has: so many may come and go at once, for many have only a few."""
 _SPACES = (
     ("10.0.0.0/8", "private address space (RFC 1918)"),
     ("172.16.0.0/12", "private address space (RFC 1918)"),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Protocol
 
@@ -52,7 +52,7 @@ class SupersededError(Exception):
 class Outcome:
     """What a refresh came to: the state after it, how many entries came and went, and how many there are.
 
-    changed is False where the desired state stays the very same.
+    layer: what was taken is now this. changed is False where the desired state stays the very same.
     """
 
     state: FeedState
@@ -60,6 +60,7 @@ class Outcome:
     removed: int = 0
     total: int = 0
     changed: bool = False
+    layer: Layer = field(default_factory=Layer)
 
 
 class Refresh:
@@ -68,7 +69,7 @@ class Refresh:
     def __init__(self, keeper: Keeper, protected: MoreProtected = tuple) -> None:
         self._keeper, self._protected = keeper, protected
         self._taking = asyncio.Lock()
-        self._streams: dict[str, str] = {}
+        self._streams: dict[str, tuple[Feed, Layer]] = {}
         """Of CrowdSec feeds, what they were and held when the last answer was taken."""
 
     async def __call__(self, feed: Feed, state: FeedState) -> Outcome:
@@ -101,13 +102,12 @@ class Refresh:
                 raise FeedError("it holds no prefix at all: see that it is right, or remove the feed")
             return settled(have, want)
 
-        return self._put(feed, state, want, after, is_whole=True)
+        return self._put(feed, state, want, after, free=0)
 
     async def _stream(self, feed: Feed, state: FeedState) -> Outcome:
         """CrowdSec tells what changed since it was last asked, so after any doubt all is asked for again."""
         assert feed.url is not None and feed.api_key_file is not None
-        held = self._layer(feed).digest.hex()
-        startup = self._streams.pop(feed.name, None) != feed.fingerprint + held
+        startup = not self._follows(feed, self._streams.pop(feed.name, None))
         found = await fetch(
             stream_url(feed.url, startup=startup),
             headers={"X-Api-Key": await asyncio.to_thread(read_key, feed.api_key_file)},
@@ -117,8 +117,15 @@ class Refresh:
         assert found is not None
         async with self._taking:
             outcome = await asyncio.to_thread(self._decide, feed, state, found.data, startup)
-        self._streams[feed.name] = feed.fingerprint + (outcome.state.layer or "")
+        self._streams[feed.name] = feed, outcome.layer
         return outcome
+
+    def _follows(self, feed: Feed, last: tuple[Feed, Layer] | None) -> bool:
+        """Whether what is held is what the last answer made, but for what is over by now."""
+        if last is None or last[0].fingerprint != feed.fingerprint:
+            return False
+        now = self._keeper.now()
+        return last[1].without_expired(now) == self._layer(feed).without_expired(now)
 
     def _decide(self, feed: Feed, state: FeedState, data: bytes, startup: bool) -> Outcome:
         decisions = parse_decisions(data)
@@ -129,14 +136,14 @@ class Refresh:
             return applied(have, decisions, feed, now, whole=startup)
 
         state = replace(state, passed_over=decisions.passed_over)
-        return self._put(feed, state, new, after, is_whole=startup)
+        return self._put(feed, state, new, after, free=guard.FEW_DECISIONS if startup else None)
 
     def _put(
-        self, feed: Feed, state: FeedState, new: Layer, after: Callable[[Layer], Layer], *, is_whole: bool
+        self, feed: Feed, state: FeedState, new: Layer, after: Callable[[Layer], Layer], *, free: int | None
     ) -> Outcome:
         """Make the layer what after makes of the one held. new: entries that may block what is protected.
 
-        is_whole: what came is a list, which may be cut off, and not a word for each entry that comes or goes.
+        free: so many may come and go whatever max_change says; None: any number, for each is said by itself.
         """
         outcome = Outcome(state)
         looked = self._keeper.desired.config
@@ -154,15 +161,15 @@ class Refresh:
             want = after(have)
             delta = compare(have, want)
             added, removed = _count(delta.added), _count(delta.gone)
-            if is_whole and state.last_success_at is not None:
+            if free is not None and max(added, removed) > free and state.last_success_at is not None:
                 guard.check_change(feed, len(have), added, removed)
             if not delta:
                 want = stored  # what is over goes with the next change
-            digest = want.digest.hex()
-            outcome = Outcome(replace(state, layer=digest), added, removed, want.count(now), bool(delta))
-            return (
-                replace(config, blocklist=config.blocklist.with_layer(feed.owner, want)) if delta else config
-            )
+            after_it = replace(state, layer=want.digest.hex())
+            outcome = Outcome(after_it, added, removed, want.count(now), bool(delta), want)
+            if not delta:
+                return config
+            return replace(config, blocklist=config.blocklist.with_layer(feed.owner, want))
 
         self._keeper.change(edit, actor=feed.owner, summary=f"feed {feed.name} refreshed")
         return outcome

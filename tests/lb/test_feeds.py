@@ -550,6 +550,27 @@ def test_crowdsec(house: House, server: FeedServer, local_api: LocalApi) -> None
     assert sorted(house.entries()) == ["2001:db8::/32"]
 
 
+def test_crowdsec_goes_on_while_bans_end(house: House, server: FeedServer, local_api: LocalApi) -> None:
+    """A ban that is over is no reason to ask for all again; one that somebody took out is."""
+    local_api.bans = {"203.0.113.1": "30s", "203.0.113.2": "4h", "203.0.113.3": "4h"}
+    crowdsec(house)
+
+    house.advance(60)
+    assert sorted(house.entries()) == ["203.0.113.2/32", "203.0.113.3/32"]
+    assert server.asked[-1][0].endswith("startup=false")
+
+    gone = [Prefix.parse("203.0.113.2")]
+    house.edit(
+        lambda c: replace(
+            c, blocklist=c.blocklist.with_layer("feed:drop", c.blocklist.layer("feed:drop").without(gone))
+        )
+    )
+    del local_api.bans["203.0.113.1"]
+    house.advance(60)
+    assert server.asked[-1][0].endswith("startup=true")
+    assert sorted(house.entries()) == ["203.0.113.2/32", "203.0.113.3/32"]
+
+
 def test_crowdsec_after_a_restart(house: House, server: FeedServer, local_api: LocalApi) -> None:
     """After a restart all decisions are asked for, and those that are the same keep age and end."""
     crowdsec(house)
@@ -597,11 +618,14 @@ def test_crowdsec_key(house: House, server: FeedServer, local_api: LocalApi) -> 
 
 def test_crowdsec_is_guarded(house: House, server: FeedServer, local_api: LocalApi) -> None:
     """A decision that would block what is protected is refused; a whole answer that lost most of its bans too."""
-    local_api.bans = {f"203.0.113.{n}": "4h" for n in range(10)}
+    local_api.bans = {f"203.0.113.{n}": "4h" for n in range(200)}
     crowdsec(house)
     local_api.bans["10.0.0.1"] = "4h"
     assert "its entry 10.0.0.1/32 would block private address space" in str(house.advance(60).facts["reason"])
 
     local_api.bans = {"203.0.113.1": "4h"}
-    assert "would take out 9 entries where 10 are held" in str(house.advance(60).facts["reason"])
-    assert len(house.entries()) == 10
+    assert "would take out 199 entries where 200 are held" in str(house.advance(60).facts["reason"])
+    assert len(house.entries()) == 200
+
+    local_api.bans = {f"203.0.113.{n}": "4h" for n in range(100)}
+    assert house.advance(120).facts["removed"] == 100
