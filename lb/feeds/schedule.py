@@ -206,7 +206,6 @@ class Feeds:
             text = (
                 f"feed {feed.name}: {outcome.added} added, {outcome.removed} removed, {outcome.total} in all"
             )
-            log.info("%s", text)
             self._publish(
                 "feed.refreshed", text, facts | {"added": outcome.added, "removed": outcome.removed}
             )
@@ -221,7 +220,6 @@ class Feeds:
         due = self._keeper.now() + delay * (1 + feed.jitter * self._draw())
         self._remember(feed, replace(state, error=reason, failures=failures, next_refresh_at=due))
         text = f"feed {feed.name} is not refreshed, and what it held stays: {reason}"
-        log.warning("%s", text)
         facts = {"feed": feed.name, "reason": reason, "failures": failures}
         self._publish("feed.failed", text, facts, level="warning")
 
