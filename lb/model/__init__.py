@@ -2,8 +2,8 @@
 
 from lb.model.config import Config, Settings
 from lb.model.entries import Action, Entry, PrefixList
-from lb.model.flood import FloodProtection
 from lb.model.feed import Feed, FeedFormat
+from lb.model.flood import FloodProtection
 from lb.model.prefix import Prefix
 from lb.model.rule import Limit, Rule
 from lb.model.service import AdminState, Affinity, Backend, Mode, Port, Protocol, Service
@@ -15,9 +15,9 @@ __all__ = [
     "Backend",
     "Config",
     "Entry",
-    "FloodProtection",
     "Feed",
     "FeedFormat",
+    "FloodProtection",
     "Limit",
     "Mode",
     "Port",
