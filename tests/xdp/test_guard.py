@@ -456,16 +456,16 @@ def test_explain_says_it_and_changes_nothing(rig: Rig, test: bool) -> None:
     rig.apply(services=[guarded(test=test)])
     make_known(rig)
     scenes: list[tuple[str, str, int, int, Packet]] = [
-        ("TX_IPIP", "is not under attack", 0, 0, syn()),
-        ("TX_IPIP", "the source is known", BUDGET, HOLD, tcp(sport=50001)),
+        ("TX_IPIP", "is guarded, and not under attack", 0, 0, syn()),
+        ("TX_IPIP", "this source is known", BUDGET, HOLD, tcp(sport=50001)),
     ]
     scenes += (
-        [("DROP_SYN_TEST", "passes when it is sent again", 0, HOLD, syn())]
+        [("DROP_SYN_TEST", "comes in when its SYN is sent again", 0, HOLD, syn())]
         if test
         else [
-            ("DROP_NEW_FLOW", "budget for new flows spent", BUDGET, HOLD, syn()),
-            ("DROP_NEW_FLOW", "budget for new flows spent", BUDGET, 0, syn()),
-            ("TX_IPIP", "is not remembered", 0, HOLD, syn()),
+            ("DROP_NEW_FLOW", "new flows are spent", BUDGET, HOLD, syn()),
+            ("DROP_NEW_FLOW", "new flows are spent", BUDGET, 0, syn()),
+            ("TX_IPIP", "new flows are not spent", 0, HOLD, syn()),
         ]
     )
     for verdict, words, opened, ends, frame in scenes:
@@ -493,5 +493,5 @@ def test_explain_of_a_syn_that_is_sent_again(rig: Rig) -> None:
     answer = explain(rig, syn())
 
     assert (answer.verdict.name, seen(rig).proven) == ("TX_IPIP", 0)
-    assert "is sent again" in detail(answer, "select")
+    assert "was sent again" in detail(answer, "select")
     assert attacked(rig, syn()).verdict == "TX_IPIP"
