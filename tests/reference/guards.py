@@ -94,7 +94,7 @@ class Guards:
         second = int(self.now)
         if second != guard.second:
             if guard.second < guard.attack_until and guard.opened > guard.calm:
-                guard.attack_until = max(guard.attack_until, guard.second + guard.hold_seconds)
+                guard.attack_until = max(guard.attack_until, guard.second + 1 + guard.hold_seconds)
             guard.second, guard.opened = second, 0
         guard.opened += 1
         if guard.opened > guard.budget:
