@@ -158,7 +158,19 @@ class Pair:
         return None
 
     def replay(self, steps: Sequence[Step], *, size: int = BATCH) -> Difference | None:
-        """Run steps from a state without flows, up to the first difference; size: of a batch."""
+        """Run steps from a state without flows, up to the first difference; size: of a batch.
+
+        What may be the clock's doing is tried again.
+        """
+        found = None
+        for _ in range(3):
+            found, slow = self._replay(steps, size)
+            if not slow:
+                break
+        return found
+
+    def _replay(self, steps: Sequence[Step], size: int) -> tuple[Difference | None, bool]:
+        """The first difference, and whether it may be the clock's doing."""
         self.forget()
         at = since = 0
         while at < len(steps):
@@ -174,11 +186,11 @@ class Pair:
             if parting is not None and parting.number is None:
                 # The counters say that something differs, but not at which frame.
                 found = self.replay(steps[: at + len(frames)], size=1)
-                return found or _unlike(steps[: at + len(frames)], parting)
+                return found or _unlike(steps[: at + len(frames)], parting), parting.slow
             if parting is not None:
-                return _unlike(steps[: at + (parting.number or 0) + 1], parting)
+                return _unlike(steps[: at + (parting.number or 0) + 1], parting), parting.slow
             at += len(frames)
-        return None
+        return None, False
 
     def session(self, chance: Random, frames: int) -> Difference | None:
         """One random configuration, altered half-way, with so many frames."""

@@ -83,7 +83,9 @@ def _rule(
     if action == "limit":
         rule["limit"] = _limit(chance)
         if rule["limit"]["per"] == "source" and "count_only" in rule and chance.random() < 0.5:
-            rule["ban_seconds"] = 60  # on trial it bans nobody: else the blocklist would change while frames run
+            rule["ban_seconds"] = (
+                60  # on trial it bans nobody: else the blocklist would change while frames run
+            )
     # One address says of which family all are, so that they do not contradict each other.
     family = chance.choice((4, 6))
     often = 0.6 if action in ("drop", "allow") else 0.25
