@@ -4,7 +4,8 @@
  * wrap after half a year: only differences count, and a bucket that seems much further ahead than a burst is an old one.
  */
 #define LIMIT_TRIES 4
-#define LIMIT_LATE (1ULL << 40) /* ticks, a second: who read the clock so long before another CPU wrote sees a bucket ahead of a burst */
+/* Ticks, a second: who read the clock so long before another CPU wrote sees a bucket that is ahead of a burst. */
+#define LIMIT_LATE (1ULL << 40)
 
 static __always_inline u64 ticks_now(void)
 {
@@ -84,7 +85,8 @@ static __always_inline u32 sketch_units(u64 hash, u32 units)
 }
 
 /* The slot of a source that has one; else, if it is heavy, that with the least to forget becomes its own. NULL: neither.
- * The highest score wins: {is the source's, how little ahead of the clock it is, index}. heavy: it would have one, but for TRACE. */
+ * The highest score wins: {is the source's, how little ahead of the clock it is, index}.
+ * heavy: it would have one, but for TRACE. */
 static __always_inline struct limit_slot *find_slot(const struct rule_action *action, u64 hash, u32 units, u64 now, bool *heavy)
 {
 	u64 key = hash << 16 | action->number, best = 0, i;
