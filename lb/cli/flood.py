@@ -90,3 +90,9 @@ def flood_fields(seen: Mapping[str, Any] | None) -> Iterator[tuple[str, object]]
     counts = ((count(seen[key]), key) for key in ("known", "tested", "proven", "refused"))
     yield "in attacks", ", ".join(f"{number} {key}" for number, key in counts)
     yield "known sources", f"{count(seen['learned'])} learned"
+
+
+def attack_words(name: str, seen: Mapping[str, Any]) -> str:
+    """That a service is under attack, on one line."""
+    flows = count(seen["new_flows_last_second"])
+    return f"service {name} is under attack since {when(seen['attack_began_at'])}: {flows} new flows in the last second"

@@ -20,6 +20,7 @@ def status(session: Session) -> None:
 
 def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
     """A readable summary of the document of /status."""
+    from lb.cli.flood import attack_words
     from lb.cli.service import service_table
 
     state = bold("ready") if document["ready"] else alarming("not ready")
@@ -27,6 +28,9 @@ def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
     yield f"Sluice {document['version']}: {state}, revision {document['revision']}, up {up}"
     for reason in document["reasons"]:
         yield f"  {alarming('!')} {cell(reason)}"
+    for service in document["services"]:
+        if service["flood_protection"] and service["flood_protection"]["under_attack"]:
+            yield f"  {alarming('!')} {attack_words(service['name'], service['flood_protection'])}"
     yield ""
     header = ("interface", "attached", "xdp mode", "mac", "mtu", "program")
     yield from table(

@@ -3,8 +3,10 @@
 import click
 import pytest
 from cli_shell import Shell
+from test_cli_status import STATUS
 
 from lb.cli.flood import flood_fields
+from lb.cli.status import status_lines
 
 SEEN = {
     "under_attack": True,
@@ -64,6 +66,32 @@ def test_an_attack_is_shown_with_its_begin_and_end(monkeypatch: pytest.MonkeyPat
         "in attacks": "10 known, 2.0 M tested, 7 proven, 0 refused",
         "known sources": "17 learned",
     }
+
+
+def test_status_begins_with_attacks() -> None:
+    """A service under attack is the first thing that sluice status says; one in peace is not mentioned."""
+    empty = {
+        "mode": "ipip",
+        "vip": "192.0.2.9",
+        "port": 80,
+        "protocol": "tcp",
+        "backends": [],
+        "flows": 0,
+        "packets": 0,
+    }
+    services = [
+        {**empty, "name": "web", "flood_protection": SEEN},
+        {**empty, "name": "calm", "flood_protection": {**SEEN, "under_attack": False}},
+        {**empty, "name": "open", "flood_protection": None},
+    ]
+    said = [
+        click.unstyle(line) for line in status_lines({**STATUS, "reasons": [], "services": services}, 0.0)
+    ]
+
+    (attack,) = [line for line in said if "under attack" in line]
+    assert said.index(attack) == 1
+    assert attack.startswith("  ! service web is under attack since ")
+    assert attack.endswith(": 1.2 M new flows in the last second")
 
 
 @pytest.mark.parametrize(
