@@ -39,7 +39,7 @@ def rules(
 ) -> list[Document]:
     """None, some or many rules for packets from these clients to a document's services and to other addresses."""
     many = chance.choice((0, 0, 0, 1, 2, 4, 8, 8, 16, 16))
-    if chance.random() < 0.03:
+    if chance.random() > 0.97:
         many = 150
     services = document["services"]
     return [_rule(chance, f"r{n}", services, clients, others, narrow=many > 16) for n in range(many)]

@@ -126,7 +126,7 @@ def test_same_flows_after_each_change(pair: Pair, service_port: int | str) -> No
         for vip in states.VIPS
         for protocol in ("tcp", "udp")
     ]
-    document |= {"blocklist": [], "allowlist": []}
+    document |= {"blocklist": [], "allowlist": [], "rules": []}
     towards = generate.targets(document)
     frames = [generate.frame(chance, towards) for _ in range(1000)]
     steps: list[Step] = [{"document": document}]
@@ -174,4 +174,3 @@ def test_a_difference_is_found_and_shrunk(pair: Pair, monkeypatch: pytest.Monkey
     frames = [step for step in least.steps if "frame" in step]
     assert len(frames) == 2
     assert len(frames[-1]["frame"]) <= len(found.steps[-1]["frame"])
-    assert str(least).count('"document"') == 2
