@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lb.dataplane.deny4_ranges import ALL, changed_ranges, paint_addresses, paint_cells
 from lb.dataplane.layout import layout
 from lb.dataplane.room import Room
-from lb.dataplane.tables import U16, U32, U64, Arrays
+from lb.dataplane.tables import U16, U32, U64, Arrays, Ints
 from lb.errors import CapacityError
 
 _LONGER = np.uint16(layout().constants["DENY_LONGER"])
@@ -26,8 +26,6 @@ _DENSE = layout().constants["DENY_DENSE"]
 _LINE_ROOM = 15
 _STEP = 4
 """A run grows by so many lines: a little room, so that not every new /24 moves its run."""
-
-Ints = npt.NDArray[np.int64]
 
 
 def pack(keys: U64, rules: npt.NDArray[Any]) -> U64:
@@ -37,15 +35,16 @@ def pack(keys: U64, rules: npt.NDArray[Any]) -> U64:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A range of /24s, from low on, as it shall be.
+    """/24s, a range or some of them in order, as they shall be.
 
-    cells: what each reads, but for those in todo, which need a line; rows: todo's lines; blocks: of those in todo
-    (by position) that need one, all 256 addresses.
+    cells: what each reads, but for those in todo, which need a line; places: where todo's stand among them; rows:
+    todo's lines; blocks: of those in todo (by position) that need one, all 256 addresses.
     """
 
-    low: int
+    at: slice | Ints
     cells: U16
     todo: Ints
+    places: Ints
     rows: U32
     blocks: dict[int, U16]
 
@@ -118,8 +117,10 @@ class Deny4:
         line_room, dense_room = self._line_room.copy(), self._dense_room.copy()
         line_room.settle()
         dense_room.settle()
-        ranges = changed_ranges(self._entries, entries) if self._adopted else [ALL]
+        ranges, some = changed_ranges(self._entries, entries) if self._adopted else ([ALL], None)
         changes = [self._compare(entries, low, high) for low, high in ranges]
+        if some is not None and len(some):
+            changes.append(self._compare_some(entries, some))
         blocks = [block for change in changes for block in change.blocks.values()]
         dense = dense_room.take(np.ones(len(blocks), np.int64))
         if dense is None:
@@ -150,7 +151,7 @@ class Deny4:
             change.rows[rows, 1] = _DENSE << 24 | writes.dense[used : used + len(rows)]
             part = slice(first, first + len(change.todo))
             self._lines[placed.lines[part]] = change.rows
-            change.cells[change.todo - change.low] = _LONGER | placed.ordinals[part].astype(np.uint16)
+            change.cells[change.places] = _LONGER | placed.ordinals[part].astype(np.uint16)
             first, used = part.stop, used + len(rows)
         self._runs[placed.runs] = placed.words
         gone = np.concatenate([np.empty(0, np.int64), *(self._switch(change) for change in changes)])
@@ -163,12 +164,13 @@ class Deny4:
 
     def _switch(self, change: _Change) -> Ints:
         """Write the cells that differ; those of them that pointed to a line. Gives back the blocks of these."""
-        now = self._cells[change.low : change.low + len(change.cells)]
+        now, at = self._cells[change.at], change.at
         differ = np.flatnonzero(now != change.cells)
-        gone: Ints = differ[(now[differ] & _LONGER) != 0] + change.low
+        numbers: Ints = differ + at.start if isinstance(at, slice) else at[differ]
+        gone = numbers[(now[differ] & _LONGER) != 0]
         freed = self._dense_of(gone)
         self._dense_room.give(freed, np.ones_like(freed))
-        now[differ] = change.cells[differ]
+        self._cells[numbers] = change.cells[differ]
         return gone
 
     def _line_of(self, cells: Ints) -> Ints:
@@ -186,13 +188,26 @@ class Deny4:
         """What to write so that the /24s from low to high (exclusive) are right."""
         cover = paint_cells(entries, low, high)
         first, last = np.searchsorted(entries, np.array([low << 32, high << 32], np.uint64))
-        inside = entries[first:last]
-        longer = inside[(inside >> np.uint64(16) & np.uint64(0xFF)) > 24]
+        return self._change(slice(low, high), cover, _longer(entries[first:last]))
+
+    def _compare_some(self, entries: U64, cells: Ints) -> _Change:
+        """What to write so that these /24s, in which only longer prefixes differ, are right."""
+        cover = self._cells[cells]
+        flagged = np.flatnonzero(cover & _LONGER)
+        cover[flagged] = self._lines[self._line_of(cells[flagged]), 0]
+        first, last = (np.searchsorted(entries, (c << 32).astype(np.uint64)) for c in (cells, cells + 1))
+        counts = last - first
+        shifts = np.repeat(first - np.append(0, np.cumsum(counts)[:-1]), counts)
+        return self._change(cells, cover, _longer(entries[shifts + np.arange(len(shifts))]))
+
+    def _change(self, at: slice | Ints, cover: U16, longer: U64) -> _Change:
+        """cover: what each /24 reads where none of the longer prefixes (all there are in them) covers it."""
         cells, starts, counts = np.unique(
             (longer >> np.uint64(32)).astype(np.int64), return_index=True, return_counts=True
         )
+        places = cells - at.start if isinstance(at, slice) else np.searchsorted(at, cells)
         lines = np.zeros((len(cells), 16), np.uint32)
-        lines[:, 0] = cover[cells - low]
+        lines[:, 0] = cover[places]
         small = np.repeat(counts <= _LINE_ROOM, counts)
         column = 1 + np.arange(len(longer)) - np.repeat(starts, counts)
         words = (
@@ -206,12 +221,11 @@ class Deny4:
             for at in np.flatnonzero(counts > _LINE_ROOM).tolist()
         }
         same = self._holds(cells, lines, blocks)
-        kept = cells[same]
-        cover[kept - low] = self._cells[kept]
+        cover[places[same]] = self._cells[cells[same]]
         rows = np.flatnonzero(~same)
         positions = {at: n for n, at in enumerate(rows.tolist())}
         needed = {positions[at]: block for at, block in blocks.items() if at in positions}
-        return _Change(low, cover, cells[rows], lines[rows], needed)
+        return _Change(at, cover, cells[rows], places[rows], lines[rows], needed)
 
     def _holds(self, cells: Ints, lines: U32, blocks: dict[int, U16]) -> npt.NDArray[np.bool_]:
         """Which of these /24s read so already: a line, or for those in blocks (by position) a block."""
@@ -227,7 +241,7 @@ class Deny4:
         return same
 
     def _place(self, todo: Ints, line_room: Room) -> _Placed:
-        """Lines for these /24s, sorted: in their /16's run where there is room, else in a longer run.
+        """Lines for these /24s, in any order: in their /16's run where there is room, else in a longer run.
 
         CapacityError: there are not enough lines.
         """
@@ -245,7 +259,8 @@ class Deny4:
         busy[at[0], cells[at] & ~_LONGER] = True
         run, ordinal = np.nonzero(~busy)
         nth = np.arange(len(run)) - np.searchsorted(run, np.arange(len(runs)))[run]
-        ordinals = ordinal[nth < need[run]]  # by /16 and in order, as todo is
+        ordinals = np.empty_like(todo)
+        ordinals[np.argsort(todo, kind="stable")] = ordinal[nth < need[run]]  # by /16
         grown = np.flatnonzero(wanted > room)
         starts = line_room.take(wanted[grown])
         if starts is None:
@@ -258,3 +273,8 @@ class Deny4:
         start[grown] = starts
         words = (starts | wanted[grown] // _STEP << 24).astype(np.uint32)
         return _Placed(ordinals, start[row] + ordinals, runs[grown], words, (old_start, starts, old_room))
+
+
+def _longer(entries: U64) -> U64:
+    """Those of more than 24 bits."""
+    return entries[(entries >> np.uint64(16) & np.uint64(0xFF)) > 24]

@@ -2,39 +2,47 @@
 
 import numpy as np
 
-from lb.dataplane.tables import U16, U64
+from lb.dataplane.tables import U16, U64, Ints
+from lb.stretches import unequal
 
 ALL = (0, 1 << 24)
 RANGES_MAX = 128
-"""With more changed prefixes than this all /24s are looked at in one go."""
+CELLS_MAX = 32_768
+"""With more changed prefixes than this, of up to 24 bits and of more, all /24s are looked at in one go."""
 
 
-def changed_ranges(old: U64, new: U64) -> list[tuple[int, int]]:
-    """The /24s, as ranges (low, high exclusive), that a change touches; all of them if they are many."""
-    size = min(len(old), len(new))
-    differ = np.flatnonzero(old[:size] != new[:size])
-    head = int(differ[0]) if len(differ) else size
-    tail_differ = np.flatnonzero(old[::-1][: size - head] != new[::-1][: size - head])
-    tail = int(tail_differ[0]) if len(tail_differ) else size - head
-    if abs(len(old) - len(new)) > RANGES_MAX:
-        return [ALL]
-    both = np.concatenate([old[head : len(old) - tail], new[head : len(new) - tail]])
+def changed_ranges(old: U64, new: U64) -> tuple[list[tuple[int, int]], Ints]:
+    """The /24s that a change touches; all of them if they are many.
+
+    As ranges (low, high exclusive) where prefixes of up to 24 bits differ, and one by one, in order, where only
+    longer ones do.
+    """
+    none = np.empty(0, np.int64)
+    if abs(len(old) - len(new)) > CELLS_MAX:
+        return [ALL], none
+    ours, theirs = unequal(old, new, lambda a, b: old[a] == new[b])
+    both = np.concatenate([old[ours], new[theirs]])
     if not len(both):
-        return []
+        return [], none
     both.sort(kind="stable")  # two sorted runs, which are merged
     differs = both[1:] != both[:-1]
     changed = both[np.append(True, differs) & np.append(differs, True)]
-    if len(changed) > RANGES_MAX:
-        return [ALL]
+    is_longer = (changed >> np.uint64(16) & np.uint64(0xFF)) > 24
+    shorter, longer = changed[~is_longer], changed[is_longer]
+    if len(shorter) > RANGES_MAX or len(longer) > CELLS_MAX:
+        return [ALL], none
     ranges: list[tuple[int, int]] = []
-    for entry in changed.tolist():
+    for entry in shorter.tolist():
         low, length = entry >> 32, entry >> 16 & 0xFF
-        high = low + max(1, (1 << 24) >> length)
+        high = low + ((1 << 24) >> length)
         if ranges and low < ranges[-1][1]:
             ranges[-1] = (ranges[-1][0], max(high, ranges[-1][1]))
         else:
             ranges.append((low, high))
-    return ranges
+    cells = np.unique((longer >> np.uint64(32)).astype(np.int64))
+    for low, high in ranges:
+        cells = cells[(cells < low) | (cells >= high)]
+    return ranges, cells
 
 
 def paint_cells(entries: U64, low: int, high: int) -> U16:

@@ -18,6 +18,7 @@ U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
 
 
 class Table(Protocol):

@@ -108,6 +108,10 @@ class Column:
         """The keys from one position up to another."""
         return Column(self.keys[start:stop], self.ids[start:stop])
 
+    def at(self, positions: Positions) -> "Column":
+        """The keys at these positions, which are in order."""
+        return self if len(positions) == len(self) else Column(self.keys[positions], self.ids[positions])
+
     def backwards(self) -> "Column":
         """The keys in falling order: for a look from the end only."""
         return Column(self.keys[::-1], self.ids[::-1])

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from lb.model.columns import FAMILIES, Column, Ids, Keys, Mask
 from lb.model.layers import Attributes, Layer
+from lb.stretches import unequal
 
 Identity = Callable[[Attributes], Hashable]
 """Two attributes are the same when this says the same of both."""
@@ -47,8 +48,7 @@ def compare(old: Layer, new: Layer, *, by: Identity = exactly) -> Delta:
     gone: dict[int, Keys] = {}
     for family in FAMILIES:
         ours, theirs = old.columns[family], new.columns[family]
-        head, tail = _equal_ends(ours, theirs, same)
-        ours, theirs = ours.part(head, len(ours) - tail), theirs.part(head, len(theirs) - tail)
+        ours, theirs = _unequal(ours, theirs, same)
         at, known = ours.locate(theirs.keys)
         added[family] = theirs.keys[~known]
         altered[family] = theirs.keys[known][~same.of(ours.ids[at[known]], theirs.ids[known])]
@@ -122,6 +122,14 @@ class _Sameness:
         for used in np.flatnonzero(np.bincount(ids)).tolist():
             table[used] = numbers.setdefault(self._by(attributes[used]), len(numbers))
         return table[ids]
+
+
+def _unequal(old: Column, new: Column, same: _Sameness) -> tuple[Column, Column]:
+    """Both without what is the same in them."""
+    ours, theirs = unequal(
+        old.keys, new.keys, lambda a, b: (old.keys[a] == new.keys[b]) & same.of(old.ids[a], new.ids[b])
+    )
+    return old.at(ours), new.at(theirs)
 
 
 def _equal_ends(old: Column, new: Column, same: _Sameness) -> tuple[int, int]:

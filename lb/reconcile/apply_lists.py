@@ -7,9 +7,10 @@ import numpy as np
 from lb.dataplane.deny4 import Deny4, Writes
 from lb.dataplane.tables import U64, Counters, Table, Tables
 from lb.errors import CapacityError
-from lb.model.columns import Column, Positions
+from lb.model.columns import Column
 from lb.reconcile.lists import ListPlan
 from lb.reconcile.prefix_keys import model_keys, table_keys
+from lb.stretches import unequal
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class _Trie:
 
     def add(self, wanted: Column) -> None:
         """Put in what is new or has another number."""
-        old, new = _without_equal_ends(self._held, wanted)
+        old, new = _unequal(self._held, wanted)
         at, known = old.locate(new.keys)
         known[known] = old.ids[at[known]] == new.ids[known]
         put = Column(new.keys[~known], new.ids[~known])
@@ -120,7 +121,7 @@ class _Trie:
     def keep_only(self, wanted: Column) -> None:
         """Take out what is not wanted, once all that is wanted was added."""
         if len(self._held) > len(wanted):
-            old, new = _without_equal_ends(self._held, wanted)
+            old, new = _unequal(self._held, wanted)
             gone = old.keys[~new.locate(old.keys)[1]]
             self._table.delete(table_keys(self._family, gone))
         self._held = wanted
@@ -130,17 +131,9 @@ class _Trie:
         return len(self._held), self._table.capacity
 
 
-def _without_equal_ends(old: Column, new: Column) -> tuple[Column, Column]:
-    """Both without what is the same at their ends, which is nearly all when one in a million changes."""
-    size = min(len(old), len(new))
-    head = _equal_run(old.part(0, size), new.part(0, size))
-    rest = size - head
-    ours, theirs = old.part(len(old) - rest, len(old)), new.part(len(new) - rest, len(new))
-    tail = _equal_run(ours.backwards(), theirs.backwards())
-    return old.part(head, len(old) - tail), new.part(head, len(new) - tail)
-
-
-def _equal_run(old: Column, new: Column) -> int:
-    """How many entries from the first are equal; both are of one length."""
-    differ: Positions = np.flatnonzero((old.keys != new.keys) | (old.ids != new.ids))
-    return int(differ[0]) if len(differ) else len(old)
+def _unequal(old: Column, new: Column) -> tuple[Column, Column]:
+    """Both without what is the same in them, which is nearly all when one in a million changes."""
+    ours, theirs = unequal(
+        old.keys, new.keys, lambda a, b: (old.keys[a] == new.keys[b]) & (old.ids[a] == new.ids[b])
+    )
+    return old.at(ours), new.at(theirs)
