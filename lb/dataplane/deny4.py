@@ -167,7 +167,7 @@ class Deny4:
         now, at = self._cells[change.at], change.at
         differ = np.flatnonzero(now != change.cells)
         numbers: Ints = differ + at.start if isinstance(at, slice) else at[differ]
-        gone = numbers[(now[differ] & _LONGER) != 0]
+        gone: Ints = numbers[(now[differ] & _LONGER) != 0]
         freed = self._dense_of(gone)
         self._dense_room.give(freed, np.ones_like(freed))
         self._cells[numbers] = change.cells[differ]

@@ -158,6 +158,13 @@ class Config:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     feeds: Mapping[str, Feed] = field(default_factory=dict)
 
+    def without_expired(self, now: float) -> "Config":
+        """Without the entries whose time is over; itself if there are none."""
+        deny, allow = self.blocklist.without_expired(now), self.allowlist.without_expired(now)
+        if deny is self.blocklist and allow is self.allowlist:
+            return self
+        return replace(self, blocklist=deny, allowlist=allow)
+
     def service(self, name: str) -> Service:
         """The service of that name; NotFoundError names it."""
         try:

@@ -39,11 +39,15 @@ FEED_PREFIX = "feed:"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One prefix with what its foremost owner says of it, and all its owners."""
+    """One prefix with what its foremost owner says of it, and all its owners, the foremost first.
+
+    said: what each of them says, in the same order.
+    """
 
     prefix: Prefix
     attributes: Attributes
     owners: tuple[str, ...]
+    said: tuple[Attributes, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,19 @@ class PrefixList:
         return PrefixList({n: layers[n] for n in names})
 
     def get(self, prefix: Prefix, now: float) -> Entry | None:
-        """The unexpired entry for that very prefix, or None."""
+        """The unexpired entry for that very prefix, or None.
+
+        The operator's word is foremost; of the others', an entry that drops comes before one that counts.
+        """
         held = [
             (owner, attributes)
             for owner, layer in self.layers.items()
             if (attributes := layer.get(prefix)) is not None and attributes.is_active(now)
         ]
-        return Entry(prefix, held[0][1], tuple(owner for owner, _ in held)) if held else None
+        if not held:
+            return None
+        held.sort(key=lambda one: (one[0] != OPERATOR, one[1].action is Action.COUNT))
+        return Entry(prefix, held[0][1], tuple(owner for owner, _ in held), tuple(said for _, said in held))
 
     def count(self, now: float) -> int:
         """How many prefixes have an unexpired entry, each counted once however many own it."""

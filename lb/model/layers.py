@@ -49,6 +49,23 @@ class Attributes:
         return self.wish == other.wish
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Timed:
+    """Entries of one family that end by themselves, the earliest first: deadlines (since the epoch) and keys."""
+
+    deadlines: npt.NDArray[np.float64]
+    keys: Keys
+
+    def due(self, now: float) -> int:
+        """How many have ended by then."""
+        return int(np.searchsorted(self.deadlines, now, "right"))
+
+    def after(self, now: float) -> "Timed":
+        """Those that are left then."""
+        count = self.due(now)
+        return Timed(self.deadlines[count:], self.keys[count:])
+
+
 def _columns() -> dict[int, Column]:
     return {family: Column.empty(family) for family in FAMILIES}
 
@@ -126,6 +143,18 @@ class Layer:
         return np.array(ends, np.float64)
 
     @cached_property
+    def timed(self) -> Mapping[int, Timed]:
+        """By family the entries that end by themselves: who looks for those that are due looks at no others."""
+        ends = np.isfinite(self.deadlines)
+        found = {}
+        for family, column in self.columns.items():
+            at = np.flatnonzero(ends[column.ids]) if ends.any() else np.empty(0, np.intp)
+            deadlines = self.deadlines[column.ids[at]]
+            order = np.argsort(deadlines, kind="stable")
+            found[family] = Timed(deadlines[order], column.keys[at[order]])
+        return found
+
+    @cached_property
     def digest(self) -> bytes:
         """Names the content: equal layers have equal digests."""
         said = [
@@ -191,29 +220,29 @@ class Layer:
             return self
         return self.canonical
 
+    def due(self, now: float) -> dict[int, Keys]:
+        """By family the keys whose time is over, sorted; no family where there are none."""
+        found = {family: timed.keys[: timed.due(now)] for family, timed in self.timed.items()}
+        return {family: np.sort(keys) for family, keys in found.items() if len(keys)}
+
     def active(self, family: int, now: float) -> Column:
         """The keys of one family that have not expired."""
-        column = self.columns[family]
-        alive = self.deadlines > now
-        return column if alive.all() else column.where(alive[column.ids])
+        gone = self.due(now).get(family)
+        return self.columns[family] if gone is None else self.columns[family].without(gone)
 
     def without_expired(self, now: float) -> "Layer":
         """Without the entries whose time is over; itself if there are none."""
-        columns = {f: self.active(f, now) for f in FAMILIES}
-        if all(columns[f] is self.columns[f] for f in FAMILIES):
+        gone = self.due(now)
+        if not gone:
             return self
-        return Layer(columns, self.attributes).compacted()
+        layer = self.without_keys(gone)
+        vars(layer)["timed"] = {family: timed.after(now) for family, timed in self.timed.items()}
+        return layer
 
     def next_expiry(self, now: float) -> float | None:
         """The earliest deadline after now, or None."""
-        to_come = (self.deadlines > now) & (self.deadlines < np.inf)
-        if not to_come.any():
-            return None
-        used = np.zeros(len(to_come), bool)
-        for column in self.columns.values():
-            used[column.ids] = True
-        ends = self.deadlines[to_come & used]
-        return float(ends.min()) if len(ends) else None
+        to_come = [timed.after(now).deadlines[:1] for timed in self.timed.values()]
+        return float(min(np.concatenate(to_come), default=np.inf)) if any(map(len, to_come)) else None
 
     def count(self, now: float) -> int:
         """How many prefixes have not expired."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from lb.model import Config
+from lb.reconcile.maps import Plans
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,11 @@ def keeping(present: Config, wanted: Config) -> Config:
         allowlist=present.allowlist if wanted.allowlist == present.allowlist else wanted.allowlist,
     )
     return present if kept == present else kept
+
+
+def without_expired(config: Config, plans: Plans) -> Config:
+    """A config with its lists as planned, from which what is over may have gone; itself if nothing has."""
+    deny, allow = plans.deny.wanted, plans.allow.wanted
+    if deny is None or allow is None or (deny is config.blocklist and allow is config.allowlist):
+        return config
+    return replace(config, blocklist=deny, allowlist=allow)

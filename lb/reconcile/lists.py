@@ -1,7 +1,7 @@
 """Blocklist and allowlist to map contents: which prefix has which rule number. Pure; numbers stay while wanted.
 
-An operator's entry has a number of its own (its hits are exact) while there are some; a feed's entries share the
-feed's. Of a layer that changes only what lies between its ends that are the same is numbered anew.
+An entry has a number of its own (its hits are exact) while there are some; a feed's entries share the feed's. Of a
+layer that changes only what lies between its ends that are the same is numbered anew, and what is over is taken out.
 """
 
 import math
@@ -13,15 +13,14 @@ import numpy as np
 
 from lb.dataplane.deny4 import pack
 from lb.dataplane.tables import U16, U64, Array
-from lb.model.columns import KEY_TYPE, Column, Keys, Positions
+from lb.model.columns import KEY_TYPE, Column, Keys, Positions, sorted_unique
 from lb.model.delta import equal_ends
-from lb.model.entries import FAMILIES, OPERATOR, Action, PrefixList
+from lb.model.entries import FAMILIES, FEED_PREFIX, Action, PrefixList
 from lb.model.layers import Layer
+from lb.reconcile.foremost import Numbered, among, foremost, numbers_of, together, without
 from lb.reconcile.numbering import Numbering, Numbers, entry_identities, owner_identity
 
 _RULE = np.uint64(0xFFFF)
-_FEW = 256
-"""So many entries are put among a million faster one by one than by numpy.insert."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,11 @@ class Part:
     ipv6: Column
     numbers: U16
     shared: tuple[int, ...]
+
+    @property
+    def entries(self) -> Numbered:
+        """Of both families."""
+        return self.ipv4, self.ipv6
 
 
 _NOTHING = Part(Layer(), math.inf, np.empty(0, np.uint64), Column.empty(6), np.empty(0, np.uint16), ())
@@ -60,14 +64,20 @@ class ListPlan:
     wanted: PrefixList | None = None
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
 
+    @property
+    def entries(self) -> Numbered:
+        """Of both families."""
+        return self.ipv4, Column(self.ipv6, self.ipv6_rules.astype(np.uint32))
+
 
 def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: float) -> ListPlan:
     """Number every unexpired entry. Where owners hold the same prefix the foremost one's number counts.
 
-    It is the plan before if nothing is to be done. CapacityError: there are more owners than numbers.
+    It is the plan before if nothing is to be done. Its `wanted` is without what has expired, where nothing else
+    changed. CapacityError: there are more owners than numbers.
     """
-    if wanted is before.wanted and now < before.until:
-        return before
+    if wanted is before.wanted:
+        return before if now < before.until else _expired(before, now)
     numbers = Numbers(numbering, before.owners)
     parts: dict[str, Part] = {}
     for owner, layer in wanted.layers.items():
@@ -76,15 +86,18 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
             numbers.keep(part.numbers)
             parts[owner] = part
         else:
-            parts[owner] = _part(owner, layer, part, numbers, now)
-    ipv4, ipv6 = np.empty(0, np.uint64), Column.empty(6)
-    for part in parts.values():
-        ipv4, ipv6 = _joined4(ipv4, part.ipv4), _joined(ipv6, part.ipv6)
+            rest = {name: p for name, p in before.parts.items() if name in wanted.layers} | parts
+            others = [p for name, p in rest.items() if name != owner]
+            parts[owner] = _part(owner, layer, part, numbers, now=now, others=others)
+    return _plan(numbers.owners, wanted, parts, foremost({owner: p.entries for owner, p in parts.items()}))
+
+
+def _plan(owners: U64, wanted: PrefixList, parts: Mapping[str, Part], entries: Numbered) -> ListPlan:
     return ListPlan(
-        owners=numbers.owners,
-        ipv4=ipv4,
-        ipv6=ipv6.keys,
-        ipv6_rules=ipv6.ids.astype(np.uint16),
+        owners=owners,
+        ipv4=entries[0],
+        ipv6=entries[1].keys,
+        ipv6_rules=entries[1].ids.astype(np.uint16),
         shared={number: owner for owner, part in parts.items() for number in part.shared},
         until=min((part.until for part in parts.values()), default=math.inf),
         wanted=wanted,
@@ -92,8 +105,45 @@ def plan_list(wanted: PrefixList, before: ListPlan, numbering: Numbering, now: f
     )
 
 
-def _part(owner: str, layer: Layer, before: Part, numbers: Numbers, now: float) -> Part:
-    """Number one owner's entries, those that are not as before."""
+def _expired(before: ListPlan, now: float) -> ListPlan:
+    """The same plan without what is over by now; of an entry that is not due nothing is asked."""
+    parts = {owner: part if now < part.until else _later(part, now) for owner, part in before.parts.items()}
+    due = [part.layer.due(now) for part in before.parts.values() if part.until <= now]
+    gone = {
+        f: sorted_unique(np.concatenate(some)) for f in FAMILIES if (some := [d[f] for d in due if f in d])
+    }
+    # What other owners say of the same prefixes comes to the fore.
+    left = foremost({owner: among(part.entries, gone) for owner, part in parts.items()})
+    owners = np.zeros_like(before.owners)
+    for part in parts.values():
+        owners[part.numbers] = before.owners[part.numbers]
+    parts = {owner: part for owner, part in parts.items() if len(part.layer)}
+    wanted = PrefixList({owner: part.layer for owner, part in parts.items()})
+    return _plan(owners, wanted, parts, together(without(before.entries, gone), left))
+
+
+def _later(part: Part, now: float) -> Part:
+    """A part without what is over by now."""
+    due = part.layer.due(now)
+    ipv4, ipv6 = among(part.entries, due)
+    freed = np.concatenate([(ipv4 & _RULE).astype(np.uint16), ipv6.ids.astype(np.uint16)])
+    freed = freed[~np.isin(freed, part.shared)]
+    layer = part.layer.without_expired(now)
+    deadline = layer.next_expiry(now)
+    return Part(
+        layer,
+        math.inf if deadline is None else deadline,
+        *without(part.entries, due),
+        np.setdiff1d(part.numbers, freed),
+        part.shared,
+    )
+
+
+def _part(
+    owner: str, layer: Layer, before: Part, numbers: Numbers, *, now: float, others: Sequence[Part]
+) -> Part:
+    """Number one owner's entries, those that are not as before. others: what else there is, or was."""
+    exact = not owner.startswith(FEED_PREFIX)
     columns = {family: layer.active(family, now) for family in FAMILIES}
     kept = _kept(before, layer, columns)
     used = np.zeros(numbers.numbering.size, bool)
@@ -109,16 +159,18 @@ def _part(owner: str, layer: Layer, before: Part, numbers: Numbers, now: float) 
         for action in numbers.numbering.ranges
     }
     most = dict.fromkeys(new, 0)
-    for action, (low, high) in numbers.numbering.ranges.items() if owner == OPERATOR else ():
+    for action, (low, high) in numbers.numbering.ranges.items() if exact else ():
         sharing = sum(low <= n < high for n in shared)
-        most[action] = numbers.numbering.own(action) - int(used[low:high].sum()) + sharing
+        taken = sum(_own_between(part, low, high) for part in others)
+        most[action] = max(0, numbers.numbering.own(action) - taken - int(used[low:high].sum()) + sharing)
         if sharing and most[action] > sum(map(len, new[action].values())):
-            return _part(owner, layer, _NOTHING, numbers, now)  # some of those that share can have their own
+            # Some of those that share can have their own.
+            return _part(owner, layer, _NOTHING, numbers, now=now, others=others)
     rules = {f: np.zeros(len(c), np.uint32) for f, c in middle.items()}
     for action, some in new.items():
-        if owner == OPERATOR:
+        if exact:
             keys = {f: c.keys[some[f]] for f, c in middle.items()}
-            for f, (own, given) in _own_numbers(keys, action, numbers, most[action]).items():
+            for f, (own, given) in _own_numbers(owner, keys, action, numbers, most[action]).items():
                 rules[f][some[f][own]] = given
                 some[f] = np.delete(some[f], own)
         if any(map(len, some.values())):
@@ -154,11 +206,18 @@ def _between(old: Array, kept: tuple[int, int], middle: Array) -> Array:
     return np.concatenate([old[:head], middle, old[len(old) - tail :]]) if head or tail else middle
 
 
+def _own_between(part: Part, low: int, high: int) -> int:
+    """How many numbers of a range entries of this part have for themselves."""
+    return int(((part.numbers >= low) & (part.numbers < high)).sum()) - sum(
+        low <= n < high for n in part.shared
+    )
+
+
 def _own_numbers(
-    keys: Mapping[int, Keys], action: Action, numbers: Numbers, most: int
+    owner: str, keys: Mapping[int, Keys], action: Action, numbers: Numbers, most: int
 ) -> dict[int, tuple[Positions, U16]]:
     """Which entries of each family get a number of their own, and which: those that had one, then the first."""
-    identities = {family: entry_identities(family, some, action) for family, some in keys.items()}
+    identities = {family: entry_identities(family, some, action, owner) for family, some in keys.items()}
     had = {family: numbers.known(some) != 0 for family, some in identities.items()}
     room = most - sum(int(some.sum()) for some in had.values())
     given = {}
@@ -170,42 +229,6 @@ def _own_numbers(
     return given
 
 
-def _joined4(first: U64, second: U64) -> U64:
-    """Packed entries of both in one: of a key that both hold the first one's rule."""
-    few, many = (first, second) if len(first) < len(second) else (second, first)
-    if not len(few):
-        return many
-    at = np.searchsorted(many, few & ~_RULE)
-    known = many[np.minimum(at, len(many) - 1)] & ~_RULE == few & ~_RULE
-    if few is first and known.any():
-        many = many.copy()
-        many[at[known]] = few[known]
-    at, few = at[~known], few[~known]
-    if len(few) > _FEW:
-        return np.insert(many, at, few)
-    cuts = zip([0, *at.tolist()], [*at.tolist(), len(many)], strict=True)
-    pieces = [many[start:stop] for start, stop in cuts]
-    return np.concatenate([piece for n, p in enumerate(pieces) for piece in (p, few[n : n + 1])])
-
-
-def _joined(first: Column, second: Column) -> Column:
-    """Both in one: of a key that both hold the first one's rule."""
-    if len(first) < len(second):
-        return second.merged(first.keys, first.ids)
-    _, known = first.locate(second.keys)
-    return first.merged(second.keys[~known], second.ids[~known])
-
-
-def rules_of(plan: ListPlan, family: int, keys: Sequence[int | bytes]) -> list[int]:
+def rules_of(plan: ListPlan | Part, family: int, keys: Sequence[int | bytes]) -> list[int]:
     """The rule number of each key, 0 where it has none."""
-    if not len(plan.ipv4 if family == 4 else plan.ipv6):
-        return [0] * len(keys)
-    if family == 4:
-        keys4 = np.array(keys, np.uint64)
-        entries = plan.ipv4.take(np.searchsorted(plan.ipv4, keys4 << np.uint64(16)), mode="clip")
-        rules = np.where(entries >> np.uint64(16) == keys4, entries & np.uint64(0xFFFF), np.uint64(0))
-        return [int(rule) for rule in rules]
-    keys6 = np.array(keys, KEY_TYPE[6])
-    at = np.searchsorted(plan.ipv6, keys6)
-    hit = plan.ipv6.take(at, mode="clip") == keys6
-    return [int(rule) for rule in np.where(hit, plan.ipv6_rules.take(at, mode="clip"), 0)]
+    return numbers_of(plan.entries, family, keys)

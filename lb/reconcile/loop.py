@@ -11,9 +11,9 @@ from lb.dataplane.trace import decode
 from lb.errors import DataPlaneError, SluiceError
 from lb.events import Events
 from lb.model import Config, Prefix
-from lb.reconcile import explain, observe
+from lb.reconcile import expiry, explain, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
-from lb.reconcile.desired import Desired, keeping
+from lb.reconcile.desired import Desired, keeping, without_expired
 from lb.reconcile.explained import Explained
 from lb.reconcile.floods import FloodWatch
 from lb.reconcile.hops import tell_hops
@@ -50,8 +50,9 @@ class Reconciler:
         self._hops_changed = self._stopping = False
         self._maps = Maps(dataplane, clock, lambda: self.watch.features)
         self._floods = FloodWatch(dataplane, lambda: self._plans.services, self.events)
-        revision, config = store.load()
-        self._desired = Desired(revision, config)
+        revision, self._stored = store.load()
+        """What the newest revision says: beside what is desired it may hold entries that are over."""
+        self._desired = Desired(revision, self._stored.without_expired(clock()))
         self._changed_at = time.monotonic()
         self._started_at = clock()
         self.apply_seconds = 0.0
@@ -97,6 +98,8 @@ class Reconciler:
         A config equal to the present one makes no revision. CapacityError: it does not fit a map, nothing changed.
         """
         with self._lock:
+            if self._plans.until <= self._clock() and not self._maps.failure:
+                self._renew()
             before = self._desired
             config = keeping(before.config, edit(before.config))
             if config is before.config:
@@ -105,7 +108,7 @@ class Reconciler:
             began = time.perf_counter()
             plans = self._maps.plan(config)
             revision = self._store.commit(
-                config, before=before.config, actor=actor, summary=summary, now=self._clock()
+                config, before=self._stored, actor=actor, summary=summary, now=self._clock()
             )
             try:
                 late = self._maps.hops.learn(config, before.config)
@@ -113,7 +116,7 @@ class Reconciler:
             except Exception as error:
                 self._undo(revision, error)
                 raise
-            self._desired = Desired(revision, config)
+            self._desired, self._stored = Desired(revision, config), config
             self.apply_seconds = time.perf_counter() - began
             self._changed_at = time.monotonic()
             self.watch.follow_bans(bans_wanted(config))
@@ -132,6 +135,17 @@ class Reconciler:
     def listen(self, listener: Callable[[], None]) -> None:
         """Call it after every change, on the thread that made it: it must not wait."""
         self._listeners.append(listener)
+
+    def _renew(self, *, all_rows: bool = False) -> None:
+        """Bring the maps up to date: entries whose time is over go.
+
+        From the desired state too; the store forgets them when it is next written.
+        """
+        now, before, config = self._clock(), self._plans, self._desired.config
+        plans = self._maps.plan(config, now)
+        self._maps.apply(config, plans, all_rows=all_rows)
+        self._desired = Desired(self._desired.revision, without_expired(config, plans))
+        expiry.tell({"blocklist": before.deny, "allowlist": before.allow}, now, self.events)
 
     def _check_attached(self) -> None:
         """DataPlaneError if no interface is served: a change could not be put in force."""
@@ -249,7 +263,7 @@ class Reconciler:
             self._maps.failure = f"the next hops cannot be read: {error}"
             raise
         if moved or self._plans.until <= self._clock():
-            self._maps.apply(config, self._maps.plan(config), all_rows=moved)
+            self._renew(all_rows=moved)
 
     def _trim(self) -> None:
         """Take what nothing uses out of the program. It is compiled before the lock is taken: changes go on."""
@@ -262,7 +276,7 @@ class Reconciler:
     def _pause(self) -> float:
         """How long nothing can be due."""
         longest = 1.0 if self._maps.failure else TRIM_AFTER_SECONDS
-        return max(0.0, min(longest, self._plans.until - self._clock()))
+        return max(0.0, min(longest, self._plans.until + expiry.GATHER_SECONDS - self._clock()))
 
     def status(self) -> Status:
         """All that is observed, but for counters of verdicts."""

@@ -85,9 +85,9 @@ class Maps:
             RulePlan(owners=tables.arrays.rule_owners.copy()),
         )
 
-    def plan(self, config: Config) -> Plans:
+    def plan(self, config: Config, now: float | None = None) -> Plans:
         """From what is in the maps to what the config says. CapacityError: it does not fit; nothing was changed."""
-        now, before = self._clock(), self.plans
+        now, before = self._clock() if now is None else now, self.plans
         deny = plan_list(config.blocklist, before.deny, DENY, now)
         allow = plan_list(config.allowlist, before.allow, ALLOW, now)
         self._lists.prepare(deny, allow)

@@ -13,7 +13,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.tables import U16, U64
 from lb.errors import CapacityError
 from lb.model.columns import Keys
-from lb.model.entries import Action
+from lb.model.entries import OPERATOR, Action
 
 _C = layout().constants
 
@@ -54,9 +54,11 @@ def _mix(words: U64) -> U64:
     return z
 
 
-def entry_identities(family: int, keys: Keys, action: Action) -> U64:
+def entry_identities(family: int, keys: Keys, action: Action, owner: str = OPERATOR) -> U64:
     """The identity of each entry."""
     salt = np.uint64((family << 1 | (action is Action.COUNT)) << 56)
+    if owner != OPERATOR:
+        salt ^= np.uint64(owner_identity(owner, action))
     if family == 4:
         return _mix(keys.astype(np.uint64) ^ salt)
     lanes = np.frombuffer(keys.astype("S24").tobytes(), np.uint64).reshape(-1, 3)
