@@ -9,11 +9,12 @@ from pydantic import TypeAdapter, ValidationError
 from api.bodies import Body, Media, body_of
 from api.envelope import REVISION_KEY
 from api.etags import Preconditions
-from api.exchange import Read, Write
+from api.exchange import Read, Write, callers_of
 from api.problems import parameter_error
 from lb.feeds.schedule import Feeds
 from lb.model import Prefix
 from lb.model.address import Address
+from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
 
 # Dependencies are coroutines even where they await nothing: plain functions would each cost a thread hop.
@@ -44,6 +45,20 @@ async def _read(
     return Read(desired.config, Preconditions.parse(None, _joined(if_none_match)), response)
 
 
+async def _guard(
+    request: Request,
+    force: Annotated[bool, Query(description="even if it drops an address that is in use")] = False,
+    sluice_caller_address: Annotated[
+        str | None, Header(description="where the session of a caller on this host comes from")
+    ] = None,
+) -> Guard:
+    try:
+        return Guard(callers_of(request, sluice_caller_address), force)
+    except ValueError:
+        says = "it is no IPv4 or IPv6 address: leave it out, or write one"
+        raise parameter_error("header", "Sluice-Caller-Address", says) from None
+
+
 async def _write(
     request: Request,
     response: Response,
@@ -54,9 +69,11 @@ async def _write(
     if_none_match: Annotated[
         list[str] | None, Header(description="* writes only if nothing is there yet")
     ] = None,
+    *,
+    guard: Annotated[Guard, Depends(_guard)],
 ) -> Write:
     preconditions = Preconditions.parse(_joined(if_match), _joined(if_none_match))
-    return Write(request, response, reconciler, preconditions)
+    return Write(request, response, reconciler, preconditions, guard)
 
 
 ReadDep = Annotated[Read, Depends(_read)]

@@ -1,14 +1,16 @@
 """Changes of a prefix list as the API makes them: pure, from one list to the next and what that changed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from lb.errors import ConflictError, NotFoundError
-from lb.model import Prefix, PrefixList
+from lb.model import Config, Prefix, PrefixList
 from lb.model.delta import compare, settled
 from lb.model.layers import Layer
+from lb.model.owner import EVERYONE, FEED_PREFIX, RULE_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +43,52 @@ def replace_layer(present: PrefixList, owner: str, new: Layer, now: float) -> Ou
 
 
 def take(present: PrefixList, prefix: Prefix, owner: str, now: float, name: str) -> PrefixList:
-    """Remove one prefix from an owner's layer.
+    """Remove one prefix from an owner's layer, or from all of them for "*".
 
     NotFoundError if nobody holds it; ConflictError if others do: only an owner changes its layer.
     """
     entry = present.get(prefix, now)
     if entry is None:
         raise NotFoundError(f'{prefix} is not on the {name}: "sluice {name} list" shows what is')
+    if owner == EVERYONE:
+        layers = {name: layer.without([prefix]) for name, layer in present.layers.items()}
+        return PrefixList({name: layer for name, layer in layers.items() if len(layer)})
     if owner not in entry.owners:
         raise ConflictError(
             f"{prefix} is on the {name} by {', '.join(entry.owners)}, not by {owner}: "
-            f"name the owner (?owner={entry.owners[0]}), or see that it leaves the prefix out"
+            f"name the owner (--owner, ?owner={entry.owners[0]}), or all of them (--all-owners, ?owner=*)"
         )
     return present.with_layer(owner, present.layer(owner).without([prefix]))
 
 
+def refuse_foreign(config: Config, owner: str, *, removes: bool = False) -> None:
+    """ConflictError for the layer of what writes its entries by itself: a declared feed, a rule.
+
+    removes: what a rule has put in may be taken out by anybody.
+    """
+    # A configuration without feeds has none that are declared.
+    if owner.removeprefix(FEED_PREFIX) in getattr(config, "feeds", ()) and owner.startswith(FEED_PREFIX):
+        raise ConflictError(
+            f"the entries of {owner} are what its source says, and would be back: allowlist the prefix, "
+            "or remove the feed"
+        )
+    if owner.startswith(RULE_PREFIX) and not removes:
+        raise ConflictError(f"the entries of {owner} are made by the rule itself: leave the owner out")
+
+
 def cleared(present: PrefixList, owner: str) -> PrefixList:
     """Without an owner's layer; without any for "*"."""
-    return PrefixList() if owner == "*" else present.with_layer(owner, Layer())
+    return PrefixList() if owner == EVERYONE else present.with_layer(owner, Layer())
+
+
+def put_all(present: PrefixList, layers: Mapping[str, Layer], now: float, *, whole: bool) -> Outcome:
+    """Add entries to layers by owner, or make them these whole layers. The figures are those of all of them."""
+    outcomes = []
+    for owner, layer in layers.items():
+        outcomes.append((replace_layer if whole else put)(present, owner, layer, now))
+        present = outcomes[-1].result
+    figures = ((o.added, o.replaced, o.removed, o.total) for o in outcomes)
+    return Outcome(present, *(sum(column) for column in zip(*figures, strict=True)))
 
 
 def _outcome(present: PrefixList, owner: str, have: Layer, after: Layer) -> Outcome:

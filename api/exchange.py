@@ -1,7 +1,9 @@
 """One request and its answer: `Read` shows one revision of the desired state, `Write` makes the next."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TypeVar
 
 from fastapi import Request, Response
@@ -9,10 +11,15 @@ from fastapi import Request, Response
 from api.envelope import REVISION_KEY
 from api.etags import Preconditions
 from lb.model import Config
+from lb.model.address import AnyAddress
+from lb.reconcile.guard import NOBODY, Guard
 from lb.reconcile.loop import Reconciler
 
 PEER_KEY = "sluice.peer"
 """Where in the request's scope the server puts {"uid", "gid", "pid"} of a unix socket's client."""
+
+WARNING_HEADER = "Sluice-Warning"
+"""A sentence that whoever asked should read, of something that was done all the same."""
 
 T = TypeVar("T")
 
@@ -41,13 +48,24 @@ class Write:
     response: Response
     reconciler: Reconciler
     preconditions: Preconditions
+    guard: Guard = NOBODY
 
     def change(self, edit: Callable[[Config], Config]) -> Config:
-        """Reconciler.change with the request's actor and summary; the answer then names the revision made."""
+        """Reconciler.change with the request's actor and summary; the answer then names the revision made.
+
+        And has its warnings, a header each.
+        """
         summary = f"{self.request.method} {self.request.url.path}"
-        desired = self.reconciler.change(edit, actor=actor_of(self.request), summary=summary)
+        actor = actor_of(self.request)
+        desired = self.reconciler.change(edit, actor=actor, summary=summary, guard=self.guard)
+        self.warn(desired.warnings)
         self.request.scope["state"][REVISION_KEY] = desired.revision
         return desired.config
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Tell whoever asked, in a header each."""
+        for warning in warnings:
+            self.response.headers.append(WARNING_HEADER, warning)
 
     @property
     def is_conditional(self) -> bool:
@@ -75,3 +93,20 @@ def actor_of(request: Request) -> str:
     if peer is not None:
         return f"uid {peer['uid']}"
     return request.client.host if request.client else "local"
+
+
+def callers_of(request: Request, told: str | None) -> tuple[AnyAddress, ...]:
+    """The addresses that the caller comes from: its own, unless that is this host's, and what it was told to be.
+
+    told: what a caller on this host (the CLI) says of the session it runs in. ValueError: it is no address.
+    """
+    found = [] if told is None else [_address(told)]
+    if request.scope.get(PEER_KEY) is None and request.client is not None:
+        with contextlib.suppress(ValueError):
+            found.append(_address(request.client.host))
+    return tuple(found)
+
+
+def _address(text: str) -> AnyAddress:
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address

@@ -10,67 +10,83 @@ from fastapi import Query
 from api.etags import etag_from_digest, etag_of
 from api.schemas import (
     AllowlistAdded,
+    AllowlistDetail,
     AllowlistEntry,
+    AllowlistItem,
     AllowlistPage,
     AllowlistSet,
+    AllowlistWord,
     BlocklistAdded,
+    BlocklistDetail,
     BlocklistEntry,
+    BlocklistItem,
     BlocklistPage,
     BlocklistSet,
+    BlocklistWord,
     EntryHits,
 )
 from lb.model import Action, Config, Entry, Prefix, PrefixList
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
+from lb.model.owner import Owner
 from lb.model.service import Name
 from lb.reconcile.loop import Reconciler
 
 
 @dataclass(frozen=True, slots=True)
-class TextQuery:
-    """What the query says of a list sent as lines: whose they are, and what each says beside its prefix."""
+class ListQuery:
+    """What the query says of entries that are sent: whose they are, and of lines what each says beside its prefix."""
 
+    owner: str | None = None
     feed: str | None = None
     said: dict[str, Any] = field(default_factory=dict)
 
 
+Whose = Annotated[
+    Owner | None, Query(description="whose entries they are, where they do not say; else the operator's")
+]
 Feed = Annotated[Name | None, Query(description="text only: the lines become all that this feed holds")]
 Reason = Annotated[str | None, Query(description="text only: why, of every line")]
 Ttl = Annotated[str | None, Query(description="text only: seconds to live of every line", examples=["3600"])]
 Act = Annotated[Action | None, Query(description="text only: what becomes of the packets of every line")]
 
 
-async def _allowlist_query(feed: Feed = None, reason: Reason = None, ttl_seconds: Ttl = None) -> TextQuery:
-    return _query(feed, reason=reason, ttl_seconds=ttl_seconds)
+async def _allowlist_query(
+    owner: Whose = None, feed: Feed = None, reason: Reason = None, ttl_seconds: Ttl = None
+) -> ListQuery:
+    return _query(owner, feed, reason=reason, ttl_seconds=ttl_seconds)
 
 
 async def _blocklist_query(
-    feed: Feed = None, reason: Reason = None, ttl_seconds: Ttl = None, action: Act = None
-) -> TextQuery:
-    return _query(feed, reason=reason, ttl_seconds=ttl_seconds, action=action)
+    owner: Whose = None, feed: Feed = None, reason: Reason = None, ttl_seconds: Ttl = None, action: Act = None
+) -> ListQuery:
+    return _query(owner, feed, reason=reason, ttl_seconds=ttl_seconds, action=action)
 
 
-def _query(feed: str | None, **said: object) -> TextQuery:
-    return TextQuery(feed, {name: value for name, value in said.items() if value is not None})
+def _query(owner: str | None, feed: str | None, **said: object) -> ListQuery:
+    return ListQuery(owner, feed, {name: value for name, value in said.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
 class ListKind:
     """A prefix list of the configuration: where it is kept, what it takes and what it shows.
 
-    one_or_many and many are the types of its bodies, for the OpenAPI document.
+    item, one_or_many and many are the types of its bodies, for the OpenAPI document.
     """
 
     name: str
     of: Callable[[Config], PrefixList]
     put: Callable[[Config, PrefixList], Config]
     is_allow: bool
-    query: Callable[..., Awaitable[TextQuery]]
+    query: Callable[..., Awaitable[ListQuery]]
     takes: type[AllowlistInput]
+    item: Any
     one_or_many: Any
     many: Any
     view: type[AllowlistView]
     entry: Any
+    word: Any
+    detail: Any
     page: Any
     added: Any
 
@@ -82,13 +98,23 @@ class ListKind:
         """The tag of one entry: hits are no part of it, or no If-Match would ever fit."""
         return etag_of(self.view.of(entry).model_dump(mode="json"))
 
-    def shown(self, entries: list[Entry], reconciler: Reconciler) -> list[Any]:
-        """Entries with what they have decided."""
-        hits = reconciler.hits([e.prefix for e in entries], allow=self.is_allow)
+    def shown(self, entries: list[Entry], reconciler: Reconciler, owner: str | None = None) -> list[Any]:
+        """Entries with what they have decided; all of them that owner's, if one is named."""
+        hits = reconciler.hits([e.prefix for e in entries], allow=self.is_allow, owner=owner)
         return [
             self.entry(**vars(self.view.of(e)), hits=EntryHits.of(h))
             for e, h in zip(entries, hits, strict=True)
         ]
+
+    def detailed(self, entry: Entry, reconciler: Reconciler) -> Any:
+        """One entry with what each of its owners says, and what it has decided by that."""
+        alone = [
+            Entry(entry.prefix, said, (owner,)) for owner, said in zip(entry.owners, entry.said, strict=True)
+        ]
+        words = [self.shown([one], reconciler, one.owners[0])[0] for one in alone]
+        keys = self.word.model_fields
+        said = [self.word(**{key: getattr(one, key) for key in keys}) for one in words]
+        return self.detail(**vars(self.shown([entry], reconciler)[0]), entries=said)
 
     def location(self, prefix: Prefix) -> str:
         """The path of one entry."""
@@ -102,10 +128,13 @@ BLOCKLIST = ListKind(
     is_allow=False,
     query=_blocklist_query,
     takes=BlocklistInput,
-    one_or_many=BlocklistInput | list[BlocklistInput] | BlocklistSet,
-    many=list[BlocklistInput] | BlocklistSet,
+    item=BlocklistItem,
+    one_or_many=BlocklistItem | list[BlocklistItem] | BlocklistSet,
+    many=list[BlocklistItem] | BlocklistSet,
     view=BlocklistView,
     entry=BlocklistEntry,
+    word=BlocklistWord,
+    detail=BlocklistDetail,
     page=BlocklistPage,
     added=BlocklistAdded,
 )
@@ -116,10 +145,13 @@ ALLOWLIST = ListKind(
     is_allow=True,
     query=_allowlist_query,
     takes=AllowlistInput,
-    one_or_many=AllowlistInput | list[AllowlistInput] | AllowlistSet,
-    many=list[AllowlistInput] | AllowlistSet,
+    item=AllowlistItem,
+    one_or_many=AllowlistItem | list[AllowlistItem] | AllowlistSet,
+    many=list[AllowlistItem] | AllowlistSet,
     view=AllowlistView,
     entry=AllowlistEntry,
+    word=AllowlistWord,
+    detail=AllowlistDetail,
     page=AllowlistPage,
     added=AllowlistAdded,
 )

@@ -6,10 +6,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lb.model import Backend, Feed, Rule, Service, Settings
+from lb.model import Action, Backend, Feed, Rule, Service, Settings
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
-from lb.model.layers import Action
+from lb.model.owner import OPERATOR, Owner
 from lb.model.times import format_moment
 from lb.reconcile.observed import FlowTableStats, GuardStats, Hits, QuicStats, RuleTally, Tally, VerdictInfo
 
@@ -122,6 +122,35 @@ class EntryHits(BaseModel):
         return cls(packets=hits.packets, bytes=hits.bytes, last_hit_at=last, shared=hits.shared)
 
 
+class AllowlistWord(BaseModel):
+    """What one owner says of a prefix."""
+
+    owner: str = Field(examples=["fail2ban"])
+    reason: str
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    ttl_seconds: int | None
+    expires_at: str | None = Field(json_schema_extra={"format": "date-time"})
+    hits: EntryHits = Field(description="what it has decided while this owner's word was the foremost")
+
+
+class BlocklistWord(AllowlistWord):
+    """What one owner says of a prefix."""
+
+    action: Action
+
+
+class AllowlistItem(AllowlistInput):
+    """An entry of the allowlist to be, and whose."""
+
+    owner: Owner = OPERATOR
+
+
+class BlocklistItem(BlocklistInput):
+    """An entry of the blocklist to be, and whose."""
+
+    owner: Owner = OPERATOR
+
+
 class BlocklistEntry(BlocklistView):
     """An entry of the blocklist, and what it has decided."""
 
@@ -132,6 +161,18 @@ class AllowlistEntry(AllowlistView):
     """An entry of the allowlist, and what it has decided."""
 
     hits: EntryHits
+
+
+class BlocklistDetail(BlocklistEntry):
+    """An entry of the blocklist, and what each of its owners says."""
+
+    entries: list[BlocklistWord] = Field(description="the foremost owner's first: its word counts")
+
+
+class AllowlistDetail(AllowlistEntry):
+    """An entry of the allowlist, and what each of its owners says."""
+
+    entries: list[AllowlistWord] = Field(description="the foremost owner's first: its word counts")
 
 
 class BlocklistPage(Collection[BlocklistEntry]):
@@ -145,7 +186,7 @@ class AllowlistPage(Collection[AllowlistEntry]):
 class BlocklistSet(BaseModel):
     """What is taken beside a bare array. total and next are not looked at."""
 
-    items: list[BlocklistInput]
+    items: list[BlocklistItem]
     total: int | None = None
     next: None = None
 
@@ -153,7 +194,7 @@ class BlocklistSet(BaseModel):
 class AllowlistSet(BaseModel):
     """What is taken beside a bare array. total and next are not looked at."""
 
-    items: list[AllowlistInput]
+    items: list[AllowlistItem]
     total: int | None = None
     next: None = None
 

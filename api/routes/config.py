@@ -101,7 +101,9 @@ def put_config(
         return steps[-1][1]
 
     if dry_run:
-        return diff(*write.reconciler.check(edit), now=now)
+        before, after, warnings = write.reconciler.check(edit, guard=write.guard)
+        write.warn(warnings)
+        return diff(before, after, now=now)
     config = write.change(edit)
     return write.answer(_etag(config, now), diff(*steps[-1], now=now))
 

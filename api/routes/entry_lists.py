@@ -6,21 +6,25 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from api.bodies import Media
 from api.deps import AfterDep, JsonDep, JsonOrTextDep, LimitDep, PrefixDep, ReadDep, ReconcilerDep, WriteDep
-from api.entries import Outcome, cleared, put, replace_layer, take
+from api.entries import Outcome, cleared, put, put_all, refuse_foreign, take
 from api.exchange import Write
 from api.inputs import object_of
 from api.list_bodies import Wanted, prefixes_of, read_added, read_kept, read_whole
-from api.list_kinds import ListKind, TextQuery
+from api.list_kinds import ListKind, ListQuery
 from api.openapi import BODY, DESIRED, WRITE, documented, takes
 from api.schemas import Changed
 from lb.errors import NotFoundError
 from lb.model import Config
-from lb.model.entries import OPERATOR
 from lb.model.layers import Layer
+from lb.model.owner import EVERYONE, OPERATOR, Owner
 
 _EXAMPLE = {"prefix": "203.0.113.0/24", "reason": "port scan", "ttl_seconds": 3600}
 
-OwnerDep = Annotated[str, Query(description='whose: "operator" or "feed:NAME"', examples=["feed:spam"])]
+WhoseDep = Annotated[
+    str,
+    Query(description='whose: "operator", "fail2ban", "feed:NAME"; * is everyone', examples=["feed:spam"]),
+]
+OnlyDep = Annotated[Owner | None, Query(description="only what this owner holds", examples=["fail2ban"])]
 
 
 def router_of(kind: ListKind) -> APIRouter:
@@ -39,7 +43,9 @@ def _apply(kind: ListKind, write: Write, wanted: Wanted, now: float) -> tuple[Co
         present = kind.of(config)
         if write.is_conditional:  # a digest of a million entries is not made for nothing
             write.check(kind.etag_of_all(present, now))
-        outcomes.append((replace_layer if wanted.whole else put)(present, wanted.owner, wanted.layer, now))
+        for owner in wanted.layers:
+            refuse_foreign(config, owner)
+        outcomes.append(put_all(present, wanted.layers, now, whole=wanted.whole))
         return kind.put(config, outcomes[-1].result)
 
     return write.change(edit), outcomes[-1]
@@ -61,16 +67,20 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         responses=documented(422),
     )
     def list_entries(
-        read: ReadDep, reconciler: ReconcilerDep, after: AfterDep, limit: LimitDep = 1000
+        read: ReadDep,
+        reconciler: ReconcilerDep,
+        after: AfterDep,
+        limit: LimitDep = 1000,
+        owner: OnlyDep = None,
     ) -> Any:
-        """In order of address and length. The ETag is that of the whole list, hits left out."""
-        entries, now = kind.of(read.config), reconciler.now()
+        """In order of address and length. The ETag is that of the whole list (of that owner), hits left out."""
+        entries, now = kind.of(read.config).only(owner), reconciler.now()
         etag = kind.etag_of_all(entries, now)
         if read.preconditions.not_modified(etag):
             return read.answer(etag, None)
         found = entries.page(now, after, limit + 1)
         following = str(found[limit - 1].prefix) if len(found) > limit else None
-        items = kind.shown(found[:limit], reconciler)
+        items = kind.shown(found[:limit], reconciler, owner)
         return read.answer(etag, kind.page(items=items, total=entries.count(now), next=following))
 
     @router.post(
@@ -81,7 +91,7 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         responses=documented(*BODY, *WRITE),
         openapi_extra=takes({Media.JSON: kind.one_or_many, Media.TEXT: str}, _EXAMPLE),
     )
-    def add_entries(body: JsonOrTextDep, write: WriteDep, query: TextQuery = query_dep) -> Any:
+    def add_entries(body: JsonOrTextDep, write: WriteDep, query: ListQuery = query_dep) -> Any:
         """Add one entry, an array or `{"items": […]}`, or lines of text: all or, if one is wrong, none.
 
         An entry that is there is replaced. One entry is answered with itself, several with all of them,
@@ -95,7 +105,7 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         changed = _changed(outcome)
         if wanted.is_text:
             return write.answer(kind.etag_of_all(entries, now), changed)
-        found = [entry for p in prefixes_of(wanted.layer) if (entry := entries.get(p, now))]
+        found = [entry for p in prefixes_of(wanted.layers) if (entry := entries.get(p, now))]
         items = kind.shown(found, write.reconciler)
         if wanted.is_single:
             write.created(kind.location(found[0].prefix))
@@ -104,12 +114,12 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
 
     @router.put(
         "",
-        summary=f"Replace the operator's {kind.name}",
+        summary=f"Replace an owner's {kind.name}",
         responses=documented(*BODY, *WRITE),
         openapi_extra=takes({Media.JSON: kind.many, Media.TEXT: str}, [_EXAMPLE]),
     )
-    def put_entries(body: JsonOrTextDep, write: WriteDep, query: TextQuery = query_dep) -> Changed:
-        """These become all that the operator holds; feeds keep theirs.
+    def put_entries(body: JsonOrTextDep, write: WriteDep, query: ListQuery = query_dep) -> Changed:
+        """These become all that the operator (or that `owner`) holds; the others keep theirs.
 
         An entry that asks for the same as before keeps its age and its deadline.
         """
@@ -124,13 +134,15 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         response_class=Response,
         responses=documented(422, *WRITE),
     )
-    def clear_entries(write: WriteDep, owner: OwnerDep = OPERATOR) -> None:
+    def clear_entries(write: WriteDep, owner: WhoseDep = OPERATOR) -> None:
         """Remove all that the operator, or that `owner`, holds; with `owner=*`, everything."""
 
         def edit(config: Config) -> Config:
             present = kind.of(config)
             if write.is_conditional:
                 write.check(kind.etag_of_all(present, write.reconciler.now()))
+            for name in present.layers if owner == EVERYONE else [owner]:
+                refuse_foreign(config, name, removes=True)
             return kind.put(config, cleared(present, owner))
 
         write.change(edit)
@@ -140,27 +152,27 @@ def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
     # :path, for a slash that was sent as %2F is a slash again when routes are matched.
     path = "/{prefix:path}"
 
-    @router.get(path, summary="One entry", response_model=kind.entry, responses=documented(404, 422))
+    @router.get(path, summary="One entry", response_model=kind.detail, responses=documented(404, 422))
     def get_entry(prefix: PrefixDep, read: ReadDep, reconciler: ReconcilerDep) -> Any:
-        """The entry of that very prefix, with the packets it has decided. Hits are no part of the ETag."""
+        """The entry of that very prefix, each owner's word, the packets decided. Hits are no part of the ETag."""
         entry = kind.of(read.config).get(prefix, reconciler.now())
         if entry is None:
             raise NotFoundError(
                 f'{prefix} is not on the {kind.name}: "sluice {kind.name} list" shows what is'
             )
-        return read.answer(kind.etag(entry), kind.shown([entry], reconciler)[0])
+        return read.answer(kind.etag(entry), kind.detailed(entry, reconciler))
 
     @router.put(
         path,
         summary="Create or replace an entry",
-        response_model=kind.entry,
-        responses=documented(*BODY, *WRITE) | {201: {"description": "created", "model": kind.entry}},
-        openapi_extra=takes({Media.JSON: kind.takes}, _EXAMPLE),
+        response_model=kind.detail,
+        responses=documented(*BODY, *WRITE) | {201: {"description": "created", "model": kind.detail}},
+        openapi_extra=takes({Media.JSON: kind.item}, _EXAMPLE),
     )
-    def put_entry(prefix: PrefixDep, body: JsonDep, write: WriteDep) -> Any:
-        """The operator's entry for that prefix; what is left out takes its default. A TTL starts anew."""
+    def put_entry(prefix: PrefixDep, body: JsonDep, write: WriteDep, owner: OnlyDep = None) -> Any:
+        """An owner's entry for that prefix; what is left out takes its default. A TTL starts anew."""
         now = write.reconciler.now()
-        attributes = read_kept(kind, object_of(body.json()), prefix, now)
+        whose, attributes = read_kept(kind, object_of(body.json()), prefix, owner or OPERATOR, now)
         layer = Layer.of([(prefix, attributes)])
         existed = False
 
@@ -170,13 +182,14 @@ def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
             before = present.get(prefix, now)
             existed = before is not None
             write.check(None if before is None else kind.etag(before))
-            return kind.put(config, put(present, OPERATOR, layer, now).result)
+            refuse_foreign(config, whose)
+            return kind.put(config, put(present, whose, layer, now).result)
 
         entry = kind.of(write.change(edit)).get(prefix, now)
         assert entry is not None
         if not existed:
             write.created(kind.location(prefix))
-        return write.answer(kind.etag(entry), kind.shown([entry], write.reconciler)[0])
+        return write.answer(kind.etag(entry), kind.detailed(entry, write.reconciler))
 
     @router.delete(
         path,
@@ -185,8 +198,8 @@ def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
         response_class=Response,
         responses=documented(404, 422, *WRITE),
     )
-    def delete_entry(prefix: PrefixDep, write: WriteDep, owner: OwnerDep = OPERATOR) -> None:
-        """Remove what the operator (or that `owner`) holds; 409 if only others hold the prefix."""
+    def delete_entry(prefix: PrefixDep, write: WriteDep, owner: WhoseDep = OPERATOR) -> None:
+        """Remove what the operator (or that `owner`, or with `*` everyone) holds; 409 if only others do."""
         now = write.reconciler.now()
 
         def edit(config: Config) -> Config:
@@ -194,6 +207,8 @@ def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
             before = present.get(prefix, now)
             if before is not None:
                 write.check(kind.etag(before))
+            for name in before.owners if owner == EVERYONE and before else [owner]:
+                refuse_foreign(config, name, removes=True)
             return kind.put(config, take(present, prefix, owner, now, kind.name))
 
         write.change(edit)

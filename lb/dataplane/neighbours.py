@@ -103,7 +103,7 @@ class Neighbours:
             elif mac is not None and states.get(key, _NUD_STALE) & _NUD_STALE:
                 to_ask.append(key)
             found[address] = NextHop(
-                link.name, link.index, link.mac, mac, link.mtu, route.gateway is not None
+                link.name, link.index, link.mac, mac, link.mtu, route.gateway is not None, route.gateway
             )
         _ask(to_ask[:ASKED_AT_ONCE])
         return found

@@ -22,7 +22,7 @@ class ProgramWish:
 class NextHop:
     """The way to an address. mac: the next hop's, None while it is not known; mtu: of the IP packet, 0 unknown.
 
-    gateway: it is a router's MAC, not the address's own.
+    gateway: it is a router's MAC, not the address's own; via: the packed address of that router.
     """
 
     interface: str
@@ -31,6 +31,7 @@ class NextHop:
     mac: bytes | None
     mtu: int
     gateway: bool
+    via: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

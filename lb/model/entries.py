@@ -14,6 +14,7 @@ import numpy as np
 from lb.model.columns import FAMILIES, KEY_TYPE, Column, Ids, Keys, sorted_unique
 from lb.model.delta import compare, wish
 from lb.model.layers import Action, Attributes, Layer
+from lb.model.owner import FEED_PREFIX, OPERATOR
 from lb.model.prefix import BITS, Prefix
 
 __all__ = [
@@ -31,10 +32,6 @@ __all__ = [
     "PrefixList",
     "differing",
 ]
-
-OPERATOR = "operator"
-"""The owner of what people and scripts add by hand; a feed's owner is its name with FEED_PREFIX before it."""
-FEED_PREFIX = "feed:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +66,12 @@ class PrefixList:
         layers = {**self.layers, owner: layer}
         names = sorted((n for n in layers if len(layers[n])), key=lambda n: (n != OPERATOR, n))
         return PrefixList({n: layers[n] for n in names})
+
+    def only(self, owner: str | None) -> "PrefixList":
+        """What one owner holds; itself for None."""
+        if owner is None:
+            return self
+        return PrefixList({owner: self.layers[owner]} if owner in self.layers else {})
 
     def get(self, prefix: Prefix, now: float) -> Entry | None:
         """The unexpired entry for that very prefix, or None.

@@ -115,15 +115,18 @@ def read_entries(
     *,
     now: float,
     at: str = "",
+    places: Sequence[int] | None = None,
     drop_expired: bool = False,
 ) -> Layer:
     """Many entries, each a mapping with the keys of that kind of input, or just the text of a prefix.
 
-    at: the JSON pointer of items, for the faults. drop_expired: an expires_at in the past is no fault; that
+    at: the JSON pointer of items, for the faults; places: where each stands there, if these are some of more.
+    drop_expired: an expires_at in the past is no fault; that
     entry is left out. InvalidError names every fault, up to FAULTS_SHOWN; and once each entry is right by
     itself, each prefix that is given twice and says different things.
     """
-    reader = _Reader(kind, items, now=now, at=at, drop_expired=drop_expired)
+    shown = range(len(items)) if places is None else places
+    reader = _Reader(kind, items, now=now, at=at, places=shown, drop_expired=drop_expired)
     layer = reader.layer()
     if reader.faults:
         reader.faults.sort(key=lambda fault: fault[0])
@@ -141,11 +144,12 @@ class _Reader:
         *,
         now: float,
         at: str,
+        places: Sequence[int],
         drop_expired: bool,
     ) -> None:
         self.faults: list[tuple[int, FieldError]] = []
         self._kind, self._items = kind, items
-        self._now, self._at, self._drop_expired = now, at, drop_expired
+        self._now, self._at, self._places, self._drop_expired = now, at, places, drop_expired
         self._known: dict[Hashable, int] = {}
         self._numbers: dict[Attributes, int] = {}
 
@@ -201,7 +205,7 @@ class _Reader:
                 return _OVER
             attributes = wanted.attributes(self._now)
         except ValidationError as error:
-            self.faults += [(place, fault) for fault in field_errors(error, f"{self._at}/{place}")]
+            self.faults += [(place, fault) for fault in field_errors(error, self._pointer(place))]
         except InvalidError as error:
             for fault in error.errors:
                 self._fault(place, fault.pointer, fault.detail)
@@ -216,7 +220,14 @@ class _Reader:
         for at in np.flatnonzero(twice)[:FAULTS_SHOWN].tolist():
             earlier, later = int(places[at]), int(places[at + 1])
             prefix = Prefix.from_key(keys[at].item())
-            self._fault(later, "", f"{prefix} is given twice and says different things (see item {earlier})")
+            self._fault(
+                later,
+                "",
+                f"{prefix} is given twice and says different things (see item {self._places[earlier]})",
+            )
 
     def _fault(self, place: int, step: str, sentence: str) -> None:
-        self.faults.append((place, FieldError(f"{self._at}/{place}{step}", sentence)))
+        self.faults.append((place, FieldError(self._pointer(place) + step, sentence)))
+
+    def _pointer(self, place: int) -> str:
+        return f"{self._at}/{self._places[place]}"

@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from lb.model.columns import FAMILIES, KEY_TYPE, Column, Keys, sorted_unique
+from lb.model.columns import FAMILIES, KEY_TYPE, Column, Keys, Mask, sorted_unique
 from lb.model.prefix import Prefix
 
 
@@ -153,6 +153,25 @@ class Layer:
             order = np.argsort(deadlines, kind="stable")
             found[family] = Timed(deadlines[order], column.keys[at[order]])
         return found
+
+    @cached_property
+    def lengths(self) -> Mapping[int, tuple[int, ...]]:
+        """By family the lengths that its prefixes have, the longest first."""
+        four = self.columns[4].keys.astype("<u8", copy=False).view(np.uint8)[::8]
+        six = np.frombuffer(self.columns[6].keys.tobytes(), np.uint8)[16::17]
+        found = {4: np.bincount(four), 6: np.bincount(six)}
+        return {family: tuple(np.flatnonzero(counts)[::-1].tolist()) for family, counts in found.items()}
+
+    def active_among(self, family: int, keys: Keys, now: float) -> tuple[Mask, Mask]:
+        """Of some keys which it holds, unexpired, and which of these only count."""
+        at, known = self.columns[family].locate(keys)
+        ids = self.columns[family].ids[at[known]]
+        known[known] = self.deadlines[ids] > now
+        counting = np.zeros(len(keys), bool)
+        counting[known] = [
+            self.attributes[n].action is Action.COUNT for n in self.columns[family].ids[at[known]]
+        ]
+        return known, counting
 
     @cached_property
     def digest(self) -> bytes:

@@ -8,10 +8,14 @@ from lb.reconcile.maps import Plans
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A revision and what it says. Immutable: readers take it once and see one state."""
+    """A revision and what it says. Immutable: readers take it once and see one state.
+
+    warnings: what whoever asked for it should know, a sentence each; only they are told.
+    """
 
     revision: int
     config: Config
+    warnings: tuple[str, ...] = ()
 
 
 def keeping(present: Config, wanted: Config) -> Config:

@@ -7,6 +7,7 @@ layer that changes only what lies between its ends that are the same is numbered
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 
 import numpy as np
@@ -64,7 +65,7 @@ class ListPlan:
     wanted: PrefixList | None = None
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def entries(self) -> Numbered:
         """Of both families."""
         return self.ipv4, Column(self.ipv6, self.ipv6_rules.astype(np.uint32))

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from lb.dataplane.protocol import DataPlane, InterfaceState
@@ -16,6 +17,7 @@ from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.desired import Desired, keeping, without_expired
 from lb.reconcile.explained import Explained
 from lb.reconcile.floods import FloodWatch
+from lb.reconcile.guard import NOBODY, Guard
 from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
@@ -91,11 +93,14 @@ class Reconciler:
         """The last acknowledged revision."""
         return self._desired
 
-    def change(self, edit: Callable[[Config], Config], *, actor: str, summary: str) -> Desired:
+    def change(
+        self, edit: Callable[[Config], Config], *, actor: str, summary: str, guard: Guard = NOBODY
+    ) -> Desired:
         """Edit the desired state under the writer's lock; returns when the maps hold it.
 
         edit gets the present config and returns the wanted one; what it raises is passed on and nothing changes.
         A config equal to the present one makes no revision. CapacityError: it does not fit a map, nothing changed.
+        ConflictError: it locks out an address in use, and guard does not say that it may.
         """
         with self._lock:
             if self._plans.until <= self._clock() and not self._maps.failure:
@@ -105,6 +110,7 @@ class Reconciler:
             if config is before.config:
                 return before
             self._check_attached()
+            warnings = guard.check(before.config, config, self._maps.hops.known, self._clock())
             began = time.perf_counter()
             plans = self._maps.plan(config)
             revision = self._store.commit(
@@ -127,10 +133,11 @@ class Reconciler:
                 actor=actor,
                 summary=summary,
             )
+            done = replace(self._desired, warnings=warnings)
         self._notify()
         for listener in self._listeners:
             listener()
-        return self._desired
+        return done
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call it after every change, on the thread that made it: it must not wait."""
@@ -156,12 +163,18 @@ class Reconciler:
                 f"the data plane is not attached to {names}, and nothing was changed: see /readyz"
             )
 
-    def check(self, edit: Callable[[Config], Config]) -> tuple[Config, Config]:
-        """A dry run: the present config and the one that edit would make, planned but not stored or applied."""
+    def check(
+        self, edit: Callable[[Config], Config], *, guard: Guard = NOBODY
+    ) -> tuple[Config, Config, tuple[str, ...]]:
+        """A dry run: the present config and the one that edit would make, planned but not stored or applied.
+
+        And the warnings that a change would come with. It raises what a change raises.
+        """
         with self._lock:
             config = keeping(self._desired.config, edit(self._desired.config))
+            warnings = guard.check(self._desired.config, config, self._maps.hops.known, self._clock())
             self._maps.plan(config)
-            return self._desired.config, config
+            return self._desired.config, config, warnings
 
     def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
         """The history, newest first."""
@@ -327,13 +340,14 @@ class Reconciler:
                 raise DataPlaneError(f'rule "{name}" is not in the maps: {self._maps.failure}')
             return found
 
-    def hits(self, prefixes: list[Prefix], *, allow: bool = False) -> list[Hits]:
-        """What each blocklist (or allowlist) entry has decided."""
+    def hits(self, prefixes: list[Prefix], *, allow: bool = False, owner: str | None = None) -> list[Hits]:
+        """What each blocklist (or allowlist) entry has decided; by the word of one owner, if it is named."""
         with self._lock:
             plan = self._plans.allow if allow else self._plans.deny
             tables = self._dataplane.tables
             counters = tables.allow_counters if allow else tables.deny_counters
-            return observe.hits(plan, counters, prefixes, self._dataplane.clock_seconds(), self._clock())
+            numbered = plan if owner is None else plan.parts.get(owner)
+            return observe.hits(numbered, counters, prefixes, self._dataplane.clock_seconds(), self._clock())
 
     def live_flows(self, service: str, address: IPv4Address | IPv6Address) -> int:
         """Flows in the flow table that a backend of a service holds now."""

@@ -10,9 +10,9 @@ from lb.dataplane.protocol import DataPlane, NextHop, ProgramState
 from lb.dataplane.tables import Array
 from lb.dataplane.tables import Counters as CounterTable
 from lb.model import AdminState, Backend, Mode, Prefix, Settings
-from lb.model.entries import OPERATOR
+from lb.model.columns import FAMILIES
 from lb.reconcile import guards
-from lb.reconcile.lists import ListPlan, rules_of
+from lb.reconcile.lists import ListPlan, Part, rules_of
 from lb.reconcile.observed import (
     BackendStatus,
     Counters,
@@ -207,10 +207,7 @@ def counters(
         by_service[name] = Tally(packets + rest.packets, octets + rest.bytes)
         for backend in plan.service.backends:
             by_backend[name, str(backend.address)] = block[plan.at[backend.address.packed]]
-    numbers: dict[str, list[int]] = {}
-    for number in np.flatnonzero(deny.owners).tolist():
-        numbers.setdefault(deny.shared.get(number, OPERATOR), []).append(number)
-    owners = {owner: _sum(entries[some]) for owner, some in numbers.items()}
+    owners = {owner: _sum(entries[part.numbers]) for owner, part in deny.parts.items()}
     forwarded = sum(
         int(verdicts[v.number]["packets"]) for v in dataplane.verdicts if v.action in ("tx", "redirect")
     )
@@ -251,11 +248,18 @@ def rules(dataplane: DataPlane, plan: RulePlan, now: float) -> dict[str, RuleTal
     }
 
 
-def hits(plan: ListPlan, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float) -> list[Hits]:
+def hits(
+    plan: ListPlan | Part | None, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float
+) -> list[Hits]:
     """What each entry has decided; the data plane's clock is turned into the epoch's."""
-    rules = [rules_of(plan, prefix.family, [prefix.key])[0] for prefix in prefixes]
-    if not rules:
-        return []
+    if plan is None or not prefixes:
+        return [Hits()] * len(prefixes)
+    rules = [0] * len(prefixes)
+    for family in FAMILIES:
+        places = [at for at, prefix in enumerate(prefixes) if prefix.family == family]
+        found = rules_of(plan, family, [prefixes[at].key for at in places]) if places else []
+        for at, rule in zip(places, found, strict=True):
+            rules[at] = rule
     return [
         Hits(packets, octets, now - clock_s + last_s if packets else None, rule in plan.shared)
         if rule

@@ -12,7 +12,7 @@ from lb.feeds.schedule import Feeds
 from lb.reconcile.loop import Reconciler
 from lb.store import SqliteStore
 
-CLIENT_ADDRESS = "198.51.100.77"
+CLIENT_ADDRESS = "100.64.0.77"
 WEB = {
     "name": "web",
     "vip": "192.0.2.10",

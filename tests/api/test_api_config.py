@@ -134,7 +134,7 @@ def test_the_history_says_who_did_what(client: TestClient, web: JsonDocument) ->
             {
                 "revision": number,
                 "created_at": "2030-03-17T17:46:40Z",
-                "actor": "198.51.100.77",
+                "actor": "100.64.0.77",
                 "summary": f"{method} /v1/services/web",
             }
             for number, method in ((3, "DELETE"), (2, "PATCH"))

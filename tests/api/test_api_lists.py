@@ -29,6 +29,13 @@ def entry(prefix: str, **said: Any) -> dict[str, Any]:
     }
 
 
+def detailed(prefix: str, **said: Any) -> dict[str, Any]:
+    """The same where it is shown alone: with what its only owner says."""
+    shown = entry(prefix, **said)
+    word = {key: value for key, value in shown.items() if key not in {"prefix", "owners"}}
+    return {**shown, "entries": [word]}
+
+
 def prefixes(client: TestClient, path: str = "/v1/blocklist") -> list[str]:
     """What is on a list."""
     return [item["prefix"] for item in client.get(path).json()["items"]]
@@ -39,18 +46,13 @@ def test_one_entry_is_answered_with_itself(client: TestClient) -> None:
     body = {"prefix": "203.0.113.7", "reason": "scan", "ttl_seconds": 3600, "action": "count"}
 
     made = client.post("/v1/blocklist", json=body)
-    expected = entry(
-        "203.0.113.7/32",
-        reason="scan",
-        ttl_seconds=3600,
-        expires_at="2030-03-17T18:46:40Z",
-        action="count",
-    )
+    said = {"reason": "scan", "ttl_seconds": 3600, "action": "count"}
+    expected = entry("203.0.113.7/32", expires_at="2030-03-17T18:46:40Z", **said)
     assert made.status_code == 201
     assert made.json() == expected
     assert made.headers["location"] == "/v1/blocklist/203.0.113.7%2F32"
     read = client.get(made.headers["location"])
-    assert read.json() == expected
+    assert read.json() == detailed("203.0.113.7/32", expires_at="2030-03-17T18:46:40Z", **said)
     assert read.headers["etag"] == made.headers["etag"]
 
 
@@ -58,10 +60,10 @@ def test_one_entry_is_answered_with_itself(client: TestClient) -> None:
 def test_the_slash_of_a_prefix_may_be_encoded_or_not(client: TestClient, name: str) -> None:
     """PUT, GET and DELETE take both forms of the same path."""
     created = client.put(f"/v1/blocklist/{name}", json={"reason": "a"})
-    assert (created.status_code, created.json()) == (201, entry("203.0.113.0/24", reason="a"))
+    assert (created.status_code, created.json()) == (201, detailed("203.0.113.0/24", reason="a"))
 
     replaced = client.put(f"/v1/blocklist/{name}", json={"prefix": "203.0.113.0/24", "reason": "b"})
-    assert (replaced.status_code, replaced.json()) == (200, entry("203.0.113.0/24", reason="b"))
+    assert (replaced.status_code, replaced.json()) == (200, detailed("203.0.113.0/24", reason="b"))
 
     assert client.get(f"/v1/blocklist/{name}").json() == entry("203.0.113.0/24", reason="b")
     assert client.delete(f"/v1/blocklist/{name}").status_code == 204
@@ -153,7 +155,7 @@ def test_text_adds_lines(client: TestClient) -> None:
         headers={"Content-Type": "text/plain; charset=utf-8"},
     )
     assert (answer.status_code, answer.json()) == (201, {"added": 3, "replaced": 0, "removed": 0, "total": 4})
-    assert client.get("/v1/blocklist/203.0.113.7").json() == entry(
+    assert client.get("/v1/blocklist/203.0.113.7").json() == detailed(
         "203.0.113.7/32",
         reason="import",
         ttl_seconds=60,

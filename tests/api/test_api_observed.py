@@ -175,7 +175,7 @@ def test_metrics_name_no_client(client: TestClient, web: JsonDocument) -> None:
     client.post("/v1/blocklist", json=["203.0.113.7", "2001:db8:bad::/48"])
 
     text = client.get("/metrics").text
-    for address in ("203.0.113.7", "2001:db8:bad", "198.51.100.77"):
+    for address in ("203.0.113.7", "2001:db8:bad", "100.64.0.77"):
         assert address not in text
 
 
