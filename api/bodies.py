@@ -1,6 +1,6 @@
 """Reads request bodies: what media type, how many bytes, and what they say."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,6 +25,8 @@ class Media(StrEnum):
 
 LIMITS = {Media.JSON: 16 * MIB, Media.YAML: 16 * MIB, Media.TEXT: 64 * MIB, Media.PCAP: 64 * MIB}
 """Bytes of a body, at most."""
+LIST_LIMITS = {**LIMITS, Media.JSON: LIMITS[Media.TEXT]}
+"""The same where a whole list is sent."""
 _ALIASES = {
     "": Media.JSON,
     "application/x-yaml": Media.YAML,
@@ -66,7 +68,7 @@ def _media_of(content_type: str, taken: tuple[Media, ...]) -> Media:
     )
 
 
-def body_of(*taken: Media) -> Callable[[Request], Awaitable[Body]]:
+def body_of(*taken: Media, limits: Mapping[Media, int] = LIMITS) -> Callable[[Request], Awaitable[Body]]:
     """A dependency that reads a body of one of these types.
 
     It raises a 415 for any other type, and TooLargeError as soon as more bytes are there, or announced,
@@ -77,7 +79,7 @@ def body_of(*taken: Media) -> Callable[[Request], Awaitable[Body]]:
         media = _media_of(request.headers.get("content-type", ""), taken)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "a compressed body is not taken: send it without Content-Encoding")
-        limit = LIMITS[media]
+        limit = limits[media]
         too_large = TooLargeError(
             f"the body is over {limit // MIB} MiB, the limit for {media}: send less, or in several requests"
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from api.bodies import Body, Media, body_of
+from api.bodies import LIST_LIMITS, Body, Media, body_of
 from api.envelope import REVISION_KEY
 from api.etags import Preconditions
 from api.exchange import Read, Write, callers_of
@@ -80,7 +80,7 @@ ReadDep = Annotated[Read, Depends(_read)]
 WriteDep = Annotated[Write, Depends(_write)]
 
 JsonDep = Annotated[Body, Depends(body_of(Media.JSON))]
-JsonOrTextDep = Annotated[Body, Depends(body_of(Media.JSON, Media.TEXT))]
+JsonOrTextDep = Annotated[Body, Depends(body_of(Media.JSON, Media.TEXT, limits=LIST_LIMITS))]
 JsonOrPcapDep = Annotated[Body, Depends(body_of(Media.JSON, Media.PCAP))]
 JsonOrYamlDep = Annotated[Body, Depends(body_of(Media.JSON, Media.YAML))]
 

@@ -27,6 +27,7 @@ curl             curl
 wrk              wrk
 tcpdump          tcpdump
 libpcap0.8       /usr/lib/*/libpcap.so.0.8
+fail2ban         fail2ban-client
 gcc              gcc
 libc6-dev        /usr/include/stdio.h
 make             make
@@ -146,10 +147,13 @@ install_packages() {
     local missing
     mapfile -t missing < <(missing_packages; unfinished_packages)
     if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
-    # Installed for the lab, which starts its own: do not let it serve port 80 after the next boot either.
-    if [[ " ${missing[*]} " == *' nginx-light '* ]]; then
-        logged 'update-rc.d nginx disable' 'see the lines above' update-rc.d nginx disable
-    fi
+    # Installed for the lab and the tests, which start their own: do not let them serve after the next boot either.
+    local pair
+    for pair in nginx-light:nginx fail2ban:fail2ban; do
+        if [[ " ${missing[*]} " == *" ${pair%:*} "* ]]; then
+            logged "update-rc.d ${pair#*:} disable" 'see the lines above' update-rc.d "${pair#*:}" disable
+        fi
+    done
     mapfile -t missing < <(missing_packages)
     ((${#missing[@]} == 0)) || die "still missing after installing: ${missing[*]}; try apt-get install --reinstall ${missing[*]} (all output: $LOG)"
     say packages ok

@@ -1,8 +1,9 @@
 """The routes of a prefix list, made once for the blocklist and once for the allowlist."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import StreamingResponse
 
 from api.bodies import Media
 from api.deps import AfterDep, JsonDep, JsonOrTextDep, LimitDep, PrefixDep, ReadDep, ReconcilerDep, WriteDep
@@ -15,6 +16,7 @@ from api.openapi import BODY, DESIRED, WRITE, documented, takes
 from api.schemas import Changed
 from lb.errors import NotFoundError
 from lb.model import Config
+from lb.model.entry_export import exported
 from lb.model.layers import Layer
 from lb.model.owner import EVERYONE, OPERATOR, Owner
 
@@ -23,6 +25,12 @@ _EXAMPLE = {"prefix": "203.0.113.0/24", "reason": "port scan", "ttl_seconds": 36
 WhoseDep = Annotated[
     str,
     Query(description='whose: "operator", "fail2ban", "feed:NAME"; * is everyone', examples=["feed:spam"]),
+]
+ExportDep = Annotated[
+    Literal["plain", "json"] | None,
+    Query(
+        description="all of it at once, as POST takes it: what is dropped as lines, or each owner's entries"
+    ),
 ]
 OnlyDep = Annotated[Owner | None, Query(description="only what this owner holds", examples=["fail2ban"])]
 
@@ -70,11 +78,16 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         read: ReadDep,
         reconciler: ReconcilerDep,
         after: AfterDep,
+        *,
         limit: LimitDep = 1000,
         owner: OnlyDep = None,
+        export: ExportDep = None,
     ) -> Any:
         """In order of address and length. The ETag is that of the whole list (of that owner), hits left out."""
         entries, now = kind.of(read.config).only(owner), reconciler.now()
+        if export is not None:
+            media = Media.TEXT if export == "plain" else Media.JSON
+            return StreamingResponse(exported(entries, now, export), media_type=media)
         etag = kind.etag_of_all(entries, now)
         if read.preconditions.not_modified(etag):
             return read.answer(etag, None)

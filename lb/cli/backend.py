@@ -101,9 +101,7 @@ def add(session: Session, service: str, address: str, weight: int | None, quic_i
     if quic_id is not None:
         body["quic_id"] = quic_id
     try:
-        made = session.client.call(
-            "PUT", _path(service, address), body=body, headers={"If-None-Match": "*"}
-        ).document
+        made = session.write("PUT", _path(service, address), body=body, headers={"If-None-Match": "*"})
     except RefusedError as error:
         if error.status != _PRECONDITION_FAILED:
             raise
@@ -140,7 +138,7 @@ def set_backend(
         patch["quic_id"] = quic_id
     if not patch:
         raise click.UsageError("nothing to change: say --weight, --quic-id or --no-quic-id")
-    made = session.client.call("PATCH", _path(service, address), body=patch).document
+    made = session.write("PATCH", _path(service, address), body=patch)
 
     def lines() -> Iterable[str]:
         said = {"weight": f"weight {made['weight']}", "quic_id": f"QUIC id {made['quic_id'] or 'none'}"}
@@ -166,7 +164,7 @@ def drain(session: Session, service: str, address: str, wait: bool, timeout: int
 
     Those it has stay with it.
     """
-    operation = session.client.call("POST", _path(service, address, "/drain")).document
+    operation = session.write("POST", _path(service, address, "/drain"))
     if wait:
         operation = _drained(session, operation, timeout)
 
@@ -203,7 +201,7 @@ def _drained(session: Session, operation: dict[str, Any], timeout: int) -> dict[
 @pass_session
 def enable(session: Session, service: str, address: str) -> None:
     """Let a backend take new flows (again)."""
-    made = session.client.call("POST", _path(service, address, "/enable")).document
+    made = session.write("POST", _path(service, address, "/enable"))
     emit(session, made, lambda: [f"backend {address} of {service} is enabled"])
 
 
@@ -216,7 +214,7 @@ def disable(session: Session, service: str, address: str) -> None:
 
     Its flows move to others at once.
     """
-    made = session.client.call("POST", _path(service, address, "/disable")).document
+    made = session.write("POST", _path(service, address, "/disable"))
     emit(session, made, lambda: [f"backend {address} of {service} is disabled"])
 
 

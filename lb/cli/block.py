@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from lb.cli.output import emit, when
-from lb.cli.session import Command, Named, Session, pass_session
+from lb.cli.session import Command, Named, Session, force_option, forced, pass_session
 
 prefixes_argument = click.argument("prefixes", metavar="PREFIX...", nargs=-1, required=True, type=Named())
 ttl_option = click.option("--ttl", help="How long it holds: 90s, 10m, 1h, 7d; without it, for good.")
@@ -15,28 +15,47 @@ count_option = click.option(
     "--count-only", is_flag=True, help="Count the packets that would be dropped, and let them pass."
 )
 
+owner_option = click.option(
+    "--owner",
+    type=Named(),
+    metavar="NAME",
+    help="Whose they are: a word such as fail2ban; else the operator's.",
+)
+everyone_option = click.option("--all-owners", is_flag=True, help="Whoever holds them.")
+
 
 @click.command(
     cls=Command,
     example=(
         "sluice block 203.0.113.7\n"
         'sluice block 198.51.100.0/24 2001:db8:bad::/48 --ttl 1h --reason "port scan"\n'
-        "sluice block 192.0.2.0/24 --count-only"
+        "sluice block 192.0.2.0/24 --count-only\n"
+        "sluice block 203.0.113.9 --owner fail2ban --ttl 10m"
     ),
 )
 @prefixes_argument
 @ttl_option
 @reason_option
 @count_option
+@owner_option
+@force_option
 @pass_session
 def block(
-    session: Session, *, prefixes: tuple[str, ...], ttl: str | None, reason: str | None, count_only: bool
+    session: Session,
+    *,
+    prefixes: tuple[str, ...],
+    ttl: str | None,
+    reason: str | None,
+    count_only: bool,
+    owner: str | None,
+    force: bool,
 ) -> None:
     """Drop packets from prefixes.
 
-    All of them are blocked or, if one is wrong, none. An entry that is there is replaced.
+    All of them are blocked or, if one is wrong, none. An entry of that owner that is there is replaced.
     """
-    document = add_entries(session, "blocklist", prefixes, wish(ttl, reason, count_only))
+    wanted = wish(ttl, reason, count_only, owner)
+    document = add_entries(session, "blocklist", prefixes, wanted, force=force)
 
     def lines() -> Iterable[str]:
         for entry in entries_of(document):
@@ -46,30 +65,53 @@ def block(
     emit(session, document, lines)
 
 
-@click.command(cls=Command, example="sluice unblock 203.0.113.7 198.51.100.0/24")
+@click.command(
+    cls=Command,
+    example="sluice unblock 203.0.113.7 198.51.100.0/24\nsluice unblock 203.0.113.9 --owner fail2ban",
+)
 @prefixes_argument
+@owner_option
+@everyone_option
+@force_option
 @pass_session
-def unblock(session: Session, prefixes: tuple[str, ...]) -> None:
+def unblock(
+    session: Session, *, prefixes: tuple[str, ...], owner: str | None, all_owners: bool, force: bool
+) -> None:
     """Take prefixes off the blocklist.
 
     These very prefixes: one that is not on it is not found (exit code 3), and the others are taken off.
+    A prefix stays blocked until the last of its owners leaves it.
     """
-    remove_entries(session, "blocklist", prefixes)
+    remove_entries(session, "blocklist", prefixes, owner=chosen(owner, all_owners), force=force)
 
 
-def wish(ttl: str | None, reason: str | None, count_only: bool = False) -> dict[str, str]:
+def chosen(owner: str | None, all_owners: bool) -> str | None:
+    """The owner that is meant, in the API's words; None for the operator."""
+    if owner and all_owners:
+        raise click.UsageError("--owner and --all-owners exclude each other: give one of them")
+    return "*" if all_owners else owner
+
+
+def wish(
+    ttl: str | None, reason: str | None, count_only: bool = False, owner: str | None = None
+) -> dict[str, str]:
     """What is asked of entries, in the API's words; what was not said is left out."""
-    said = {"ttl_seconds": ttl, "reason": reason, "action": "count" if count_only else None}
+    said = {
+        "ttl_seconds": ttl,
+        "reason": reason,
+        "action": "count" if count_only else None,
+        "owner": owner,
+    }
     return {key: value for key, value in said.items() if value is not None}
 
 
 def add_entries(
-    session: Session, name: str, prefixes: Sequence[str], wanted: dict[str, str]
+    session: Session, name: str, prefixes: Sequence[str], wanted: dict[str, str], *, force: bool = False
 ) -> dict[str, Any]:
     """Put prefixes on a list; the answer is the entry where it is one, else the document with all of them."""
     items = [{"prefix": prefix, **wanted} for prefix in prefixes]
     body = items[0] if len(items) == 1 else {"items": items}
-    document: dict[str, Any] = session.client.call("POST", f"/{name}", body=body).document
+    document: dict[str, Any] = session.write("POST", f"/{name}", body=body, query=forced(force))
     return document
 
 
@@ -84,7 +126,9 @@ def until(entry: dict[str, Any]) -> str:
     return "" if entry["expires_at"] is None else f" until {when(entry['expires_at'])}"
 
 
-def remove_entries(session: Session, name: str, prefixes: Iterable[str]) -> None:
+def remove_entries(
+    session: Session, name: str, prefixes: Iterable[str], *, owner: str | None = None, force: bool = False
+) -> None:
     """Take prefixes off a list, the others too where one is not on it; RefusedError for those that failed."""
     from lb.cli.client import RefusedError, quoted
 
@@ -92,7 +136,8 @@ def remove_entries(session: Session, name: str, prefixes: Iterable[str]) -> None
     failed: list[RefusedError] = []
     for prefix in prefixes:
         try:
-            session.client.call("DELETE", f"/{name}/{quoted(prefix)}")
+            query = {"owner": owner, **forced(force)}
+            session.write("DELETE", f"/{name}/{quoted(prefix)}", query=query)
             removed.append(prefix)
         except RefusedError as error:
             failed.append(error)

@@ -26,6 +26,9 @@ NO_ERROR = 300
 _EXIT_CODES = {404: 3, 409: 4, 412: 4}
 _BLOCK_BYTES = 1 << 18
 _CONTENT_TYPE = "Content-Type"
+CALLER_HEADER = "Sluice-Caller-Address"
+"""Tells the daemon where this session comes from, so that it is not cut off by what it asks for."""
+WARNING_HEADER = "Sluice-Warning"
 
 
 class UnreachableError(SluiceError):
@@ -46,10 +49,14 @@ class RefusedError(SluiceError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the daemon answered: document is the decoded JSON, the text of YAML, None without a body."""
+    """What the daemon answered: document is the decoded JSON, the text of YAML, None without a body.
+
+    warnings: a sentence each, of what was done all the same.
+    """
 
     status: int
     document: Any
+    warnings: tuple[str, ...] = ()
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -74,6 +81,7 @@ class Client:
         parts = urlsplit(server)
         self._prefix = ""
         self._connection: http.client.HTTPConnection
+        self._is_local = parts.scheme == "unix" or parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if parts.scheme == "unix":
             self._connection = _UnixConnection(parts.path)
         else:
@@ -106,7 +114,7 @@ class Client:
         """
         said = {k: v for k, v in (query or {}).items() if v is not None}
         target = f"{self._prefix}/v1{path}" + (f"?{urlencode(said, doseq=True)}" if said else "")
-        sent = {"Accept": accept, "User-Agent": "sluice", **(headers or {})}
+        sent = {"Accept": accept, "User-Agent": "sluice", **self._caller(method), **(headers or {})}
         payload: bytes | BinaryIO | None = stream
         if stream is not None:
             sent |= {_CONTENT_TYPE: content_type, **_length(stream)}
@@ -114,11 +122,37 @@ class Client:
             payload = json.dumps(body).encode()
             sent[_CONTENT_TYPE] = content_type
         try:
-            raw, status, kind = self._exchange(method, target, payload, sent)
+            raw, status, kind, warnings = self._exchange(method, target, payload, sent)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise UnreachableError(self._why(error)) from error
-        return Answer(status, self._decoded(status, kind, raw))
+        return Answer(status, self._decoded(status, kind, raw), warnings)
+
+    def copy(self, path: str, query: Mapping[str, str | None], to: BinaryIO) -> None:
+        """GET a long text, and write it as it comes; errors as from call."""
+        said = {k: v for k, v in query.items() if v is not None}
+        target = f"{self._prefix}/v1{path}?{urlencode(said)}"
+        try:
+            if self._connection.sock is None:
+                self._connection.connect()
+            self._connection.request("GET", target, headers={"User-Agent": "sluice"})
+            with self._connection.getresponse() as response:
+                if response.status >= NO_ERROR:
+                    raw, status, kind, _ = _read(response)
+                    self._decoded(status, kind, raw)
+                while some := response.read(_BLOCK_BYTES):
+                    to.write(some)
+        except http.client.HTTPException as error:
+            self.close()
+            raise UnreachableError(self._why(error)) from error
+
+    def _caller(self, method: str) -> dict[str, str]:
+        if method == "GET" or not self._is_local:
+            return {}
+        from lb.cli.caller import caller_address
+
+        address = caller_address()
+        return {} if address is None else {CALLER_HEADER: address}
 
     @contextlib.contextmanager
     def stream(
@@ -141,7 +175,7 @@ class Client:
             connection.request("GET", target, headers={"User-Agent": "sluice", **(headers or {})})
             response = connection.getresponse()
             if response.status >= NO_ERROR:
-                raw, status, kind = _read(response)
+                raw, status, kind, _ = _read(response)
                 self._decoded(status, kind, raw)
         except (OSError, http.client.HTTPException) as error:
             self.close()
@@ -163,7 +197,7 @@ class Client:
 
     def _exchange(
         self, method: str, target: str, payload: bytes | BinaryIO | None, headers: Mapping[str, str]
-    ) -> tuple[bytes, int, str]:
+    ) -> tuple[bytes, int, str, tuple[str, ...]]:
         connection = self._connection
         if connection.sock is None:
             connection.connect()
@@ -210,8 +244,9 @@ class Client:
         return f"{self._server} cannot be reached ({said}); check --server and that the daemon runs"
 
 
-def _read(response: http.client.HTTPResponse) -> tuple[bytes, int, str]:
-    return response.read(), response.status, response.headers.get_content_type()
+def _read(response: http.client.HTTPResponse) -> tuple[bytes, int, str, tuple[str, ...]]:
+    warnings = tuple(response.headers.get_all(WARNING_HEADER, ()))
+    return response.read(), response.status, response.headers.get_content_type(), warnings
 
 
 def _length(stream: BinaryIO) -> dict[str, str]:

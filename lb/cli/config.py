@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 import click
 
 from lb.cli.output import cell, emit, table, when
-from lb.cli.session import Command, Session, pass_session
+from lb.cli.session import Command, Session, force_option, forced, pass_session
 
 _YAML = "application/yaml"
 _SIGNS = {"add": "+", "remove": "-", "change": "~"}
@@ -24,12 +24,10 @@ file_option = click.option(
 )
 
 
-def _put(session: Session, file: BinaryIO, dry_run: bool) -> dict[str, Any]:
+def _put(session: Session, file: BinaryIO, dry_run: bool, force: bool = False) -> dict[str, Any]:
     """Send a document; what differs, as the API says it. The daemon tells JSON from YAML: JSON is YAML."""
-    query = {"dry_run": "true" if dry_run else None}
-    found: dict[str, Any] = session.client.call(
-        "PUT", "/config", query=query, stream=file, content_type=_YAML
-    ).document
+    query = {"dry_run": "true" if dry_run else None, **forced(force)}
+    found: dict[str, Any] = session.write("PUT", "/config", query=query, stream=file, content_type=_YAML)
     return found
 
 
@@ -39,13 +37,14 @@ def _put(session: Session, file: BinaryIO, dry_run: bool) -> dict[str, Any]:
 )
 @file_option
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@force_option
 @pass_session
-def apply(session: Session, file: BinaryIO, dry_run: bool) -> None:
+def apply(session: Session, file: BinaryIO, dry_run: bool, force: bool) -> None:
     """Make a document the desired state.
 
     The whole of it: what the document leaves out is removed, but for entries of feeds.
     """
-    found = _put(session, file, dry_run)
+    found = _put(session, file, dry_run, force)
     for text in found.get("warnings", ()):
         click.echo(f"sluice: warning: {cell(text)}", err=True)
 
@@ -67,7 +66,7 @@ def diff(session: Session, file: BinaryIO) -> None:
     from lb.cli.client import RefusedError
 
     try:
-        found = _put(session, file, dry_run=True)
+        found = _put(session, file, dry_run=True, force=True)
     except RefusedError as error:
         error.exit_code = max(EXIT_FAILED, error.exit_code)
         raise

@@ -1,14 +1,20 @@
 """sluice blocklist and allowlist: whole lists, entries in detail, imports."""
 
+import sys
+import time
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, BinaryIO
 
 import click
 
 from lb.cli.block import (
     add_entries,
+    chosen,
     count_option,
     entries_of,
+    everyone_option,
+    owner_option,
     prefixes_argument,
     reason_option,
     remove_entries,
@@ -16,9 +22,18 @@ from lb.cli.block import (
     until,
     wish,
 )
-from lb.cli.output import Row, count, emit, fields, when
+from lb.cli.output import Row, count, emit, fields, span, when
 from lb.cli.pages import print_collection
-from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+from lb.cli.session import (
+    Group,
+    Named,
+    Session,
+    confirm,
+    force_option,
+    forced,
+    pass_session,
+    yes_option,
+)
 
 feed_option = click.option("--feed", type=Named(), metavar="NAME", help="Those of this feed.")
 
@@ -57,30 +72,70 @@ def _row(entry: dict[str, Any]) -> Row:
 _HEADER = ("prefix", "action", "packets", "owner", "expires", "reason")
 
 
-@blocklist.command(name="list", example="sluice blocklist list\nsluice blocklist list -o json")
+only_option = click.option("--owner", type=Named(), metavar="NAME", help="Only what this owner holds.")
+
+
+@blocklist.command(name="list", example="sluice blocklist list\nsluice blocklist list --owner fail2ban")
+@only_option
 @pass_session
-def list_blocked(session: Session) -> None:
+def list_blocked(session: Session, owner: str | None) -> None:
     """All entries, in order of address.
 
     "(feed)" marks packets that are counted for a whole feed.
     """
-    print_collection(session, "/blocklist", _HEADER, _row)
+    print_collection(session, "/blocklist", _HEADER, _row, owner=owner)
 
 
 @allowlist.command(name="list", example="sluice allowlist list")
+@only_option
 @pass_session
-def list_allowed(session: Session) -> None:
+def list_allowed(session: Session, owner: str | None) -> None:
     """All entries, in order of address."""
-    print_collection(session, "/allowlist", _HEADER, _row)
+    print_collection(session, "/allowlist", _HEADER, _row, owner=owner)
+
+
+_FORMATS = click.Choice(["plain", "json"])
+format_option = click.option(
+    "--format", "format_", type=_FORMATS, default="plain", show_default=True, help="How to write them."
+)
+
+
+@blocklist.command(
+    name="export", example="sluice blocklist export > blocked.txt\nsluice blocklist export --format json"
+)
+@only_option
+@format_option
+@pass_session
+def export_blocked(session: Session, owner: str | None, format_: str) -> None:
+    """Print entries as import takes them.
+
+    plain: what is dropped, one prefix a line. json: each owner's entries, with reasons and TTLs, and what only
+    counts.
+    """
+    _export(session, "/blocklist", owner, format_)
+
+
+@allowlist.command(name="export", example="sluice allowlist export > allowed.txt")
+@only_option
+@format_option
+@pass_session
+def export_allowed(session: Session, owner: str | None, format_: str) -> None:
+    """Print entries, in plain text one prefix a line, or as JSON with reasons and TTLs."""
+    _export(session, "/allowlist", owner, format_)
+
+
+def _export(session: Session, path: str, owner: str | None, format_: str) -> None:
+    session.client.copy(path, {"export": format_, "owner": owner}, sys.stdout.buffer)
+    sys.stdout.flush()
 
 
 @blocklist.command(example="sluice blocklist show 198.51.100.0/24")
 @click.argument("prefix", type=Named())
 @pass_session
 def show(session: Session, prefix: str) -> None:
-    """One entry in detail.
+    """One prefix in detail.
 
-    Why it is there, whose it is, until when, and what it has dropped.
+    Whose it is, why, until when, and what each owner's entry has decided: the first one's word counts.
     """
     from lb.cli.client import quoted
 
@@ -89,21 +144,31 @@ def show(session: Session, prefix: str) -> None:
 
 
 def entry_lines(entry: dict[str, Any]) -> list[str]:
-    """An entry in detail."""
-    hits = entry["hits"]
-    shared = " (of the whole feed)" if hits["shared"] else ""
-    return fields(
-        [
-            ("prefix", entry["prefix"]),
-            ("action", entry["action"]),
-            ("reason", entry["reason"]),
-            ("owner", ", ".join(entry["owners"])),
-            ("created", when(entry["created_at"])),
-            ("expires", when(entry["expires_at"]) or "never"),
-            ("hits", f"{count(hits['packets'])} packets, {count(hits['bytes'], 'B')}{shared}"),
-            ("last hit", when(hits["last_hit_at"])),
-        ]
-    )
+    """What each owner says of a prefix, an empty line between two."""
+    lines: list[str] = []
+    for said in entry["entries"]:
+        hits = said["hits"]
+        shared = " (of the whole feed)" if hits["shared"] else ""
+        lines += [""] if lines else []
+        lines += fields(
+            [
+                ("prefix", entry["prefix"]),
+                ("action", said.get("action", "allow")),
+                ("reason", said["reason"]),
+                ("owner", said["owner"]),
+                ("created", when(said["created_at"])),
+                ("expires", _end(said["expires_at"])),
+                ("hits", f"{count(hits['packets'])} packets, {count(hits['bytes'], 'B')}{shared}"),
+                ("last hit", when(hits["last_hit_at"])),
+            ]
+        )
+    return lines
+
+
+def _end(moment: str | None) -> str:
+    if moment is None:
+        return "never"
+    return f"{when(moment)} ({span(datetime.fromisoformat(moment).timestamp() - time.time())} left)"
 
 
 @blocklist.command(
@@ -120,56 +185,97 @@ def entry_lines(entry: dict[str, Any]) -> list[str]:
     metavar="NAME",
     help="The lines become all that this feed holds; without it they are added to the operator's entries.",
 )
+@owner_option
 @ttl_option
 @reason_option
 @count_option
+@force_option
 @pass_session
 def import_list(
     session: Session,
     *,
     file: BinaryIO,
     feed: str | None,
+    owner: str | None,
     ttl: str | None,
     reason: str | None,
     count_only: bool,
+    force: bool,
 ) -> None:
     """Block every prefix of a file.
 
-    Plain text, one prefix a line; "#" and ";" begin comments; "-" is standard input.
-    All lines are taken or, if one is wrong, none.
+    Plain text, one prefix a line ("#" and ";" begin comments), or JSON as export writes it; "-" is standard input.
+    All of it is taken or, if anything is wrong, nothing.
     """
-    query = {"feed": feed, **wish(ttl, reason, count_only)}
-    answer = session.client.call("POST", "/blocklist", query=query, stream=file, content_type="text/plain")
-    changed = answer.document
+    changed = _import(
+        session, "/blocklist", file, {"feed": feed, **wish(ttl, reason, count_only, owner)}, force
+    )
 
     def lines() -> Iterable[str]:
         numbers = ", ".join(f"{changed[key]} {key}" for key in ("added", "replaced", "removed"))
-        yield f"{numbers}; {f'feed {feed}' if feed else 'the operator'} now holds {changed['total']}"
+        whose = f"feed {feed}" if feed else owner or "the operator"
+        yield f"{numbers}; {whose} now holds {changed['total']}"
 
     emit(session, changed, lines)
 
 
+def _import(
+    session: Session, path: str, file: BinaryIO, query: dict[str, str | None], force: bool
+) -> dict[str, Any]:
+    """Send a file; what it changed."""
+    beginning: bytes = file.peek(512) if hasattr(file, "peek") else b""
+    is_json = beginning.lstrip()[:1] in {b"{", b"["}
+    kind = "application/json" if is_json else "text/plain"
+    document: dict[str, Any] = session.write(
+        "POST", path, query={**query, **forced(force)}, stream=file, content_type=kind
+    )
+    changed: dict[str, Any] = document.get("changed", document)
+    return changed
+
+
+@allowlist.command(name="import", example="sluice allowlist import partners.txt --reason partner")
+@click.argument("file", type=click.File("rb"))
+@owner_option
+@ttl_option
+@reason_option
+@pass_session
+def import_allowed(
+    session: Session, *, file: BinaryIO, owner: str | None, ttl: str | None, reason: str | None
+) -> None:
+    """Allow every prefix of a file, plain text or JSON as export writes it."""
+    changed = _import(session, "/allowlist", file, {**wish(ttl, reason, owner=owner)}, force=False)
+    emit(
+        session,
+        changed,
+        lambda: [", ".join(f"{changed[key]} {key}" for key in ("added", "replaced", "total"))],
+    )
+
+
 @blocklist.command(example="sluice blocklist clear --yes\nsluice blocklist clear --feed drop --yes")
 @feed_option
+@owner_option
 @click.option("--all", "everything", is_flag=True, help="Everyone's entries, feeds included.")
 @yes_option
+@force_option
 @pass_session
-def clear(session: Session, *, feed: str | None, everything: bool, yes: bool) -> None:
+def clear(
+    session: Session, *, feed: str | None, owner: str | None, everything: bool, yes: bool, force: bool
+) -> None:
     """Remove all entries made by hand.
 
-    Those of feeds stay unless they are named.
+    Those of feeds and other owners stay unless they are named.
     """
-    if feed and everything:
-        raise click.UsageError("--feed and --all exclude each other: give one of them")
+    if sum(map(bool, (feed, owner, everything))) > 1:
+        raise click.UsageError("--feed, --owner and --all exclude each other: give one of them")
     owner, whose = (
         ("*", "everyone")
         if everything
         else (f"feed:{feed}", f"feed {feed}")
         if feed
-        else (None, "the operator")
+        else (owner, owner or "the operator")
     )
     confirm(f"Remove all blocklist entries of {whose}?", yes)
-    session.client.call("DELETE", "/blocklist", query={"owner": owner})
+    session.write("DELETE", "/blocklist", query={"owner": owner, **forced(force)})
     emit(session, None, lambda: [f"the blocklist entries of {whose} are removed"])
 
 
@@ -177,22 +283,30 @@ def clear(session: Session, *, feed: str | None, everything: bool, yes: bool) ->
 @prefixes_argument
 @ttl_option
 @reason_option
+@owner_option
 @pass_session
-def add(session: Session, *, prefixes: tuple[str, ...], ttl: str | None, reason: str | None) -> None:
+def add(
+    session: Session, *, prefixes: tuple[str, ...], ttl: str | None, reason: str | None, owner: str | None
+) -> None:
     """Never drop packets from prefixes.
 
     All of them are added or, if one is wrong, none.
     """
-    document = add_entries(session, "allowlist", prefixes, wish(ttl, reason))
+    document = add_entries(session, "allowlist", prefixes, wish(ttl, reason, owner=owner))
     emit(session, document, lambda: [f"{e['prefix']} is allowed{until(e)}" for e in entries_of(document)])
 
 
 @allowlist.command(example="sluice allowlist remove 198.51.100.7")
 @prefixes_argument
+@owner_option
+@everyone_option
+@force_option
 @pass_session
-def remove(session: Session, prefixes: tuple[str, ...]) -> None:
+def remove(
+    session: Session, *, prefixes: tuple[str, ...], owner: str | None, all_owners: bool, force: bool
+) -> None:
     """Take prefixes off the allowlist.
 
     These very prefixes: one that is not on it is not found (exit code 3), and the others are taken off.
     """
-    remove_entries(session, "allowlist", prefixes)
+    remove_entries(session, "allowlist", prefixes, owner=chosen(owner, all_owners), force=force)

@@ -1,7 +1,7 @@
 """Prints collections that come in pages, each page as it comes: a million entries need no memory here."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from textwrap import indent
 from typing import Any
 
@@ -19,10 +19,14 @@ Page = dict[str, Any]
 
 
 def print_collection(
-    session: Session, path: str, header: Sequence[str], row: Callable[[dict[str, Any]], Row]
+    session: Session,
+    path: str,
+    header: Sequence[str],
+    row: Callable[[dict[str, Any]], Row],
+    **query: str | None,
 ) -> None:
     """A whole collection; JSON and YAML are one document, as if the daemon had given all in one page."""
-    following = _pages(session, path)
+    following = _pages(session, path, query)
     first = next(following)
     if session.is_table:
         say(table(header, map(row, first["items"])))
@@ -35,10 +39,12 @@ def print_collection(
             click.echo(text, nl=False)
 
 
-def _pages(session: Session, path: str) -> Iterator[Page]:
+def _pages(session: Session, path: str, query: Mapping[str, str | None]) -> Iterator[Page]:
     limit, after = FIRST_PAGE, None
     while True:
-        page: Page = session.client.call("GET", path, query={"limit": limit, "after": after}).document
+        page: Page = session.client.call(
+            "GET", path, query={"limit": limit, "after": after, **query}
+        ).document
         yield page
         limit, after = PAGE, page["next"]
         if after is None:

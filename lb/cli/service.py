@@ -196,7 +196,7 @@ def add(
     # What was not said is left out: its default is the daemon's to choose.
     said = {**take_flood_document(policy), **policy, "labels": dict(labels), "backends": list(backends)}
     document |= {key: value for key, value in said.items() if value}
-    made = session.client.call("POST", "/services", body=document).document
+    made = session.write("POST", "/services", body=document)
 
     def lines() -> Iterable[str]:
         number = len(made["backends"])
@@ -233,7 +233,7 @@ def set_policy(session: Session, /, name: str, **policy: str | bool | int | None
         raise click.UsageError(
             "nothing to change: say --mode, --affinity, --udp-migration, --quic or --flood-protection"
         )
-    made = session.client.call("PATCH", f"/services/{quoted(name)}", body=patch).document
+    made = session.write("PATCH", f"/services/{quoted(name)}", body=patch)
 
     def lines() -> Iterable[str]:
         now = ", ".join(

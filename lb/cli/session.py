@@ -40,6 +40,13 @@ class Session:
         """Whether a person reads the output."""
         return self.output == "table"
 
+    def write(self, method: str, path: str, **said: Any) -> Any:
+        """Client.call for a change: its document. What the daemon warns of goes to standard error."""
+        answer = self.client.call(method, path, **said)
+        for warning in answer.warnings:
+            click.echo(f"sluice: warning: {warning}", err=True)
+        return answer.document
+
     def close(self) -> None:
         """Hang up, if anything was called."""
         if self._client is not None:
@@ -151,6 +158,18 @@ class Named(click.ParamType[str]):
         if not text:
             self.fail("it is empty: give a name, an address or a prefix", parameter, context)
         return text
+
+
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Even if it drops an address that is in use: yours, a gateway, a backend, a VIP.",
+)
+
+
+def forced(force: bool) -> dict[str, str | None]:
+    """The query of a change that may lock somebody out."""
+    return {"force": "true" if force else None}
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -65,7 +65,7 @@ def test_the_slash_of_a_prefix_may_be_encoded_or_not(client: TestClient, name: s
     replaced = client.put(f"/v1/blocklist/{name}", json={"prefix": "203.0.113.0/24", "reason": "b"})
     assert (replaced.status_code, replaced.json()) == (200, detailed("203.0.113.0/24", reason="b"))
 
-    assert client.get(f"/v1/blocklist/{name}").json() == entry("203.0.113.0/24", reason="b")
+    assert client.get(f"/v1/blocklist/{name}").json() == detailed("203.0.113.0/24", reason="b")
     assert client.delete(f"/v1/blocklist/{name}").status_code == 204
     assert client.get(f"/v1/blocklist/{name}").status_code == 404
 

@@ -49,7 +49,7 @@ def test_block_prints_the_document_of_the_answer(shell: Shell) -> None:
     one = shell.json("block", "203.0.113.7")
     several = shell.json("block", "203.0.113.8", "203.0.113.9")
 
-    assert one == shell.rest("/blocklist/203.0.113.7")
+    assert one == {k: v for k, v in shell.rest("/blocklist/203.0.113.7").items() if k != "entries"}
     assert several["changed"]["added"] == 2
     assert [item["prefix"] for item in several["items"]] == ["203.0.113.8/32", "203.0.113.9/32"]
 
@@ -226,3 +226,86 @@ def test_pages_are_joined_to_one_document(shell: Shell, monkeypatch: pytest.Monk
     assert json.loads(shell.ok("blocklist", "list", "-o", "json")) == whole
     assert yaml.safe_load(shell.ok("blocklist", "list", "-o", "yaml")) == whole
     assert [line.split()[0] for line in shell.ok("blocklist", "list").splitlines()[1:]] == wanted
+
+
+def test_a_prefix_stays_until_its_last_owner_leaves(shell: Shell) -> None:
+    """--owner names whose entry it is; show tells of each, --all-owners takes all."""
+    shell.ok("block", "203.0.113.7", "--reason", "mine")
+    shell.ok("block", "203.0.113.7", "--owner", "fail2ban", "--ttl", "1h")
+
+    lines = shell.ok("blocklist", "show", "203.0.113.7").splitlines()
+    owners = [line.split()[1] for line in lines if line.startswith("owner")]
+    ends = [line for line in lines if line.startswith("expires")]
+    assert owners == ["operator", "fail2ban"]
+    assert ends[0].endswith("never")
+    assert ends[1].endswith("left)")
+    shell.ok("unblock", "203.0.113.7")
+    assert shell.rest("/blocklist")["items"][0]["owners"] == ["fail2ban"]
+    assert shell.run("unblock", "203.0.113.7").exit_code == 4
+    shell.ok("block", "203.0.113.7")
+    shell.ok("unblock", "203.0.113.7", "--all-owners")
+    assert prefixes(shell) == []
+
+
+def test_list_of_one_owner(shell: Shell) -> None:
+    """--owner leaves the others' entries out."""
+    shell.ok("block", "203.0.113.7")
+    shell.ok("block", "203.0.113.8", "--owner", "fail2ban")
+
+    items = shell.json("blocklist", "list", "--owner", "fail2ban")["items"]
+
+    assert [item["prefix"] for item in items] == ["203.0.113.8/32"]
+
+
+def test_what_locks_out_needs_force(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry over the SSH session's address is refused, with the option that does it all the same."""
+    monkeypatch.setenv("SSH_CONNECTION", "198.51.100.9 50000 192.0.2.1 22")
+
+    refused = shell.run("block", "198.51.100.0/24")
+
+    assert refused.exit_code == 4
+    assert "198.51.100.9, the address that you call from" in refused.stderr
+    assert "--force" in refused.stderr
+    assert prefixes(shell) == []
+    shell.ok("block", "198.51.100.0/24", "--force")
+    assert prefixes(shell) == ["198.51.100.0/24"]
+
+
+def test_a_blocked_backend_is_warned_of(web: Shell) -> None:
+    """A backend that is added under an entry is taken, and standard error tells what will not work."""
+    web.ok("block", "10.0.1.0/24")
+
+    added = web.run("backend", "add", "web", "10.0.1.5")
+
+    assert added.exit_code == 0
+    assert "warning: 10.0.1.0/24 (operator) covers 10.0.1.5" in added.stderr
+
+
+@pytest.mark.parametrize("form", ["plain", "json"])
+def test_an_export_can_be_imported_again(shell: Shell, tmp_path: Path, form: str) -> None:
+    """What is dropped comes back; in JSON with owners, reasons and TTLs too. Plain text leaves out what only counts."""
+    shell.ok("block", "203.0.113.7", "2001:db8::/32", "--reason", "scan")
+    shell.ok("block", "198.51.100.0/24", "--count-only")
+    shell.ok("block", "192.0.2.9", "--owner", "fail2ban", "--ttl", "1h")
+    before = shell.rest("/blocklist")["items"]
+    file = tmp_path / "out"
+    file.write_text(shell.ok("blocklist", "export", "--format", form))
+    shell.ok("blocklist", "clear", "--all", "--yes")
+
+    shell.ok("blocklist", "import", str(file))
+
+    after = shell.rest("/blocklist")["items"]
+    if form == "json":
+        keys = ("prefix", "owner", "reason", "action", "ttl_seconds")
+        assert [[e[k] for k in keys] for e in after] == [[e[k] for k in keys] for e in before]
+    else:
+        assert [e["prefix"] for e in after] == [e["prefix"] for e in before if e["action"] == "drop"]
+
+
+def test_export_of_one_owner(shell: Shell) -> None:
+    """--owner leaves the others' entries out."""
+    shell.ok("block", "203.0.113.7")
+    shell.ok("block", "203.0.113.8", "--owner", "fail2ban")
+
+    assert shell.ok("blocklist", "export", "--owner", "fail2ban") == "203.0.113.8/32\n"
+    assert shell.ok("allowlist", "export") == ""
