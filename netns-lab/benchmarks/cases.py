@@ -272,6 +272,9 @@ CONTROL = (
     ControlCase("import_1m", "s", 1.0),
     ControlCase("clear_1m", "s", 1.0),
     ControlCase("block_to_enforced", "ms", 20.0, tail=True),
+    ControlCase("block_beside_1m_under_flood", "ms", 50.0, tail=True),
+    ControlCase("expire_10k", "s", 1.0),
+    ControlCase("entries_lifecycle", "s", 20.0),
     ControlCase("ring_1000_backends", "ms", 5.0),
     ControlCase("backend_change_to_enforced", "ms", 20.0, tail=True),
     ControlCase("apply_400x50", "s", 2.0),
@@ -317,9 +320,9 @@ def source_of(number: int) -> str:
     return str(ip_address(int(addresses(number, 1)[0])))
 
 
-def prefixes_text(count: int) -> str:
+def prefixes_text(count: int, first: int = FIRST_PREFIX) -> str:
     """The file of so many blocked /24s, one a line."""
-    found = addresses(FIRST_PREFIX, count).tolist()
+    found = addresses(first, count).tolist()
     return "".join(f"{a >> 24}.{a >> 16 & 255}.{a >> 8 & 255}.0/24\n" for a in found)
 
 

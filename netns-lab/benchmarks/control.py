@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from generate import make_template
 
-from benchmarks import cases, figures
+from benchmarks import cases, entries, figures
 from benchmarks.cases import FIRST_PREFIX, VIP
 from benchmarks.daemon import Daemon
 from benchmarks.effort import Effort
@@ -73,6 +73,18 @@ class Control:
                 self._daemon.call("POST", "/v1/blocklist", {"prefix": f"{source}/32"})
                 self._see(frame, "drop")
         return {"block_to_enforced": figures.of_samples([s * 1e3 for s in samples], tail=True)}
+
+    def blocks_under_flood(self) -> dict[str, Figure]:
+        """See benchmarks/entries.py."""
+        return entries.under_flood(self._daemon, self._effort, self._see_source)
+
+    def expiries(self) -> dict[str, Figure]:
+        """See benchmarks/entries.py."""
+        return entries.expiries(self._daemon, self._effort, self._see_source)
+
+    def lifecycle(self) -> dict[str, Figure]:
+        """See benchmarks/entries.py."""
+        return entries.lifecycle(self._daemon, self._effort, self._see_source, self._folder)
 
     def backend_changes(self) -> dict[str, Figure]:
         """One of a thousand backends disabled and enabled, from the call to a SYN that goes elsewhere, or back."""
@@ -164,6 +176,9 @@ class Control:
         """Return when a frame ends so."""
         self._until(lambda: self._run(frame)[0] == ACTIONS[action], f"{action} of a frame")
 
+    def _see_source(self, number: int, action: str) -> None:
+        self._see(self._frame(number), action)
+
     def _until(self, seen: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not seen():
@@ -191,6 +206,9 @@ _MEASUREMENTS = MappingProxyType(
     {
         "ring_1000_backends": Control.ring,
         "block_to_enforced": Control.blocks,
+        "block_beside_1m_under_flood": Control.blocks_under_flood,
+        "expire_10k": Control.expiries,
+        "entries_lifecycle": Control.lifecycle,
         "backend_change_to_enforced": Control.backend_changes,
         "apply_400x50": Control.many_services,
         "import_1m": Control.loads,

@@ -15,6 +15,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.tables import Array
 from lb.model import Prefix
 from lb.model.document import from_mapping
+from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
 from lb.reconcile.observed import Hits
 from lb.reconcile.services import ServicePlan
@@ -102,6 +103,7 @@ class Rig:
             lambda config: from_mapping(self._document, now=self.now, have=config),
             actor="test",
             summary="test",
+            guard=Guard(force=True),  # a bench has nobody to lock out
         )
 
     def advance(self, seconds: float) -> None:
