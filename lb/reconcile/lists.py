@@ -11,6 +11,7 @@ from functools import cached_property
 from operator import attrgetter
 
 import numpy as np
+import numpy.typing as npt
 
 from lb.dataplane.deny4 import pack
 from lb.dataplane.tables import U16, U64, Array
@@ -20,8 +21,6 @@ from lb.model.entries import FAMILIES, FEED_PREFIX, Action, PrefixList
 from lb.model.layers import Layer
 from lb.reconcile.foremost import Numbered, among, foremost, numbers_of, together, without
 from lb.reconcile.numbering import Numbering, Numbers, entry_identities, owner_identity
-
-_RULE = np.uint64(0xFFFF)
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _later(part: Part, now: float) -> Part:
     """A part without what is over by now."""
     due = part.layer.due(now)
     ipv4, ipv6 = among(part.entries, due)
-    freed = np.concatenate([(ipv4 & _RULE).astype(np.uint16), ipv6.ids.astype(np.uint16)])
+    freed = np.concatenate([ipv4.astype(np.uint16), ipv6.ids.astype(np.uint16)])
     freed = freed[~np.isin(freed, part.shared)]
     layer = part.layer.without_expired(now)
     deadline = layer.next_expiry(now)
@@ -147,9 +146,7 @@ def _part(
     exact = not owner.startswith(FEED_PREFIX)
     columns = {family: layer.active(family, now) for family in FAMILIES}
     kept = _kept(before, layer, columns)
-    used = np.zeros(numbers.numbering.size, bool)
-    for f, rules_before in ((4, (before.ipv4 & _RULE).astype(np.uint16)), (6, before.ipv6.ids)):
-        used[rules_before[: kept[f][0]]] = used[rules_before[len(rules_before) - kept[f][1] :]] = True
+    used = _still_used(before, kept, numbers.numbering.size)
     numbers.keep(np.flatnonzero(used).astype(np.uint16))
     shared = {number for number in before.shared if used[number]}
 
@@ -191,6 +188,22 @@ def _part(
         numbers=np.flatnonzero(used).astype(np.uint16),
         shared=tuple(shared),
     )
+
+
+def _still_used(before: Part, kept: Mapping[int, tuple[int, int]], size: int) -> npt.NDArray[np.bool_]:
+    """By number whether an entry that is kept has it."""
+    used = np.zeros(size, bool)
+    had: dict[int, Array] = {4: before.ipv4, 6: before.ipv6.ids}  # the last 16 bits are the number
+    between = [some[kept[f][0] : len(some) - kept[f][1]].astype(np.uint16) for f, some in had.items()]
+    left = np.concatenate(between)
+    if np.isin(left, before.shared).any():  # whether others share it still, only a look at all of them tells
+        for f, some in had.items():
+            used[some[: kept[f][0]].astype(np.uint16)] = True
+            used[some[len(some) - kept[f][1] :].astype(np.uint16)] = True
+    else:
+        used[before.numbers] = True
+        used[left] = False
+    return used
 
 
 def _kept(before: Part, layer: Layer, columns: Mapping[int, Column]) -> Mapping[int, tuple[int, int]]:
