@@ -57,9 +57,16 @@ def lab(as_root: None) -> Iterator[Lab]:
 def http(lab: Lab) -> Iterator[httpx.Client]:
     """A client of the REST interface; desired state is empty before the test, and after it."""
     with balancer.client(lab.socket, timeout=30.0) as client:
-        client.put("/v1/config", json={}).raise_for_status()
+        clear(client)
         yield client
-        client.put("/v1/config", json={}).raise_for_status()
+        clear(client)
+
+
+def clear(client: httpx.Client) -> None:
+    """Leave nothing: what other owners have put on a list is no part of the document."""
+    client.put("/v1/config", json={}).raise_for_status()
+    for name in ("blocklist", "allowlist"):
+        client.delete(f"/v1/{name}", params={"owner": "*"}).raise_for_status()
 
 
 _numbers = itertools.count(20)
