@@ -91,13 +91,19 @@ def bans_wanted(config: Config) -> bool:
     return any(rule.ban_seconds for rule in config.rules.values())
 
 
-def entries_of(bans: Iterable[Ban], rules: Mapping[int, Rule], config: Config, now: float) -> list[Banned]:
+def entries_of(
+    bans: Iterable[Ban],
+    rules: Mapping[int, Rule],
+    config: Config,
+    now: float,
+    gateways: Iterable[bytes] = (),
+) -> list[Banned]:
     """The entries that bans become, each prefix once a rule.
 
     Left out: a rule that bans no longer, what its layer blocks already, what the allowlist lets in whole, and what
-    holds a VIP or a backend: nobody is there to say that it may be locked out.
+    holds a VIP, a backend or one of the gateways (packed): nobody is there to say that it may be locked out.
     """
-    in_use = list(_in_use(config))
+    in_use = [*_in_use(config), *(_whole(address) for address in gateways)]
     found: dict[tuple[str, Prefix], Banned] = {}
     for family, source, number in bans:
         rule = rules.get(number)
@@ -127,6 +133,10 @@ def _in_use(config: Config) -> Iterator[Prefix]:
         yield Prefix.parse(str(service.vip))
         for backend in service.backends:
             yield Prefix.parse(str(backend.address))
+
+
+def _whole(address: bytes) -> Prefix:
+    return Prefix(4 if len(address) == 4 else 6, int.from_bytes(address, "big"), len(address) * 8)
 
 
 def _prefix_of(family: int, source: bytes, limit: Limit) -> Prefix:

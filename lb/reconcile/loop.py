@@ -214,7 +214,9 @@ class Reconciler:
         """Sources over the limit of a rule become entries of its layer of the blocklist."""
         with self._lock:
             now = self._clock()
-            banned = entries_of(bans, self._plans.rules.by_number, self._desired.config, now)
+            gateways = {hop.via for hop in self._maps.hops.known.values() if hop.via}
+            rules_now, config = self._plans.rules.by_number, self._desired.config
+            banned = entries_of(bans, rules_now, config, now, gateways)
             if not banned:
                 return
             rules = ", ".join(sorted({each.rule for each in banned}))

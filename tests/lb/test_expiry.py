@@ -18,7 +18,8 @@ from lb.reconcile.numbering import DENY
 @QUICK
 def test_what_is_left_is_what_a_plan_made_then_has(wanted: PrefixList, waits: list[float]) -> None:
     """The same entries, in the range of their action, and of each that stays foremost the number it had."""
-    plan, now, listed = plan_list(wanted, NOTHING, DENY, NOW), NOW, wanted
+    wanted = listed = wanted.without_expired(NOW)
+    plan, now = plan_list(wanted, NOTHING, DENY, NOW), NOW
     for wait in waits:
         now += wait
         before, plan = plan, plan_list(listed, plan, DENY, now)
