@@ -46,8 +46,8 @@ def test_a_change_is_an_event(client: TestClient) -> None:
 
     (event,) = page["items"]
     assert (event["kind"], event["level"]) == ("config.changed", "info")
-    assert event["facts"] == {"revision": 1, "actor": "198.51.100.77", "summary": "POST /v1/services"}
-    assert event["text"] == "revision 1 by 198.51.100.77: POST /v1/services"
+    assert event["facts"] == {"revision": 1, "actor": "100.64.0.77", "summary": "POST /v1/services"}
+    assert event["text"] == "revision 1 by 100.64.0.77: POST /v1/services"
     assert (page["total"], page["next"], page["last"]) == (1, None, event["id"])
 
 
