@@ -9,7 +9,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,12 @@ from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
 from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
 from lb.events import Event, Events, first_of_run
+from lb.feeds.guard import Protected
 from lb.feeds.schedule import Feeds
+from lb.model import Config
 from lb.model.document import parse
+from lb.reconcile.desired import Desired
+from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
 from lb.settings import ServeSettings
 from lb.store import SqliteStore
@@ -107,12 +111,34 @@ def run(settings: ServeSettings) -> int:
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:
             _apply_first(reconciler, settings.config)
-        feeds = Feeds(reconciler, path=settings.state_dir / FEEDS_FILE, events=events)
+        keeper = _FeedKeeper(reconciler)
+        feeds = Feeds(keeper, path=settings.state_dir / FEEDS_FILE, protected=keeper.protected, events=events)
         feeds.start()
         stack.callback(feeds.stop)
         reconciler.listen(feeds.wake)
         asyncio.run(_serve(reconciler, feeds, sockets))
     return 0
+
+
+class _FeedKeeper:
+    """The reconciler as feeds see it: what they may not block is checked by their own guard, and so by theirs alone."""
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+        self.now = reconciler.now
+
+    @property
+    def desired(self) -> Desired:
+        """The last acknowledged revision."""
+        return self._reconciler.desired
+
+    def change(self, edit: Callable[[Config], Config], *, actor: str, summary: str) -> Desired:
+        """As Reconciler.change."""
+        return self._reconciler.change(edit, actor=actor, summary=summary, guard=Guard(force=True))
+
+    def protected(self) -> list[Protected]:
+        """What a feed may not block, beside what the desired state tells it."""
+        return [Protected(one.prefix, f"{one.address}, {one.role}") for one in self._reconciler.in_use()]
 
 
 def _apply_first(reconciler: Reconciler, path: Path) -> None:

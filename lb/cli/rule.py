@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from lb.cli.output import Row, cell, count, emit, fields, table, when
-from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+from lb.cli.session import Group, Named, Session, confirm, force_option, forced, pass_session, yes_option
 
 _ACTIONS = ("drop", "count", "limit", "allow")
 _UNITS = ("packets", "bytes", "new-flows")
@@ -113,6 +113,7 @@ def match_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--count-only", is_flag=True, help="On trial: only count what would be dropped.")
 @click.option("--priority", type=click.IntRange(0, 65535), help="The lowest is asked first; 1000.")
 @click.option("--reason", help="Why, for those who look later.")
+@force_option
 @pass_session
 def add(
     session: Session,
@@ -125,6 +126,7 @@ def add(
     burst: int | None,
     per: dict[str, str | int] | None,
     ban: str | None,
+    force: bool,
     **said: Any,
 ) -> None:
     """Add a rule.
@@ -142,7 +144,7 @@ def add(
         document["limit"] = _without_none({"rate": rate[0], "unit": unit or rate[1], "burst": burst}) | (
             per or {}
         )
-    made = session.client.call("POST", "/rules", body=_without_none(document)).document
+    made = session.client.call("POST", "/rules", body=_without_none(document), query=forced(force)).document
     warn(made)
     emit(session, made, lambda: [f"rule {made['name']} added: {sentence(made)}"])
 
@@ -255,15 +257,16 @@ def show(session: Session, name: str) -> None:
 
 @rule.command(example="sluice rule promote syn-rate")
 @click.argument("name", type=Named())
+@force_option
 @pass_session
-def promote(session: Session, name: str) -> None:
+def promote(session: Session, name: str, force: bool) -> None:
     """Put a rule that was on trial in force.
 
     What it has only counted it now drops.
     """
     from lb.cli.client import quoted
 
-    made = session.client.call("POST", f"/rules/{quoted(name)}/promote").document
+    made = session.client.call("POST", f"/rules/{quoted(name)}/promote", query=forced(force)).document
     warn(made)
     emit(session, made, lambda: [f"rule {made['name']} is in force: {sentence(made)}"])
 

@@ -16,7 +16,7 @@ from lb.model.columns import FAMILIES, KEY_TYPE, Keys, Mask
 from lb.model.config import Config
 from lb.model.entries import PrefixList
 from lb.model.owner import OPERATOR
-from lb.model.prefix import Prefix
+from lb.model.prefix import BITS, Prefix
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +41,12 @@ class Protected:
     def family(self) -> int:
         """4 or 6."""
         return self.address.version
+
+    @property
+    def prefix(self) -> Prefix:
+        """The address, or the prefix that a VIP is."""
+        whole = self.family == 4 or self.length == BITS[6]
+        return Prefix.parse(str(self.address) if whole else f"{self.address}/{self.length}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lb.dataplane.tables import Array
@@ -96,14 +96,13 @@ def entries_of(
     rules: Mapping[int, Rule],
     config: Config,
     now: float,
-    gateways: Iterable[bytes] = (),
+    in_use: Sequence[Prefix] = (),
 ) -> list[Banned]:
     """The entries that bans become, each prefix once a rule.
 
     Left out: a rule that bans no longer, what its layer blocks already, what the allowlist lets in whole, and what
-    holds a VIP, a backend or one of the gateways (packed): nobody is there to say that it may be locked out.
+    touches what is in use: nobody is there to say that it may be locked out.
     """
-    in_use = [*_in_use(config), *(_whole(address) for address in gateways)]
     found: dict[tuple[str, Prefix], Banned] = {}
     for family, source, number in bans:
         rule = rules.get(number)
@@ -126,17 +125,6 @@ def entries_of(
         )
         found[rule.name, prefix] = Banned(prefix, rule.name, said)
     return list(found.values())
-
-
-def _in_use(config: Config) -> Iterator[Prefix]:
-    for service in config.services.values():
-        yield Prefix.parse(str(service.vip))
-        for backend in service.backends:
-            yield Prefix.parse(str(backend.address))
-
-
-def _whole(address: bytes) -> Prefix:
-    return Prefix(4 if len(address) == 4 else 6, int.from_bytes(address, "big"), len(address) * 8)
 
 
 def _prefix_of(family: int, source: bytes, limit: Limit) -> Prefix:

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_address
 
 from lb.dataplane.protocol import NextHop
-from lb.model import Config, Service
+from lb.errors import ConflictError
+from lb.model import Config, Rule, Service
 from lb.model.address import AnyAddress
-from lb.model.protect import Protected, check
+from lb.model.protect import REMEDY, Protected, check
+from lb.model.rule import RuleAction
+from lb.model.rule_fields import TCP
 
 _ND = " and its neighbour discovery"
+LATELY_SECONDS = 86400
+CALLERS_MOST = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,12 @@ class Guard:
         self, before: Config, after: Config, hops: Mapping[bytes, NextHop], now: float
     ) -> tuple[str, ...]:
         """Warnings; ConflictError if an address in use would be dropped. now: seconds since the epoch."""
-        if self.force or not after.blocklist.layers:
+        if self.force:
+            return ()
+        if after.rules is not before.rules:
+            everybody = [*self._callers(), *_gateways(hops), *_of_services(after.services.values())]
+            _check_rules(before, after, _once(everybody), now)
+        if not after.blocklist.layers:
             return ()
         new = list(_of_services(_differing(after, before)))
         known = {one.address for one in _of_services(_differing(before, after))}
@@ -42,13 +52,62 @@ class Guard:
                 )
 
 
+def _check_rules(before: Config, after: Config, in_use: Iterable[Protected], now: float) -> None:
+    """ConflictError if a rule that is new, or not as it was, drops all (or all TCP) that an address in use sends."""
+    fresh = [
+        rule for name, rule in after.rules.items() if before.rules.get(name) != rule and _drops_all(rule)
+    ]
+    for rule in fresh:
+        for one in in_use:
+            if rule.source is not None and not rule.source.contains(one.prefix):
+                continue
+            if next(after.allowlist.covering(one.prefix, now), None) is None:
+                raise ConflictError(
+                    f'rule "{rule.name}" drops what {rule.source or "anybody"} sends, which covers {one.address}, '
+                    f"{one.role}: {one.cut} would be dropped; {REMEDY}"
+                )
+
+
+def _drops_all(rule: Rule) -> bool:
+    """Whether a rule looks at nothing but the source."""
+    narrower = ("destination", "service", "source_ports", "ports", "tcp_flags", "length", "fragments")
+    if rule.action is not RuleAction.DROP or rule.count_only or rule.protocol not in (None, TCP):
+        return False
+    return all(getattr(rule, name) is None for name in narrower)
+
+
 NOBODY = Guard()
 """For changes that nobody calls for."""
 
 
-def in_use(config: Config, hops: Mapping[bytes, NextHop]) -> list[Protected]:
-    """Gateways, backends and VIPs: what whoever makes entries by themselves should leave out."""
-    return _once([*_gateways(hops), *_of_services(config.services.values())])
+class Callers:
+    """Who changed something lately: their addresses, the newest so many."""
+
+    def __init__(self) -> None:
+        self._called: dict[AnyAddress, float] = {}
+
+    def add(self, addresses: Iterable[AnyAddress], now: float) -> None:
+        """They call now. One that no packet on a wire has is left out."""
+        for address in addresses:
+            if not address.is_loopback:
+                self._called.pop(address, None)
+                self._called[address] = now
+        while len(self._called) > CALLERS_MOST:
+            del self._called[next(iter(self._called))]
+
+    def lately(self, now: float) -> list[Protected]:
+        """As what is in use."""
+        some = [address for address, at in list(self._called.items()) if at > now - LATELY_SECONDS]
+        return [
+            Protected(address, "from where the API was called lately", "all it sends") for address in some
+        ]
+
+
+def in_use(
+    config: Config, hops: Mapping[bytes, NextHop], callers: Iterable[Protected] = ()
+) -> list[Protected]:
+    """Callers, gateways, backends and VIPs: what whoever makes entries by themselves leaves out."""
+    return _once([*callers, *_gateways(hops), *_of_services(config.services.values())])
 
 
 def _gateways(hops: Mapping[bytes, NextHop]) -> Iterator[Protected]:

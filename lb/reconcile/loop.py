@@ -12,12 +12,13 @@ from lb.dataplane.trace import decode
 from lb.errors import DataPlaneError, SluiceError
 from lb.events import Events
 from lb.model import Config, Prefix
+from lb.model.protect import Protected
 from lb.reconcile import expiry, explain, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.desired import Desired, keeping, without_expired
 from lb.reconcile.explained import Explained
 from lb.reconcile.floods import FloodWatch
-from lb.reconcile.guard import NOBODY, Guard
+from lb.reconcile.guard import NOBODY, Callers, Guard, in_use
 from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
@@ -61,6 +62,7 @@ class Reconciler:
         """How long the last change took from plan to maps."""
         self._thread: threading.Thread | None = None
         self._listeners: list[Callable[[], None]] = []
+        self._callers = Callers()
 
     def start(self) -> None:
         """Adopt what the maps hold, write what differs from the store, and keep it so. Raises what applying raises."""
@@ -105,6 +107,7 @@ class Reconciler:
         with self._lock:
             if self._plans.until <= self._clock() and not self._maps.failure:
                 self._renew()
+            self._callers.add(guard.callers, self._clock())
             before = self._desired
             config = keeping(before.config, edit(before.config))
             if config is before.config:
@@ -138,6 +141,10 @@ class Reconciler:
         for listener in self._listeners:
             listener()
         return done
+
+    def in_use(self) -> list[Protected]:
+        """Addresses that nothing should block by itself: who called lately, gateways, backends and VIPs."""
+        return in_use(self._desired.config, dict(self._maps.hops.known), self._callers.lately(self._clock()))
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call it after every change, on the thread that made it: it must not wait."""
@@ -214,9 +221,8 @@ class Reconciler:
         """Sources over the limit of a rule become entries of its layer of the blocklist."""
         with self._lock:
             now = self._clock()
-            gateways = {hop.via for hop in self._maps.hops.known.values() if hop.via}
-            rules_now, config = self._plans.rules.by_number, self._desired.config
-            banned = entries_of(bans, rules_now, config, now, gateways)
+            in_use = [one.prefix for one in self.in_use()]
+            banned = entries_of(bans, self._plans.rules.by_number, self._desired.config, now, in_use)
             if not banned:
                 return
             rules = ", ".join(sorted({each.rule for each in banned}))

@@ -8,10 +8,10 @@ import pytest
 
 from lb.dataplane.protocol import NextHop
 from lb.errors import ConflictError
-from lb.model import Action, Config, Prefix, PrefixList, Service
+from lb.model import Action, Config, Prefix, PrefixList, Rule, Service
 from lb.model.entries import OPERATOR
 from lb.model.layers import Attributes, Layer
-from lb.reconcile.guard import Guard, in_use
+from lb.reconcile.guard import Callers, Guard, in_use
 
 NOW = 1000.0
 WEB = {
@@ -156,3 +156,59 @@ def test_in_use_names_gateways_backends_and_vips() -> None:
     found = {str(one.address) for one in in_use(config(), HOPS)}
 
     assert found == {"172.16.0.1", "192.0.2.10", "10.0.0.11", "2001:db8:5::", "fd00::11"}
+
+
+def ruled(**said: object) -> Config:
+    """The config with a rule that drops."""
+    return config().with_rule(Rule.model_validate({"name": "r", "action": "drop", **said}))
+
+
+@pytest.mark.parametrize(
+    ("said", "who"),
+    [
+        ({"source": "198.51.100.0/24"}, "198.51.100.9, the address that you call from"),
+        ({"protocol": "tcp"}, "198.51.100.9, the address that you call from"),
+        ({"source": "172.16.0.1"}, "172.16.0.1, the gateway to backend 10.0.0.11"),
+        ({"source": "10.0.0.0/8"}, '10.0.0.11, a backend of service "web"'),
+    ],
+)
+def test_a_rule_that_drops_all_of_an_address_in_use_is_refused(said: dict[str, str], who: str) -> None:
+    """The refusal names the rule, the address and the option; with force it is taken."""
+    with pytest.raises(ConflictError) as refused:
+        CALLER.check(config(), ruled(**said), HOPS, NOW)
+
+    assert 'rule "r" drops' in str(refused.value)
+    assert who in str(refused.value)
+    assert "--force" in str(refused.value)
+    assert replace(CALLER, force=True).check(config(), ruled(**said), HOPS, NOW) == ()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"source": "203.0.113.0/24"},
+        {"source": "198.51.100.0/24", "protocol": "udp"},
+        {"source": "198.51.100.0/24", "ports": "25", "protocol": "tcp"},
+        {"source": "198.51.100.0/24", "count_only": True},
+        {"source": "198.51.100.0/24", "service": "web"},
+    ],
+)
+def test_a_rule_that_leaves_a_way_is_taken(said: dict[str, object]) -> None:
+    """One that drops others, or some of the packets, or none yet, locks out nobody."""
+    assert CALLER.check(config(), ruled(**said), HOPS, NOW) == ()
+
+
+def test_a_rule_that_stands_is_not_refused_again() -> None:
+    """What was forced once does not stand in the way of the next change."""
+    before = ruled(source="198.51.100.0/24")
+
+    assert CALLER.check(before, before.with_rule(Rule(name="c", action="count")), HOPS, NOW) == ()
+
+
+def test_who_called_lately_is_in_use() -> None:
+    """For a day, but for an address that no packet on a wire has."""
+    callers = Callers()
+    callers.add([ip_address("198.51.100.9"), ip_address("127.0.0.1")], NOW)
+
+    assert [str(one.prefix) for one in callers.lately(NOW + 1)] == ["198.51.100.9/32"]
+    assert callers.lately(NOW + 86400) == []

@@ -11,7 +11,7 @@ NONE = dict.fromkeys(
 LIMIT = {"unit": "packets", "burst": None, "per": "source", "ipv4_length": 32, "ipv6_length": 64}
 
 ADDED: list[tuple[list[str], dict[str, Any]]] = [
-    (["--action", "drop"], {}),
+    (["--action", "drop", "--force"], {}),
     (
         [
             *(
