@@ -7,6 +7,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from lb.errors import FeedError
 
 _NAT64 = ip_network("64:ff9b::/96")
+_NOT_PUBLIC = tuple(map(ip_network, ("::/96", "fec0::/10")))
+"""IPv4-compatible and site-local addresses (RFC 4291, both deprecated): ipaddress takes them for global ones."""
 Address = IPv4Address | IPv6Address
 
 
@@ -39,4 +41,6 @@ def is_public(address: Address) -> bool:
         every += [inner for inner in (address.ipv4_mapped, address.sixtofour) if inner is not None]
         if address in _NAT64:
             every.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     return all(one.is_global and not one.is_multicast for one in every)

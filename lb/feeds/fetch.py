@@ -8,7 +8,7 @@ import os
 import ssl
 import stat
 from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -84,6 +84,10 @@ async def _followed(url: str, headers: dict[str, str], allow_private: bool, redi
         for _ in range(redirects + 1):
             try:
                 target, found = await _ask(client, url, headers, allow_private)
+            except (httpx.InvalidURL, UnicodeError) as error:
+                raise FeedError(
+                    f"{_shown(url)} has a host that cannot be ({error}): check the URL"
+                ) from error
             except httpx.TransportError as error:
                 said = str(error) or type(error).__name__
                 raise FeedError(
@@ -186,11 +190,8 @@ def _shown(url: str) -> str:
 def read_file(path: str, limit: int = RAW_MAX) -> bytes:
     """The bytes of a file, unpacked; FeedError says why it cannot be read."""
     try:
-        # A pipe would wait for a writer, for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+        with _opened(path, "a list") as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise FeedError(f"{path} is no regular file: give the path of a list")
             if found.st_size > limit:
                 raise too_large(limit)
             unpacker = Unpacker(raw_max=limit)
@@ -203,10 +204,19 @@ def read_file(path: str, limit: int = RAW_MAX) -> bytes:
     return unpacker.finish()
 
 
+def _opened(path: str, what: str) -> FileIO:
+    """A regular file, to read; FeedError: it is none. A pipe would wait for a writer, for ever."""
+    file = FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise FeedError(f"{path} is no regular file: give the path of {what}")
+
+
 def read_key(path: str) -> str:
     """The API key that a file holds; FeedError if it cannot be read, or others can."""
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path, "a file with the key") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
                 raise FeedError(f"{path} can be read by all, and holds a key: chmod o-r {path}")
             key = file.read(KEY_MAX + 1).strip()

@@ -301,6 +301,7 @@ PRIVATE = [
     *("192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fe80::1"),
     *("fc00::1", "fd00::1", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"),
     *("64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::1", "2002:a00:1::1", "64:ff9b:1::1"),
+    *("fec0::1", "::7f00:1", "::a00:1"),
 ]
 
 
@@ -377,3 +378,35 @@ def test_key(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FeedError, match="No such file"):
         read_key(str(path))
+
+
+@pytest.mark.parametrize("headers", [{"Content-Encoding": "gzip"}, {}])
+def test_gzip_of_countless_members_is_refused(server: FeedServer, headers: dict[str, str]) -> None:
+    """Empty members unpack to nothing, so no limit of size ends them."""
+    server.put(gzip.compress(b"") * (unpack.MEMBERS_MAX + 1), headers=headers)
+
+    assert "over 10,000 members" in refusal(server.url())
+
+
+def test_many_members_unpack() -> None:
+    """As many as tools make that pack in blocks, wherever pieces are cut."""
+    unpacker = Unpacker(packed=True)
+    unpacker.add(b"".join(gzip.compress(b"%d\n" % n, mtime=0) for n in range(6000)))
+
+    assert unpacker.finish() == b"".join(b"%d\n" % n for n in range(6000))
+
+
+def test_a_pipe_is_no_key(tmp_path: Path) -> None:
+    """Nobody waits for whoever would write into it, or the daemon could not be stopped."""
+    os.mkfifo(tmp_path / "key", 0o600)
+
+    with pytest.raises(FeedError, match="is no regular file"):
+        read_key(str(tmp_path / "key"))
+
+
+def test_a_host_that_cannot_be(server: FeedServer) -> None:
+    """A name that no resolver could be asked for is said to be wrong, also where a redirect leads to it."""
+    server.put(b"", status=302, headers={"Location": "http://xn--/"})
+
+    assert "has a host that cannot be" in refusal(server.url())
+    assert "has a host that cannot be" in refusal("http://xn--/")
