@@ -115,8 +115,9 @@ class Events:
             foreign = 0 < last < self._first - 1 or last >= self._next
             found = self._since(0 if foreign else last)
             lost = None if foreign else found[0].id - 1 - last if found and last else 0
+            newest = self.last
         some = found[:most]
-        return Part(some, some[-1].id if some else self.last, lost)
+        return Part(some, some[-1].id if some else newest, lost)
 
     def wait(self, last: int, seconds: float) -> list[Event]:
         """The same as since; waits for one if there is none, so many seconds at most."""

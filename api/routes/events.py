@@ -60,13 +60,14 @@ async def get_events(
     if follow if follow is not None else _prefers_stream(accept):
         last = place if place is not None else (0 if since else events.last)
         return await streaming(_stream(events, last, matches), SSE)
-    found = [event for event in events.read(place or 0).events if matches(event)]
+    part = events.read(place or 0)
+    found = [event for event in part.events if matches(event)]
     page = found[:limit]
     document = {
         "items": [event.document() for event in page],
         "total": len(found),
         "next": page[-1].id if len(page) < len(found) else None,
-        "last": page[-1].id if len(page) < len(found) else events.last,
+        "last": page[-1].id if len(page) < len(found) else part.last,
     }
     return Response(json.dumps(document), media_type="application/json")
 

@@ -115,3 +115,25 @@ def test_kinds_and_levels_choose() -> None:
     assert chosen("feed") == ["feed.failed", "feed"]
     assert chosen("feed.failed", "feeding") == ["feed.failed", "feeding"]
     assert chosen(level="warning") == ["feed.failed", "feeding"]
+
+
+def test_an_event_between_two_reads_is_not_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published just as a reader has found nothing is what it reads next."""
+    events = Events()
+    last = events.publish("n", "before").id
+    changed = events._changed
+
+    class Meanwhile:
+        def __enter__(self) -> None:
+            changed.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            changed.release()
+            monkeypatch.undo()
+            events.publish("n", "meanwhile")
+
+    monkeypatch.setattr(events, "_changed", Meanwhile())
+    part = events.read(last)
+
+    assert (part.events, part.last) == ([], last)
+    assert [event.text for event in events.read(part.last).events] == ["meanwhile"]
