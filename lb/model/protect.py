@@ -45,8 +45,7 @@ class Protected:
     @property
     def prefix(self) -> Prefix:
         """The address, or the prefix that a VIP is."""
-        whole = self.family == 4 or self.length == BITS[6]
-        return Prefix.parse(str(self.address) if whole else f"{self.address}/{self.length}")
+        return Prefix(self.family, int(self.address), min(self.length, BITS[self.family]))
 
 
 @dataclass(frozen=True, slots=True)

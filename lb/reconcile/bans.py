@@ -103,6 +103,7 @@ def entries_of(
     Left out: a rule that bans no longer, what its layer blocks already, what the allowlist lets in whole, and what
     touches what is in use: nobody is there to say that it may be locked out.
     """
+    used = _InUse(in_use)
     found: dict[tuple[str, Prefix], Banned] = {}
     for family, source, number in bans:
         rule = rules.get(number)
@@ -114,7 +115,7 @@ def entries_of(
             continue
         if next(config.allowlist.covering(prefix, now), None) is not None:
             continue
-        if any(prefix.contains(used) or used.contains(prefix) for used in in_use):
+        if used.touches(prefix):
             continue
         created_at = round(now, 3)
         said = Attributes(
@@ -125,6 +126,30 @@ def entries_of(
         )
         found[rule.name, prefix] = Banned(prefix, rule.name, said)
     return list(found.values())
+
+
+class _InUse:
+    """Prefixes that are in use, for many questions: each is asked with the writer's lock held."""
+
+    def __init__(self, used: Sequence[Prefix]) -> None:
+        self._used = used
+        self._cut: dict[tuple[int, int], tuple[set[tuple[int, int]], set[int]]] = {}
+
+    def touches(self, prefix: Prefix) -> bool:
+        """Whether one of them lies in a prefix, or holds it."""
+        family, longest = prefix.family, prefix.length
+        known = self._cut.get((family, longest))
+        if known is None:
+            cut = {_cut(used, min(used.length, longest)) for used in self._used if used.family == family}
+            known = self._cut[family, longest] = cut, {length for _, length in cut}
+        networks, lengths = known
+        return any(_cut(prefix, length) in networks for length in lengths)
+
+
+def _cut(prefix: Prefix, length: int) -> tuple[int, int]:
+    """The network of a prefix's first bits, and how many they are."""
+    left_out = BITS[prefix.family] - length
+    return prefix.network >> left_out << left_out, length
 
 
 def _prefix_of(family: int, source: bytes, limit: Limit) -> Prefix:

@@ -1,6 +1,7 @@
 """What reports of sources over a limit become, and how they are gathered."""
 
 import threading
+import time
 
 import numpy as np
 
@@ -136,3 +137,27 @@ def test_a_batch_that_fails_is_not_the_last() -> None:
 
     assert done.wait(60)
     banner.close()
+
+
+def test_what_holds_or_lies_in_what_is_in_use() -> None:
+    """A VIP that is a prefix, backends of both families, and bans of any length: as if each were compared."""
+    used = [
+        Prefix.parse(each) for each in ("2001:db8:5::/64", "2001:db8:9::1", "2001:db8:9:1::1", "10.0.0.9")
+    ]
+
+    for length, banned in ((128, "2001:db8:5::77"), (48, "2001:db8:5:1::"), (64, "2001:db8:9:1::5")):
+        assert entries_of([ban(banned)], {7: rule(ipv6_length=length)}, Config(), NOW, used) == []
+    bans = [ban("2001:db8:5:1::1"), ban("2001:db8:9:2::1"), ban("10.0.0.1")]
+    assert len(entries_of(bans, {7: rule(ipv6_length=64)}, Config(), NOW, used)) == 3
+
+
+def test_many_bans_beside_many_backends() -> None:
+    """The writer's lock is held meanwhile: ten thousand are looked at beside twenty thousand addresses in use."""
+    used = [Prefix(4, 0x0A000000 + n, 32) for n in range(20_000)]
+    bans = [(4, (0xCB007100 + n).to_bytes(4, "big"), 7) for n in range(10_000)]
+
+    began = time.process_time()
+    found = entries_of(bans, {7: rule()}, Config(), NOW, used)
+
+    assert len(found) == 10_000
+    assert time.process_time() - began < 10
