@@ -69,7 +69,7 @@ class Reconciler:
         self.watch.start()
         with self._lock:
             self._maps.fill(self._desired.config)
-        self.watch.follow_bans(bans_wanted(self._desired.config))
+            self._follow_bans()
         self._dataplane.watch(self._on_hops_changed)
         self._thread = threading.Thread(target=self._follow, name="reconciler", daemon=True)
         self._thread.start()
@@ -128,7 +128,7 @@ class Reconciler:
             self._desired, self._stored = Desired(revision, config), config
             self.apply_seconds = time.perf_counter() - began
             self._changed_at = time.monotonic()
-            self.watch.follow_bans(bans_wanted(config))
+            self._follow_bans()
             self.events.publish(
                 "config.changed",
                 f"revision {revision} by {actor}: {summary}",
@@ -217,6 +217,15 @@ class Reconciler:
         """Who looks again soon, as `top` does, finds the program as it was."""
         self._changed_at = time.monotonic()
 
+    def _follow_bans(self) -> None:
+        """Also after it failed, or the reader died. A change is in force whether reports can be read or not."""
+        try:
+            self.watch.follow_bans(bans_wanted(self._desired.config))
+        except OSError as error:
+            self._tell_failure(
+                f"who is over a limit cannot be banned, for the reports cannot be read: {error}"
+            )
+
     def _ban(self, bans: list[Ban]) -> None:
         """Sources over the limit of a rule become entries of its layer of the blocklist."""
         with self._lock:
@@ -263,6 +272,7 @@ class Reconciler:
             try:
                 with self._lock:
                     self._follow_once(hops_changed)
+                    self._follow_bans()
                 if time.monotonic() - self._changed_at >= TRIM_AFTER_SECONDS:
                     self._trim()
             except SluiceError as error:

@@ -13,6 +13,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.samples import RECORD
 from lb.dataplane.twin import TwinDataPlane
 from lb.errors import CompileError, DataPlaneError
+from lb.model import Rule
 from lb.reconcile import watch as watching
 from lb.reconcile.loop import Reconciler
 from lb.reconcile.watch import FEATURE, Watcher
@@ -189,3 +190,26 @@ def test_what_a_killed_daemon_looked_at_is_not_looked_at(plane: TwinDataPlane) -
     control.stop()
 
     assert plane.tables.arrays.watching["most"].tolist() == [0, 0]
+
+
+def test_a_change_is_in_force_though_reports_cannot_be_read(
+    plane: TwinDataPlane, control: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the queue cannot be opened for a rule that bans, the change is done and acknowledged, and that is told."""
+
+    def broken() -> Any:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(plane, "samples", broken)
+    limit = {"rate": 1, "per": "source"}
+    rule = Rule.model_validate({"name": "flood", "action": "limit", "limit": limit, "ban_seconds": 60})
+
+    desired = control.change(lambda config: config.with_rule(rule), actor="test", summary="a rule")
+
+    assert (desired.revision, list(control.desired.config.rules)) == (1, ["flood"])
+    kinds = [event.kind for event in control.events.since(0)]
+    assert "failure" in kinds and "config.changed" in kinds
+    monkeypatch.undo()
+    control._on_hops_changed()
+    while control.watch._thread is None:
+        time.sleep(0.01)
