@@ -12,6 +12,7 @@ from lb.reconcile.loop import Reconciler
 _SEPARATOR = "~"
 _KIND = "drain"
 REFRESH = "refresh"
+_DIGITS = 19
 
 
 def drain_id(service: str, address: IPv4Address | IPv6Address) -> str:
@@ -40,12 +41,17 @@ def refresh_id(feed: str, number: int) -> str:
 
 
 def refresh_operation(operation_id: str, config: Config, feeds: Feeds) -> RefreshOperation:
-    """How far a refresh is; NotFoundError if its feed is gone. Of one long past the newest outcome is told."""
+    """How far a refresh is; NotFoundError if its feed is gone, or it was never asked for.
+
+    Of one long past the newest outcome is told.
+    """
     kind, _, rest = operation_id.partition(_SEPARATOR)
     name, _, number = rest.partition(_SEPARATOR)
-    if kind != REFRESH or name not in config.feeds or not (number.isascii() and number.isdigit()):
+    is_number = number.isascii() and number.isdigit() and len(number) < _DIGITS
+    known = kind == REFRESH and name in config.feeds and is_number and feeds.was_asked(name, int(number))
+    if not known:
         raise NotFoundError(
-            f'there is no operation "{operation_id}": there is one as long as its feed is there'
+            f'there is no operation "{operation_id}": there is one as long as its feed is there, and the daemon runs'
         )
     if not feeds.wait(name, int(number), 0):
         return RefreshOperation(id=operation_id, state="running", feed=name)

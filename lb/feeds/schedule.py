@@ -103,6 +103,11 @@ class Feeds:
         self.wake()
         return number
 
+    def was_asked(self, name: str, number: int) -> bool:
+        """Whether there is such a refresh since the daemon started, over or not."""
+        with self._changed:
+            return 0 < number <= self._begun.get(name, 0) + (name in self._asked)
+
     def wait(self, name: str, number: int, seconds: float) -> bool:
         """Whether that refresh has ended, after so many seconds at most."""
         with self._changed:

@@ -196,3 +196,11 @@ def test_unreadable_file_is_no_fault_of_the_feed(client: TestClient, path: Path)
     assert "No such file" in client.get("/v1/feeds/drop").json()["observed"]["error"]
     path.with_suffix(".later").rename(path)
     assert client.post("/v1/feeds/drop/refresh").json()["observed"]["entries"] == 4
+
+
+@pytest.mark.parametrize("number", ["0", "99", "9" * 30, "9" * 5000])
+def test_a_refresh_that_nobody_asked_for_is_no_operation(client: TestClient, path: Path, number: str) -> None:
+    """A number that was never given out is not found, however long it is."""
+    put(client, path)
+
+    assert client.get(f"/v1/operations/refresh~drop~{number}").status_code == 404
