@@ -6,8 +6,9 @@ from ipaddress import IPv6Network, ip_address
 
 from lb.dataplane.protocol import NextHop
 from lb.errors import ConflictError
-from lb.model import Config, Rule, Service
+from lb.model import Config, Prefix, Rule, Service
 from lb.model.address import AnyAddress
+from lb.model.prefix import BITS
 from lb.model.protect import REMEDY, Protected, check
 from lb.model.rule import RuleAction
 from lb.model.rule_fields import TCP
@@ -57,15 +58,36 @@ def _check_rules(before: Config, after: Config, in_use: Iterable[Protected], now
     fresh = [
         rule for name, rule in after.rules.items() if before.rules.get(name) != rule and _drops_all(rule)
     ]
+    around = _Around(in_use)
     for rule in fresh:
-        for one in in_use:
-            if rule.source is not None and not rule.source.contains(one.prefix):
-                continue
-            if next(after.allowlist.covering(one.prefix, now), None) is None:
+        for one, prefix in around.within(rule.source):
+            if next(after.allowlist.covering(prefix, now), None) is None:
                 raise ConflictError(
                     f'rule "{rule.name}" drops what {rule.source or "anybody"} sends, which covers {one.address}, '
                     f"{one.role}: {one.cut} would be dropped; {REMEDY}"
                 )
+
+
+class _Around:
+    """Addresses in use by the prefixes around them: a thousand rules are asked about with the writer's lock held."""
+
+    def __init__(self, in_use: Iterable[Protected]) -> None:
+        self._every = [(one, one.prefix) for one in in_use]
+        self._known: dict[tuple[int, int], dict[int, list[tuple[Protected, Prefix]]]] = {}
+
+    def within(self, source: Prefix | None) -> list[tuple[Protected, Prefix]]:
+        """Those that lie in a prefix; None: all."""
+        if source is None:
+            return self._every
+        family, length = source.family, source.length
+        left_out = BITS[family] - length
+        known = self._known.get((family, length))
+        if known is None:
+            known = self._known[family, length] = {}
+            for one, prefix in self._every:
+                if prefix.family == family and prefix.length >= length:
+                    known.setdefault(prefix.network >> left_out, []).append((one, prefix))
+        return known.get(source.network >> left_out, [])
 
 
 def _drops_all(rule: Rule) -> bool:

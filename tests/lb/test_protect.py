@@ -1,5 +1,6 @@
 """Who a change of the lists would lock out: refused where the change does it, told where it was so before."""
 
+import time
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -212,3 +213,26 @@ def test_who_called_lately_is_in_use() -> None:
 
     assert [str(one.prefix) for one in callers.lately(NOW + 1)] == ["198.51.100.9/32"]
     assert callers.lately(NOW + 86400) == []
+
+
+def test_a_thousand_rules_beside_twenty_thousand_addresses() -> None:
+    """The writer's lock is held meanwhile, so what each rule covers is not looked for among all of them."""
+    backends = [{"address": f"10.{n >> 8}.{n & 255}.1"} for n in range(20_000)]
+    services = [
+        Service.model_validate({**WEB, "name": f"s{n}", "port": n + 1, "backends": backends[n::40]})
+        for n in range(40)
+    ]
+    before = Config().with_services(services)
+    rules = {
+        f"r{n}": Rule.model_validate(
+            {"name": f"r{n}", "action": "drop", "source": f"198.51.{n >> 8}.{n & 255}"}
+        )
+        for n in range(1000)
+    }
+
+    began = time.process_time()
+    assert CALLER.check(before, replace(before, rules=rules), HOPS, NOW) == ()
+    assert time.process_time() - began < 5
+    last = Rule.model_validate({"name": "z", "action": "drop", "source": "10.78.0.0/18"})
+    with pytest.raises(ConflictError, match=r'rule "z" drops what 10\.78\.0\.0/18 sends'):
+        CALLER.check(before, replace(before, rules={**rules, "z": last}), HOPS, NOW)
