@@ -61,13 +61,17 @@ def take(present: PrefixList, prefix: Prefix, owner: str, now: float, name: str)
     return present.with_layer(owner, present.layer(owner).without([prefix]))
 
 
+def is_declared_feed(config: Config, owner: str) -> bool:
+    """Whether an owner is a feed that writes its entries by itself."""
+    return owner.startswith(FEED_PREFIX) and owner.removeprefix(FEED_PREFIX) in config.feeds
+
+
 def refuse_foreign(config: Config, owner: str, *, removes: bool = False) -> None:
     """ConflictError for the layer of what writes its entries by itself: a declared feed, a rule.
 
     removes: what a rule has put in may be taken out by anybody.
     """
-    # A configuration without feeds has none that are declared.
-    if owner.removeprefix(FEED_PREFIX) in getattr(config, "feeds", ()) and owner.startswith(FEED_PREFIX):
+    if is_declared_feed(config, owner):
         raise ConflictError(
             f"the entries of {owner} are what its source says, and would be back: allowlist the prefix, "
             "or remove the feed"
@@ -76,9 +80,11 @@ def refuse_foreign(config: Config, owner: str, *, removes: bool = False) -> None
         raise ConflictError(f"the entries of {owner} are made by the rule itself: leave the owner out")
 
 
-def cleared(present: PrefixList, owner: str) -> PrefixList:
-    """Without an owner's layer; without any for "*"."""
-    return PrefixList() if owner == EVERYONE else present.with_layer(owner, Layer())
+def cleared(config: Config, present: PrefixList, owner: str) -> PrefixList:
+    """Without an owner's layer; for "*" without any but those of declared feeds, which would be back."""
+    if owner != EVERYONE:
+        return present.with_layer(owner, Layer())
+    return PrefixList({n: layer for n, layer in present.layers.items() if is_declared_feed(config, n)})
 
 
 def put_all(present: PrefixList, layers: Mapping[str, Layer], now: float, *, whole: bool) -> Outcome:

@@ -111,7 +111,7 @@ def run(settings: ServeSettings) -> int:
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:
             _apply_first(reconciler, settings.config)
-        keeper = _FeedKeeper(reconciler)
+        keeper = FeedKeeper(reconciler)
         feeds = Feeds(keeper, path=settings.state_dir / FEEDS_FILE, protected=keeper.protected, events=events)
         feeds.start()
         stack.callback(feeds.stop)
@@ -120,7 +120,7 @@ def run(settings: ServeSettings) -> int:
     return 0
 
 
-class _FeedKeeper:
+class FeedKeeper:
     """The reconciler as feeds see it: what they may not block is checked by their own guard, and so by theirs alone."""
 
     def __init__(self, reconciler: Reconciler) -> None:

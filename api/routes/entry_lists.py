@@ -148,15 +148,14 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         responses=documented(422, *WRITE),
     )
     def clear_entries(write: WriteDep, owner: WhoseDep = OPERATOR) -> None:
-        """Remove all that the operator, or that `owner`, holds; with `owner=*`, everything."""
+        """Remove all that the operator, or that `owner`, holds; with `owner=*`, all but what declared feeds hold."""
 
         def edit(config: Config) -> Config:
             present = kind.of(config)
             if write.is_conditional:
                 write.check(kind.etag_of_all(present, write.reconciler.now()))
-            for name in present.layers if owner == EVERYONE else [owner]:
-                refuse_foreign(config, name, removes=True)
-            return kind.put(config, cleared(present, owner))
+            refuse_foreign(config, owner, removes=True)
+            return kind.put(config, cleared(config, present, owner))
 
         write.change(edit)
 

@@ -254,7 +254,9 @@ def import_allowed(
 @blocklist.command(example="sluice blocklist clear --yes\nsluice blocklist clear --feed drop --yes")
 @feed_option
 @owner_option
-@click.option("--all", "everything", is_flag=True, help="Everyone's entries, feeds included.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Everyone's entries, but for those of feeds: remove the feed."
+)
 @yes_option
 @force_option
 @pass_session

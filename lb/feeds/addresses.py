@@ -1,10 +1,10 @@
 """Where a URL leads: every address of its host, none of them private unless that is allowed."""
 
-import asyncio
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from lb.errors import FeedError
+from lb.feeds.waiting import apart
 
 _NAT64 = ip_network("64:ff9b::/96")
 _NOT_PUBLIC = tuple(map(ip_network, ("::/96", "fec0::/10")))
@@ -18,9 +18,8 @@ async def addresses_of(host: str, port: int, *, allow_private: bool) -> list[str
     FeedError: it has none, or (unless allow_private) one that is not of the public internet. A caller connects to
     one of these, and never to the name: a second answer of the resolver could be another.
     """
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await apart(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise FeedError(f'the host "{host}" is not found ({said}): check the URL and the resolver') from None

@@ -1,10 +1,12 @@
 """One refresh of one feed: has it, reads it, guards it, and makes it the blocklist's layer of that feed."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from lb.errors import FeedError
 from lb.feeds import guard
@@ -13,10 +15,13 @@ from lb.feeds.fetch import Fetched, fetch, read_file, read_key
 from lb.feeds.guard import Protected
 from lb.feeds.memory import FeedState
 from lb.feeds.parse import parse
+from lb.feeds.waiting import apart
 from lb.model import Config, Feed, FeedFormat
 from lb.model.columns import Keys
 from lb.model.delta import compare, settled
 from lb.model.layers import Attributes, Layer
+
+T = TypeVar("T")
 
 
 class Desired(Protocol):
@@ -41,6 +46,8 @@ class Keeper(Protocol):
         """Seconds since the epoch."""
 
 
+READ_SECONDS = 30.0
+"""For a file: one of a dead file system is not waited for longer."""
 MoreProtected = Callable[[], Iterable[Protected]]
 
 
@@ -63,6 +70,24 @@ class Outcome:
     layer: Layer = field(default_factory=Layer)
 
 
+def _unquoted(error: FeedError) -> FeedError:
+    """Where it is wrong, without a word of the file: who may name it here may not be one who may read it."""
+    where = re.match(r"(?:line|row) \d+", str(error))
+    return FeedError(
+        f"{where.group() if where else 'the file'} holds no prefix, or is no list: mend it, or name another"
+    )
+
+
+async def _in_time(call: Callable[[], T]) -> T:
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return await apart(call)
+    except TimeoutError:
+        raise FeedError(
+            f"it could not be read in {READ_SECONDS:.0f} s: see that its file system answers"
+        ) from None
+
+
 class Refresh:
     """What every refresh of a daemon uses; reading and changing are done one at a time."""
 
@@ -79,7 +104,7 @@ class Refresh:
         held = self._layer(feed).digest.hex()
         if feed.url is None:
             assert feed.file is not None
-            found: Fetched | None = Fetched(await asyncio.to_thread(read_file, feed.file))
+            found: Fetched | None = Fetched(await _in_time(partial(read_file, feed.file)))
         else:
             found = await fetch(feed.url, held=state.held(held), allow_private=feed.allow_private_url)
         if found is None:
@@ -93,7 +118,10 @@ class Refresh:
         return replace(outcome, state=replace(outcome.state, content=content))
 
     def _take(self, feed: Feed, state: FeedState, data: bytes) -> Outcome:
-        keys = parse(data, feed.format)
+        try:
+            keys = parse(data, feed.format)
+        except FeedError as error:
+            raise error if feed.file is None else _unquoted(error) from None
         said = Attributes(feed.action, feed.reason, round(self._keeper.now(), 3))
         want = Layer().with_keys(keys, said)
 
@@ -110,7 +138,7 @@ class Refresh:
         startup = not self._follows(feed, self._streams.pop(feed.name, None))
         found = await fetch(
             stream_url(feed.url, startup=startup),
-            headers={"X-Api-Key": await asyncio.to_thread(read_key, feed.api_key_file)},
+            headers={"X-Api-Key": await _in_time(partial(read_key, feed.api_key_file))},
             allow_private=feed.allow_private_url,
             redirects=0,
         )

@@ -13,6 +13,7 @@ from lb.model.entries import FEED_PREFIX, PrefixList
 from lb.model.feed import Feed
 from lb.model.fields import pointer
 from lb.model.layers import Layer
+from lb.model.owner import RULE_PREFIX
 from lb.model.prefix import Prefix
 from lb.model.rule import Rule
 from lb.model.rule_match import service_faults
@@ -244,9 +245,10 @@ class Config:
         return replace(self, rules={**self.rules, rule.name: rule})
 
     def without_rule(self, name: str) -> "Config":
-        """Without the rule of that name; NotFoundError if there is none."""
+        """Without the rule of that name, and whom it has banned; NotFoundError if there is none."""
         self.rule(name)
-        return replace(self, rules={n: r for n, r in self.rules.items() if n != name})
+        blocklist = self.blocklist.with_layer(RULE_PREFIX + name, Layer())
+        return replace(self, rules={n: r for n, r in self.rules.items() if n != name}, blocklist=blocklist)
 
 
 def _unless(found: Iterator[Clash], config: Config) -> Config:

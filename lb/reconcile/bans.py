@@ -9,6 +9,7 @@ from lb.dataplane.tables import Array
 from lb.events import Events
 from lb.model import Config, Limit, Prefix, Rule
 from lb.model.layers import Attributes
+from lb.model.owner import RULE_PREFIX
 from lb.model.prefix import BITS
 
 log = logging.getLogger("sluice.bans")
@@ -17,14 +18,12 @@ Ban = tuple[int, bytes, int]
 """Family, packed source, number of the rule."""
 WAITING_MOST = 10_000
 """Sources that wait to be banned; one that finds no room is reported again while it is over its limit."""
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 1.0
 """Between two batches: each is a revision."""
-RULE_PREFIX = "rule:"
-"""An owner's name is this and the rule's."""
 
 
 class Banner:
-    """Hands bans over in batches, each source once, ten batches a second at most, from a thread of its own."""
+    """Hands bans over in batches, each source once, a batch a second at most, from a thread of its own."""
 
     def __init__(self, on_bans: Callable[[list[Ban]], None]) -> None:
         self._on_bans = on_bans
@@ -88,7 +87,7 @@ class Banned:
 
 def bans_wanted(config: Config) -> bool:
     """Whether a rule bans."""
-    return any(rule.ban_seconds for rule in config.rules.values())
+    return any(rule.bans for rule in config.rules.values())
 
 
 def entries_of(

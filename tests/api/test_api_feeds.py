@@ -204,3 +204,14 @@ def test_a_refresh_that_nobody_asked_for_is_no_operation(client: TestClient, pat
     put(client, path)
 
     assert client.get(f"/v1/operations/refresh~drop~{number}").status_code == 404
+
+
+def test_clearing_leaves_what_a_feed_holds(client: TestClient, path: Path) -> None:
+    """owner=* takes everybody's entries but those of declared feeds, which would be back."""
+    put(client, path)
+    client.post("/v1/blocklist", json={"prefix": "198.51.100.7"}).raise_for_status()
+
+    assert client.delete("/v1/blocklist", params={"owner": "*"}).status_code == 204
+
+    left = client.get("/v1/blocklist").json()["items"]
+    assert {item["prefix"] for item in left} == {f"203.0.113.{n}/32" for n in range(4)}

@@ -161,3 +161,12 @@ def test_many_bans_beside_many_backends() -> None:
 
     assert len(found) == 10_000
     assert time.process_time() - began < 10
+
+
+def test_a_rule_takes_its_bans_along() -> None:
+    """Whom a rule has banned is free again when it goes."""
+    banned = entries_of([ban("192.0.2.1")], {7: rule()}, Config(), NOW)
+    config = with_bans(Config().with_rule(rule()), banned)
+    assert len(config.blocklist.layer("rule:flood")) == 1
+
+    assert len(config.without_rule("flood").blocklist.layer("rule:flood")) == 0

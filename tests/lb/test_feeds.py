@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from feed_server import FeedServer, Handler, Page, serving
 
+from lb.daemon import FeedKeeper
 from lb.dataplane.twin import TwinDataPlane
 from lb.events import Event, Events
 from lb.feeds.guard import Protected
@@ -44,11 +45,12 @@ class House:
         """Start it."""
         self.reconciler = Reconciler(self.store, self.twin, clock=lambda: self.now)
         self.reconciler.start()
+        keeper = FeedKeeper(self.reconciler)
         self.feeds = Feeds(
-            self.reconciler,
+            keeper,
             path=self.folder / "feeds.json",
             events=self.events,
-            protected=lambda: self.more,
+            protected=lambda: [*self.more, *keeper.protected()],
             draw=lambda: self.draw,
         )
         self.reconciler.listen(self.feeds.wake)
@@ -221,7 +223,7 @@ BAD: list[tuple[str, Page, str]] = [
     ("grown", Page(FOUR + b"".join(b"198.51.100.%d\n" % n for n in range(3))), "would add 3 entries"),
     ("private space", Page(FOUR + b"10.0.0.0/8\n"), "its entry 10.0.0.0/8 would block private address space"),
     ("default route", Page(FOUR + b"0.0.0.0/0\n"), "its entry 0.0.0.0/0 would block as good as the whole"),
-    ("a backend", Page(FOUR + b"198.51.100.0/24\n"), 'backend 198.51.100.11 of service "web"'),
+    ("a backend", Page(FOUR + b"198.51.100.0/24\n"), '198.51.100.11, a backend of service "web"'),
     ("a VIP", Page(FOUR + b"192.0.2.10\n"), 'the VIP of service "web"'),
     ("a gateway", Page(FOUR + b"192.0.2.200/29\n"), "the gateway"),
 ]
@@ -629,3 +631,26 @@ def test_crowdsec_is_guarded(house: House, server: FeedServer, local_api: LocalA
 
     local_api.bans = {f"203.0.113.{n}": "4h" for n in range(100)}
     assert house.advance(120).facts["removed"] == 100
+
+
+def test_a_file_that_is_no_list_is_not_quoted(house: House, tmp_path: Path) -> None:
+    """Who may name a file may not be one who may read it: the refusal has the line's number, and none of its words."""
+    path = tmp_path / "shadow"
+    path.write_text("root:$y$j9T$secret:19000:0:99999:7:::\n")
+
+    failed = house.add("drop", file=str(path))
+
+    assert failed.kind == "feed.failed"
+    assert "line 1" in failed.text
+    assert not any(word in failed.text for word in ("root", "secret"))
+
+
+def test_a_feed_that_may_blocks_a_backend(house: House) -> None:
+    """allow_protected is the whole of what it takes; without it the refusal names the backend."""
+    web = {"name": "web", "vip": "10.200.1.1", "port": 80, "protocol": "tcp"}
+    backends = [{"address": "203.0.113.1"}]
+    house.edit(lambda c: c.with_service(Service.model_validate({**web, "backends": backends})))
+    house.server.pages["/list"] = Page(FOUR)
+
+    assert "203.0.113.1" in house.add("one").text
+    assert house.add("two", allow_protected=True).kind == "feed.refreshed"
