@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "xdp"))
 # Before the directory of this file, which holds folders called lb and api.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import known_frames
-from known_frames import Case
+from known_case import Case, Stage
 
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.twin import TwinDataPlane
@@ -41,8 +41,14 @@ NO_PLACE = 0xFFFE
 """What all slots of a ring say that no known frame asks for: a place that no service has."""
 _ZEROS = 64
 """So many zeros at a frame's end are still written out."""
-_TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6")
-_ARRAYS = ("service_rings", "backends", "deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense")
+_TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6", "rule_sources4",
+           "rule_sources6", "rule_targets4", "rule_targets6")  # fmt: skip
+_ARRAYS = ("service_rings", "backends", "deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense", "rule_bank",
+           "rule_cells", "rule_sets", "rule_actions", "service_guards", "watching")  # fmt: skip
+_NEVER = 1 << 30
+"""A second of the packet path's clock that no machine lives to see."""
+_EVERYTHING = {"most": 1 << 20, "bytes": 256, "verdicts": (1 << 64) - 1}
+"""As struct sampling: whoever looks sees every packet."""
 
 
 class KnownPlane(TwinDataPlane):
@@ -76,8 +82,9 @@ class _Writer:
     slots: set[int]
     before: dict[str, Any]
 
-    def stage(self, document: dict[str, Any], cases: list[Case]) -> dict[str, Any]:
+    def stage(self, stage: Stage) -> dict[str, Any]:
         """Go to the next state; its differences to the one before, and its cases."""
+        document = stage.document
 
         def edit(have: Config) -> Config:
             return from_mapping(document, now=NOW, have=have)
@@ -90,9 +97,23 @@ class _Writer:
         for without, reference in self.references.items():
             settings = known_frames.SETTINGS_WITHOUT.get(without, {})
             other = from_mapping({**document, "settings": settings}, now=NOW, have=Config())
-            reference.configure(other, hops, NOW)
-        done = [self._answered(case) for case in cases]
+            reference.configure(other, hops, NOW, document.get("rules", ()))
+            for name, budget in stage.attacked.items():
+                guard = reference.guards.by_name[name]
+                guard.attack_until, guard.budget = _NEVER, budget
+        self._as_packets_would(stage)
+        done = [self._answered(case) for case in stage.cases]
         return {"memory": self._memory(), "tables": self._tables(), "cases": done}
+
+    def _as_packets_would(self, stage: Stage) -> None:
+        """What is in memory by what has come, or by who looks, and not by the document."""
+        arrays = self.plane.tables.arrays
+        for name, budget in stage.attacked.items():
+            row = arrays.service_guards[self.control._plans.services.by_name[name].number]
+            row["attack_until"], row["budget"] = _NEVER, budget
+        if stage.looked_at:
+            for member, value in _EVERYTHING.items():
+                arrays.watching[member] = value
 
     def _answered(self, case: Case) -> dict[str, Any]:
         frame = case.frame
@@ -171,7 +192,7 @@ def text() -> str:
         stages = []
         for stage in known_frames.STAGES:
             slots.clear()
-            answers = writer.stage(stage.document, stage.cases)
+            answers = writer.stage(stage)
             stages.append({"rings": writer.rings(), **answers})
     finally:
         balancer.ring_slot = ring_slot

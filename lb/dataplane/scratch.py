@@ -106,8 +106,9 @@ class Scratch:
         bits = np.zeros((2, 128), np.uint64)
         if "vip_bits" in self._memory:
             bits = np.frombuffer(self._memory["vip_bits"], np.uint64)[: bits.size].reshape(bits.shape)
-        more = KernelTable(f"{name}_more", self._fds[f"{name}_more"], len(entries))
-        table = ServiceTable(slots, bits[family // 6], more, len(entries), family=family)
+        room = libbpf.map_info(self._fds[f"{name}_more"]).entries
+        more = KernelTable(f"{name}_more", self._fds[f"{name}_more"], room)
+        table = ServiceTable(slots, bits[family // 6], more, room, family=family)
         keys = np.frombuffer(b"".join(entries), dtype_of(f"service{family}_key"))
         table.write(keys, np.frombuffer(b"".join(entries.values()), dtype_of("service")))
 

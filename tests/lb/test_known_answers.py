@@ -51,6 +51,10 @@ def test_a_program_is_asked_what_it_can() -> None:
     assert with_memory.keys() - tiny.keys() == {
         "a connection stays with its draining backend",
         "and stays there",
+        "under attack a SYN of a known source",
+        "under attack a SYN of a known /64",
+        "over the budget a SYN of a known source",
+        "a UDP flow that was within its limit",
     }
 
 

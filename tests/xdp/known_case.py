@@ -25,10 +25,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Stage:
-    """A desired state, and the frames that come while it is in force."""
+    """A desired state, and the frames that come while it is in force.
+
+    attacked: services under attack, and the new flows that each may have in a second then; looked_at: every packet is
+    sampled.
+    """
 
     document: dict[str, Any]
     cases: list[Case] = field(default_factory=list)
+    attacked: dict[str, int] = field(default_factory=dict)
+    looked_at: bool = False
 
 
 def case(name: str, verdict: str, frame: Any, needs: str = "", *, differs: str = "", **more: Any) -> Case:

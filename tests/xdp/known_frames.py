@@ -17,8 +17,10 @@ from frames import (
     udp,
 )
 from known_case import Case, Stage, case, chained, tagged
+from known_guards import ATTACKED, GUARD_CASES, GUARDED
 from known_icmp import ICMP_CASES, NARROW, NARROW6
 from known_quic import QUIC, QUIC_CASES
+from known_rules import ALLOWED, RULE_CASES, RULES, SERVICES
 from scapy.layers.inet import ICMP, TCP, IPOption_NOP
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q
@@ -80,6 +82,21 @@ def _drained(document: dict[str, Any]) -> dict[str, Any]:
         {**dns, "backends": [*disabled, {"address": BACKENDS4[2]}]},
     ]
     return {**document, "services": [*now, *others]}
+
+
+def _guarded(document: dict[str, Any]) -> dict[str, Any]:
+    """Guarded services besides."""
+    return {**document, "services": [*document["services"], *GUARDED]}
+
+
+def _ruled(document: dict[str, Any]) -> dict[str, Any]:
+    """Rules, and whom they are about."""
+    return {
+        **document,
+        "services": [*document["services"], *SERVICES],
+        "allowlist": [*document["allowlist"], {"prefix": ALLOWED}],
+        "rules": RULES,
+    }
 
 
 PARSING = [
@@ -263,4 +280,6 @@ _AFTER_THE_SWITCH = [
 STAGES = [
     Stage(_document(), [*PARSING, *LISTS, *SPOOFED, *FORWARDED, *ICMP_CASES, *QUIC_CASES, *_REMEMBERED]),
     Stage(_drained(_document()), _AFTER_THE_SWITCH),
+    Stage(_guarded(_document()), GUARD_CASES, attacked=ATTACKED),
+    Stage(_ruled(_guarded(_document())), RULE_CASES, looked_at=True),
 ]

@@ -18,6 +18,7 @@ from rig import Rig
 
 from lb.dataplane import build, gate, libbpf, scratch
 from lb.dataplane.build import Program
+from lb.dataplane.known import document
 from lb.dataplane.protocol import ProgramWish
 from lb.dataplane.source import XDP_DIR, join_source
 from lb.errors import KnownAnswerError
@@ -28,6 +29,12 @@ Break = Callable[[str, str, str], Callable[[], None]]
 
 FEW = frozenset({"HAVE_VIP4", "HAVE_IPIP", "HAVE_L2", "HAVE_DENY4", "HAVE_ALLOW"})
 """What most faults lie in: it compiles faster than everything."""
+NEEDS = {
+    case["name"]: frozenset(case.get("needs", ()))
+    for stage in document()["stages"]
+    for case in stage["cases"]
+}
+"""What each case needs."""
 FAULTS = {
     # header, what it says, what it is made to say, the case that notices, and what it notices
     "a TTL of 63": (
@@ -128,6 +135,55 @@ FAULTS = {
         "TCP, 4 in 4",
         "expected action tx, got pass",
     ),
+    "a rule's port read from the source port's cells": (
+        "match.h",
+        "RULE_CELLS_PORT, p->port",
+        "RULE_CELLS_SOURCE_PORT, p->port",
+        "a rule's port",
+        "expected DROP_RULE, got PASS_NO_SERVICE",
+    ),
+    "a rule that does not allow": (
+        "rules.h",
+        "if (HAVE_RULE_ALLOW && action->action == RULE_ALLOW)",
+        "if (0)",
+        "allowed by a rule",
+        "expected PASS_PROTOCOL, got DROP_RULE",
+    ),
+    "a limit that is never over": (
+        "limit.h",
+        "if (after > burst)",
+        "if (after > ~0ULL >> 1)",
+        "over a limit for all",
+        "expected DROP_LIMIT, got PASS_PROTOCOL",
+    ),
+    "sources that share a bucket": (
+        "limit.h",
+        "bpf_ntohl(p->source4) &",
+        "0 &",
+        "another source within it",
+        "expected PASS_PROTOCOL, got DROP_LIMIT",
+    ),
+    "UDP flows without a limit": (
+        "rules.h",
+        "if (!is_over(p, action, 1))",
+        "if (1)",
+        "over a limit of UDP flows",
+        "expected DROP_LIMIT, got DROP_INTERNAL",  # the reference asked no ring
+    ),
+    "a guard that lets all pass": (
+        "guard.h",
+        "return DROP_SYN_TEST;",
+        "return CONTINUE;",
+        "under attack a SYN is tested",
+        "expected DROP_SYN_TEST, got TX_IPIP",
+    ),
+    "a guard that knows nobody": (
+        "guard.h",
+        "if (is_known(p))",
+        "if (0)",
+        "under attack a SYN of a known source",
+        "expected TX_IPIP, got DROP_SYN_TEST",
+    ),
 }
 
 
@@ -159,7 +215,7 @@ def test_a_fault_is_refused_by_name(programs: Programs, break_source: Break, fau
     break_source(header, old, new)
 
     with pytest.raises(KnownAnswerError) as refused:
-        compiled(programs, FEW)
+        compiled(programs, FEW | NEEDS[case])
 
     assert f'"{case}"' in str(refused.value)
     assert re.search(difference, str(refused.value)), str(refused.value)
@@ -198,6 +254,11 @@ def test_any_interface_and_outer_source_pass(programs: Programs, pool: tuple[str
         "VIP4 VIP6 IPIP GUE ECHO TOO_BIG",
         "DENY4 SPOOF",
         "VIP6 IPIP QUIC DENY6 ALLOW FRAGS",
+        "RULES",
+        "RULES RULE_PORT LIMIT LIMIT_FLOWS VIP4 IPIP L2",
+        "RULES RULE_SOURCE RULE_ALLOW DENY4 ALLOW",
+        "RULES LIMIT LIMIT_SOURCE BANS VIP6 GUE",
+        "VIP4 VIP6 IPIP GUARD SAMPLES",
     ],
 )
 def test_programs_of_few_features_pass(programs: Programs, features: str) -> None:
