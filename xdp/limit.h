@@ -40,7 +40,7 @@ static __always_inline bool take_units(u64 *paid_until, const struct rule_action
 /* The source's address, and what of it counts for this limit. */
 static __always_inline u64 limit_key(const struct packet *p, const struct rule_action *action)
 {
-	u64 rule = FLOW_KEY1 ^ action->number, high, low;
+	u64 rule = FLOW_KEY1 ^ action->number * MIX1, high, low; /* multiplied, or it would undo a bit of the address */
 
 	if (p->family == 4)
 		return mix(fold(FLOW_KEY0 ^ rule, bpf_ntohl(p->source4) & ~(u32)(0xffffffffULL >> (action->length4 & 63))));

@@ -247,8 +247,14 @@ class Config:
     def without_rule(self, name: str) -> "Config":
         """Without the rule of that name, and whom it has banned; NotFoundError if there is none."""
         self.rule(name)
-        blocklist = self.blocklist.with_layer(RULE_PREFIX + name, Layer())
-        return replace(self, rules={n: r for n, r in self.rules.items() if n != name}, blocklist=blocklist)
+        return self.with_rules({n: r for n, r in self.rules.items() if n != name})
+
+    def with_rules(self, rules: Mapping[str, Rule]) -> "Config":
+        """With exactly these rules; whom one that is gone has banned is free again."""
+        blocklist = self.blocklist
+        for name in self.rules.keys() - rules.keys():
+            blocklist = blocklist.with_layer(RULE_PREFIX + name, Layer())
+        return replace(self, rules=rules, blocklist=blocklist)
 
 
 def _unless(found: Iterator[Clash], config: Config) -> Config:

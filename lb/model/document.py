@@ -74,11 +74,11 @@ def from_mapping(document: object, *, now: float, have: Config) -> Config:
     want = replace(
         have,
         services={s.name: _known(s, have.services.get(s.name)) for s in services},
-        rules={r.name: _known(r, have.rules.get(r.name)) for r in rules},
         settings=settings,
         blocklist=lists["blocklist"],
         allowlist=lists["allowlist"],
     )
+    want = want.with_rules({r.name: _known(r, have.rules.get(r.name)) for r in rules})
     return want.with_feeds({feed.name: feed for feed in feeds})
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from lb.dataplane.samples import RECORD
 from lb.events import Events
 from lb.model import Config, Prefix, Rule
+from lb.model.document import from_mapping
 from lb.model.layers import Attributes
 from lb.reconcile.bans import Ban, Banned, Banner, entries_of, tell_bans, with_bans
 
@@ -170,3 +171,4 @@ def test_a_rule_takes_its_bans_along() -> None:
     assert len(config.blocklist.layer("rule:flood")) == 1
 
     assert len(config.without_rule("flood").blocklist.layer("rule:flood")) == 0
+    assert len(from_mapping({}, now=NOW, have=config).blocklist.layer("rule:flood")) == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import batch
 import counts
-import generate
+import random_frames
 import states
 from plane import OUR_IFINDEX, OUR_MAC
 from rig import XDP_ACTIONS, Rig
@@ -196,7 +196,7 @@ class Pair:
         """One random configuration, altered half-way, with so many frames."""
         document, ways = states.configuration(chance), states.link(chance)
         altered = states.altered(chance, document)
-        towards = generate.targets(document)
+        towards = random_frames.targets(document)
         self.forget()
         steps: list[Step] = []
         earlier: list[bytes] = []
@@ -204,7 +204,7 @@ class Pair:
             steps.append({"document": half, "link": ways, "guards": states.guards(chance, half)})
             self.configure(steps[-1])
             for start in range(0, frames // 2, BATCH):
-                some = generate.frames(chance, towards, min(BATCH, frames // 2 - start), earlier, half)
+                some = random_frames.frames(chance, towards, min(BATCH, frames // 2 - start), earlier, half)
                 steps += [{"frame": frame} for frame in some]
                 parting = self.run(some)
                 if parting is not None:

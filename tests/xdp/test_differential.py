@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-import generate
 import pytest
+import random_frames
 import states
 from differential import Difference, Pair, Step
 from frames import BACKENDS4, ELSE6, LINK, VIP6, network, service, tcp
@@ -30,7 +30,7 @@ QUICK = settings(
     ],
 )
 chances = st.randoms(use_true_random=False)
-mutated = st.builds(generate.frame, chances)
+mutated = st.builds(random_frames.frame, chances)
 configurations = st.builds(states.configuration, chances)
 links = st.builds(states.link, chances)
 
@@ -127,12 +127,12 @@ def test_same_flows_after_each_change(pair: Pair, service_port: int | str) -> No
         for protocol in ("tcp", "udp")
     ]
     document |= {"blocklist": [], "allowlist": [], "rules": []}
-    towards = generate.targets(document)
-    frames = [generate.frame(chance, towards) for _ in range(1000)]
+    towards = random_frames.targets(document)
+    frames = [random_frames.frame(chance, towards) for _ in range(1000)]
     steps: list[Step] = [{"document": document}]
     for _ in range(4):
         steps += [{"frame": frame.hex()} for frame in frames]
-        frames = [generate.again(chance, frame) for frame in frames]
+        frames = [random_frames.again(chance, frame) for frame in frames]
         document = states.altered(chance, document)
         steps.append({"document": document})
 

@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 import foreign
-import generate
 import pytest
+import random_frames
 import states
 from flow_table import make_older
 from frames import (
@@ -104,7 +104,7 @@ def test_nothing_changes(rig: Rig) -> None:
         rules=RULES,
     )
     chance = Random("nothing changes")
-    frames = [generate.frame(chance) for _ in range(300)]
+    frames = [random_frames.frame(chance) for _ in range(300)]
     frames += [bytes(tcp(sport=n, flags=flags)) for n in range(50) for flags in ("S", "A", "R", "F")]
     frames += [bytes(tcp(src=f"10.0.{n}.7")) for n in range(5)]
     frames += [bytes(f / bytes(1400)) for f in (tcp(), udp(dport=53), tcp(dst=VIP6))]
@@ -135,9 +135,9 @@ def test_explain_and_the_live_program_agree(rig: Rig, seed: int) -> None:
             settings=each.get("settings", {}),
         )
         rig.follow()
-        towards = generate.targets(each)
-        frames += [generate.frame(chance, towards) for _ in range(150)]
-        compare(rig, frames + [generate.again(chance, frame) for frame in frames])
+        towards = random_frames.targets(each)
+        frames += [random_frames.frame(chance, towards) for _ in range(150)]
+        compare(rig, frames + [random_frames.again(chance, frame) for frame in frames])
 
 
 def test_foreign_frames_are_explained(rig: Rig) -> None:
