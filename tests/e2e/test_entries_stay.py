@@ -1,6 +1,7 @@
 """Entries outlive the daemon: deadlines, owners and hits are those of before it was killed."""
 
 import os
+import select
 import signal
 from typing import Any
 
@@ -33,7 +34,10 @@ def test_a_restart_keeps_every_entry(lab: Lab, http: httpx.Client, asker: Ask) -
 
     daemon = lifecycle.find_daemon(lab)
     assert daemon is not None
+    gone = os.pidfd_open(daemon.pid)
     os.kill(daemon.pid, signal.SIGKILL)
+    assert select.select([gone], [], [], 30)[0]  # while it is there, another is not let in
+    os.close(gone)
     lifecycle.start_daemon(lab)
     lifecycle.wait_for_daemon(lab)
 

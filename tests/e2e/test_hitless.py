@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -166,11 +167,12 @@ def test_killed_daemon_is_not_noticed_and_its_maps_are_adopted(
     http.put("/v1/blocklist/198.51.100.0%2F24", json={"reason": "kept"}).raise_for_status()
     exported = tmp_path / "sluice.yaml"
     exported.write_text(sluice(lab, "export").stdout)
+    wait_until_trimmed(http)
 
     with wrk(lab, f"http://{vip}/whoami", 6) as report, Load(namespace, vip, 80) as load:
         daemon = lifecycle.find_daemon(lab)
         assert daemon is not None
-        program = program_in_force(http)  # a daemon that runs may trim it at any time
+        program = program_in_force(http)
         os.kill(daemon.pid, signal.SIGKILL)
         load.wait_for_more(20)
         lifecycle.start_daemon(lab)
@@ -183,6 +185,14 @@ def test_killed_daemon_is_not_noticed_and_its_maps_are_adopted(
         assert connection.failure is None
         assert len(set(connection.names)) == 1
     assert sluice(lab, "diff", "-f", str(exported)).returncode == 0
+
+
+def wait_until_trimmed(http: httpx.Client) -> None:
+    """Return when the program has what is in use and no more: a restart takes over such a one, and no other."""
+    deadline = time.monotonic() + 60
+    while "HAVE_ALLOW" in http.get("/v1/status").json()["program"]["features"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def program_in_force(http: httpx.Client) -> int:
