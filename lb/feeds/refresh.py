@@ -73,9 +73,9 @@ class Outcome:
 def _unquoted(error: FeedError) -> FeedError:
     """Where it is wrong, without a word of the file: who may name it here may not be one who may read it."""
     where = re.match(r"(?:line|row) \d+", str(error))
-    return FeedError(
-        f"{where.group() if where else 'the file'} holds no prefix, or is no list: mend it, or name another"
-    )
+    if where is None:
+        return error
+    return FeedError(f"{where.group()} holds no prefix, or the file is no list: mend it, or name another")
 
 
 async def _in_time(call: Callable[[], T]) -> T:

@@ -86,9 +86,9 @@ class Daemon:
             )
         return answer.json() if answer.content else None
 
-    def sluice(self, *words: str) -> None:
-        """One call of the command line. SetupError if it fails."""
-        world.run(str(balancer.SLUICE), "--server", f"unix://{self.socket}", *words)
+    def sluice(self, *words: str) -> str:
+        """One call of the command line; what it prints. SetupError if it fails."""
+        return world.run(str(balancer.SLUICE), "--server", f"unix://{self.socket}", *words)
 
     def program(self) -> int:
         """The program in force, by its pin; a new file descriptor."""

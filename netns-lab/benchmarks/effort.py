@@ -38,14 +38,14 @@ TINY = Effort(
 )
 """Shows that everything works, and no figure that means anything."""
 QUICK = Effort(
-    rounds=8,
+    rounds=6,
     packets=50_000,
-    lab_rounds=5,
+    lab_rounds=4,
     lab_packets=200_000,
-    sweep_rounds=2,
+    sweep_rounds=1,
     samples=200,
-    seconds=8.0,
-    repeats=2,
+    seconds=4.0,
+    repeats=1,
     stride=3,
 )
 FULL = Effort(

@@ -73,7 +73,10 @@ class Run:
                 self._say(f"cost over {each.changes}: {each.name}")
                 found = sweep(each, self._daemons[each.setup], self._effort)
                 self._report.sweeps[each.name] = [Point(x, figure) for x, figure in found]
-        self._control([case for case in cases.CONTROL if case.name in self._wanted])
+        control = [
+            case for case in cases.CONTROL if case.name in self._wanted and (some or not case.thorough)
+        ]
+        self._control(control)
         self._report.seconds = time.monotonic() - begin
 
     def _cable(self, name: str) -> Cable:

@@ -116,7 +116,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(owner=owners)
     def drop(self, owner: str) -> None:
-        self.change(lambda have: cleared(have, owner))
+        self.change(lambda have: cleared(Config(), have, owner))
         self.drop_from_model(owner)
 
     def drop_from_model(self, owner: str) -> None:
