@@ -39,14 +39,14 @@ TINY = Effort(
 """Shows that everything works, and no figure that means anything."""
 QUICK = Effort(
     rounds=6,
-    packets=50_000,
-    lab_rounds=4,
+    packets=40_000,
+    lab_rounds=3,
     lab_packets=200_000,
     sweep_rounds=1,
     samples=200,
     seconds=4.0,
     repeats=1,
-    stride=3,
+    stride=6,
 )
 FULL = Effort(
     rounds=61,
