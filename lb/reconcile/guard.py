@@ -32,18 +32,17 @@ class Guard:
         if self.force:
             return ()
         if after.rules is not before.rules:
-            everybody = [*self._callers(), *_gateways(hops), *_of_services(after.services.values())]
-            _check_rules(before, after, _once(everybody), now)
+            _check_rules(before, after, in_use(after, hops, self._callers()), now)
         if not after.blocklist.layers:
             return ()
         new = list(_of_services(_differing(after, before)))
         known = {one.address for one in _of_services(_differing(before, after))}
         added = {one.address for one in new} - known
         if before.blocklist is after.blocklist and before.allowlist is after.allowlist:
-            in_use = _once(one for one in new if one.address in added)
+            used = _once(one for one in new if one.address in added)
         else:
-            in_use = _once([*self._callers(), *_gateways(hops), *_of_services(after.services.values())])
-        return tuple(check(before, after, in_use, [one.address in added for one in in_use], now))
+            used = in_use(after, hops, self._callers())
+        return tuple(check(before, after, used, [one.address in added for one in used], now))
 
     def _callers(self) -> Iterator[Protected]:
         for address in self.callers:
@@ -53,12 +52,12 @@ class Guard:
                 )
 
 
-def _check_rules(before: Config, after: Config, in_use: Iterable[Protected], now: float) -> None:
+def _check_rules(before: Config, after: Config, used: Iterable[Protected], now: float) -> None:
     """ConflictError if a rule that is new, or not as it was, drops all (or all TCP) that an address in use sends."""
     fresh = [
         rule for name, rule in after.rules.items() if before.rules.get(name) != rule and _drops_all(rule)
     ]
-    around = _Around(in_use)
+    around = _Around(used)
     for rule in fresh:
         for one, prefix in around.within(rule.source):
             if next(after.allowlist.covering(prefix, now), None) is None:
@@ -71,8 +70,8 @@ def _check_rules(before: Config, after: Config, in_use: Iterable[Protected], now
 class _Around:
     """Addresses in use by the prefixes around them: a thousand rules are asked about with the writer's lock held."""
 
-    def __init__(self, in_use: Iterable[Protected]) -> None:
-        self._every = [(one, one.prefix) for one in in_use]
+    def __init__(self, used: Iterable[Protected]) -> None:
+        self._every = [(one, one.prefix) for one in used]
         self._known: dict[tuple[int, int], dict[int, list[tuple[Protected, Prefix]]]] = {}
 
     def within(self, source: Prefix | None) -> list[tuple[Protected, Prefix]]:
