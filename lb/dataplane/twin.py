@@ -112,7 +112,8 @@ class TwinDataPlane:
     def __init__(self, sizes: TableSizes = SMALL) -> None:
         self.sizes = sizes
         entries = capacities(sizes)
-        memory = {name: bytearray(array_bytes(name, sizes)) for name in ARRAY_NAMES}
+        # numpy's zeros are pages that the kernel gives when they are first written; most never are.
+        memory = {name: np.zeros(array_bytes(name, sizes), np.uint8) for name in ARRAY_NAMES}
         maps: dict[str, Any] = {name: TwinTable(name, entries[name]) for name in TABLE_STRUCTS}
         maps |= {name: TwinCounters(name, entries[name]) for name in COUNTER_STRUCTS}
         self.tables: Tables = join_tables(arrays_over(memory, sizes), maps, sizes)

@@ -1,7 +1,8 @@
 """Services written into memory: in an order in which no packet sees half, and found again by a restart."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from ipaddress import ip_address
 
 import numpy as np
@@ -59,49 +60,79 @@ class Bench:
         return new
 
 
-def choice(tables: Tables, flow: Flow) -> object:
-    """What the packet path finds in memory for a new flow: the way it goes, or why it goes none."""
-    source, source_port, vip, port, protocol = flow
-    packed = ip_address(vip).packed
-    value = service_of(tables, packed, port, protocol)
-    if value is None:
-        return "no service"
-    arrays = tables.arrays
-    ring = int(arrays.service_rings[int(value["number"])]["ring"])
-    if not ring:
-        return "no backend"
-    source_affinity = value["flags"] & layout().constants["SERVICE_SOURCE_AFFINITY"]
-    affinity = Affinity.SOURCE if source_affinity else Affinity.FLOW
-    slot = ring_slot(ip_address(source).packed, source_port, packed, port, protocol, affinity=affinity)
-    row = arrays.backends[int(value["backends"]) + int(arrays.rings[ring, slot])]
-    return way(row) if row["state"] & RESOLVED else "no next hop"
+class Memory:
+    """The packet path's view of what is in memory now, each table read once: right until the next write."""
 
-
-def service_of(tables: Tables, vip: bytes, port: int, protocol: int) -> np.void | None:
-    """Struct service of the exact address, then of the longest prefix; of each the port before any port."""
-    keys, values = (tables.services4 if len(vip) == 4 else tables.services6).read()
-    places = {key.tobytes(): at for at, key in enumerate(keys)}
-    networks = []
-    if len(vip) == 16:
-        number = int.from_bytes(vip, "big")
+    def __init__(self, tables: Tables) -> None:
+        self._arrays = tables.arrays
+        self._services = {}
+        for length, table in ((4, tables.services4), (16, tables.services6)):
+            keys, values = table.read()
+            self._services[length] = {key.tobytes(): at for at, key in enumerate(keys)}, keys.dtype, values
         entries, prefixes = tables.vip_prefixes6.read()
-        held = {(int(e["length"]), e["address"].tobytes()): p for e, p in zip(entries, prefixes, strict=True)}
-        for length in range(128, -1, -1):
+        self._prefixes = {
+            (int(e["length"]), e["address"].tobytes()): p for e, p in zip(entries, prefixes, strict=True)
+        }
+
+    def choice(self, flow: Flow) -> object:
+        """What the packet path finds for a new flow: the way it goes, or why it goes none."""
+        _, _, vip, port, protocol = flow
+        value = self._service(ip_address(vip).packed, port, protocol)
+        if value is None:
+            return "no service"
+        ring = int(self._arrays.service_rings[int(value["number"])]["ring"])
+        if not ring:
+            return "no backend"
+        source_affinity = bool(value["flags"] & layout().constants["SERVICE_SOURCE_AFFINITY"])
+        slot = slot_of(flow, Affinity.SOURCE if source_affinity else Affinity.FLOW)
+        row = self._arrays.backends[int(value["backends"]) + int(self._arrays.rings[ring, slot])]
+        return way(row) if row["state"] & RESOLVED else "no next hop"
+
+    def _service(self, vip: bytes, port: int, protocol: int) -> np.void | None:
+        """Struct service of the exact address, then of the longest prefix; of each the port before any port."""
+        places, dtype, values = self._services[len(vip)]
+        for network, length in [(vip, 0), *(self._network(vip) if len(vip) == 16 else ())]:
+            for asked in (port, 0):
+                at = places.get(key_of(dtype, network, length, asked, protocol))
+                if at is not None:
+                    return values[at]  # type: ignore[no-any-return]
+        return None
+
+    def _network(self, vip: bytes) -> list[tuple[bytes, int]]:
+        """What the trie says of the longest prefix that holds the address; nothing if none does."""
+        number = int.from_bytes(vip, "big")
+        for length in sorted({length for length, _ in self._prefixes}, reverse=True):
             network = (number >> 128 - length << 128 - length).to_bytes(16, "big")
-            if (prefix := held.get((length, network))) is not None:
-                networks.append((prefix["network"].tobytes(), int(prefix["length"])))
-                break
-    for network, length in [(vip, 0), *networks]:
-        for asked in (port, 0):
-            key = np.zeros(1, keys.dtype)
-            field = key["vip"]
-            field[:] = np.frombuffer(network, field.dtype).reshape(field.shape)
-            key["port"], key["protocol"] = asked, protocol
-            if len(vip) == 16:
-                key["prefix"] = length
-            if (at := places.get(key.tobytes())) is not None:
-                return values[at]  # type: ignore[no-any-return]
-    return None
+            if (prefix := self._prefixes.get((length, network))) is not None:
+                return [(prefix["network"].tobytes(), int(prefix["length"]))]
+        return []
+
+
+@cache
+def key_of(dtype: np.dtype[np.void], network: bytes, length: int, port: int, protocol: int) -> bytes:
+    """A key of services4 or services6 as it lies in memory."""
+    key = np.zeros(1, dtype)
+    field = key["vip"]
+    field[:] = np.frombuffer(network, field.dtype).reshape(field.shape)
+    key["port"], key["protocol"] = port, protocol
+    if len(network) == 16:
+        key["prefix"] = length
+    return key.tobytes()
+
+
+@cache
+def slot_of(flow: Flow, affinity: Affinity) -> int:
+    """The flow's slot in any ring."""
+    source, source_port, vip, port, protocol = flow
+    return ring_slot(
+        ip_address(source).packed, source_port, ip_address(vip).packed, port, protocol, affinity=affinity
+    )
+
+
+def choices(tables: Tables, flows: Iterable[Flow]) -> dict[Flow, object]:
+    """Where each of these new flows would go now."""
+    seen = Memory(tables)
+    return {flow: seen.choice(flow) for flow in flows}
 
 
 def way(row: np.void) -> tuple[bytes, ...]:
@@ -193,8 +224,8 @@ def test_no_packet_sees_half_a_change(name: str) -> None:
 
     def look() -> None:
         looks.append(True)
-        for flow, answers in wanted.items():
-            assert choice(twin.tables, flow) in answers, flow
+        for flow, now in choices(twin.tables, wanted).items():
+            assert now in wanted[flow], flow
         for (number, place), address in known.items():
             assert kept(twin.tables, after, number, place) == address
 
@@ -212,9 +243,8 @@ def test_no_packet_sees_half_a_change(name: str) -> None:
     reference = Bench(TwinDataPlane(twin.sizes))
     reference.put(before, hops)
     reference.put(after, hops)
-    wanted.update(
-        {flow: {choice(twin.tables, flow), choice(reference.twin.tables, flow)} for flow in all_flows()}
-    )
+    old, new = choices(twin.tables, all_flows()), choices(reference.twin.tables, all_flows())
+    wanted.update({flow: {old[flow], new[flow]} for flow in all_flows()})
     for service_name in before.keys() & after.keys():
         if before[service_name].port != after[service_name].port:
             continue
@@ -226,9 +256,7 @@ def test_no_packet_sees_half_a_change(name: str) -> None:
     bench.put(after, hops)
 
     assert looks
-    assert [choice(twin.tables, flow) for flow in all_flows()] == [
-        choice(reference.twin.tables, flow) for flow in all_flows()
-    ]
+    assert choices(twin.tables, all_flows()) == new
 
 
 def test_a_way_that_changes_is_not_mixed_with_the_old_one() -> None:
@@ -239,21 +267,21 @@ def test_a_way_that_changes_is_not_mixed_with_the_old_one() -> None:
     answers: dict[Flow, set[object]] = {}
 
     def look() -> None:
-        for flow, some in answers.items():
-            assert choice(twin.tables, flow) in some
+        for flow, now in choices(twin.tables, answers).items():
+            assert now in answers[flow]
 
     tables = replace(twin.tables, arrays=watch_arrays(twin.tables.arrays, look, elements={"backends": 1}))
     bench = Bench(twin, tables)
     bench.put(named(WEB), old)
-    first = {flow: choice(twin.tables, flow) for flow in flows()}
+    first = choices(twin.tables, flows())
     reference = Bench()
     reference.put(named(WEB), new)
-    last = {flow: choice(reference.twin.tables, flow) for flow in flows()}
+    last = choices(reference.twin.tables, flows())
     answers.update({flow: {first[flow], last[flow], "no next hop"} for flow in flows()})
 
     bench.put(named(WEB), new, all_rows=True)
 
-    assert {flow: choice(twin.tables, flow) for flow in flows()} == last
+    assert choices(twin.tables, flows()) == last
     assert not set(first.values()) & set(last.values())
 
 
@@ -312,8 +340,7 @@ def test_a_restart_into_another_state_is_a_change(name: str) -> None:
 
     bench.adopt(after)
 
-    for flow in all_flows():
-        assert choice(bench.twin.tables, flow) == choice(reference.twin.tables, flow)
+    assert choices(bench.twin.tables, all_flows()) == choices(reference.twin.tables, all_flows())
     keys = {name: set(memory(bench.twin)[name]) for name in ("services4", "services6")}  # type: ignore[call-overload]
     assert keys == {name: set(memory(reference.twin)[name]) for name in ("services4", "services6")}  # type: ignore[call-overload]
 
@@ -328,9 +355,8 @@ def test_a_service_cut_in_two_while_nobody_looked() -> None:
 
     wide, more = plans.by_name.values()
     assert (wide.number, wide.start) != (more.number, more.start)
-    assert {choice(bench.twin.tables, flow) for flow in flows(port=84, count=40)}.isdisjoint(
-        choice(bench.twin.tables, flow) for flow in flows(port=85, count=40)
-    )
+    left, right = (choices(bench.twin.tables, flows(port=port, count=40)).values() for port in (84, 85))
+    assert set(left).isdisjoint(right)
 
 
 def test_a_ring_that_is_not_what_its_note_says_is_made_anew() -> None:

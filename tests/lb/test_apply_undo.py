@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from service_samples import addresses, named, service
-from test_apply import ACTIVE, CHANGES, Bench, Flow, choice, flows, remember, remembered, ways
+from test_apply import ACTIVE, CHANGES, Bench, Flow, choices, flows, remember, remembered, ways
 from twin_memory import memory
 from watched import WatchedTable, watch_arrays
 
@@ -60,8 +60,8 @@ class Traffic:
 
     def look(self) -> None:
         """Send them all."""
-        for flow, answers in self.answers.items():
-            assert choice(self.twin.tables, flow) in answers, flow
+        for flow, now in choices(self.twin.tables, self.answers).items():
+            assert now in self.answers[flow], flow
         for table in (self.twin.tables.services4, self.twin.tables.services6):
             keys, values = table.read()
             for value in values[keys["protocol"] != 0]:
@@ -140,15 +140,15 @@ def test_a_change_that_is_refused_anywhere_is_undone(name: str) -> None:
     """Whichever call the kernel refuses: every flow finds its way there and back, and nothing is different then."""
     *first, before, after = ROWS[name]
     hops = ways({f"{n}-{key}": s for n, row in enumerate(ROWS[name]) for key, s in row.items()})
-    calls, refused = 0, True
+    last, calls, refused = ends(ROWS[name], hops), 0, True
     while refused:
         twin = TwinDataPlane(replace(SMALL, flow_slots=64, rings=16, backends=256, services=16))
         refusal, traffic = Refusal(), Traffic(twin)
         bench = Bench(twin, watched(twin, traffic, refusal))
         for row in (*first, before):
             bench.put(row, hops)
-        was = {flow: choice(twin.tables, flow) for flow in FLOWS}
-        traffic.answers = {flow: {was[flow], end} for flow, end in ends(ROWS[name], hops).items()}
+        was = choices(twin.tables, FLOWS)
+        traffic.answers = {flow: {was[flow], end} for flow, end in last.items()}
         traffic.held = held(bench.plans, after)
         traffic.sent = counted(bench)
         memory_before, plans = memory(twin), bench.plans
@@ -160,7 +160,7 @@ def test_a_change_that_is_refused_anywhere_is_undone(name: str) -> None:
         except OSError:
             bench.plans = bench.services.go_back(hops)
             assert bench.plans is plans
-            assert {flow: choice(twin.tables, flow) for flow in FLOWS} == was
+            assert choices(twin.tables, FLOWS) == was
             now = memory(twin)
             rings = sorted({0, *plans.rings.values()})
             assert (rings_of(memory_before, twin)[rings] == rings_of(now, twin)[rings]).all()
@@ -189,7 +189,7 @@ def ends(rows: list[Mapping[str, Service]], hops: Mapping[bytes, NextHop]) -> di
     bench = Bench(TwinDataPlane(replace(SMALL, flow_slots=64, rings=16, backends=256, services=16)))
     for row in rows:
         bench.put(row, hops)
-    return {flow: choice(bench.twin.tables, flow) for flow in FLOWS}
+    return choices(bench.twin.tables, FLOWS)
 
 
 def rings_of(held: dict[str, object], twin: TwinDataPlane) -> Array:
@@ -246,7 +246,7 @@ def test_a_restart_after_a_cut_clears_nothing_that_is_pointed_to(cut: int, befor
     tables = replace(twin.tables, services4=WatchedTable(Refusing(twin.tables.services4, refusal), int))  # type: ignore[arg-type]
     bench = Bench(twin, tables)
     bench.put(named(before), hops)
-    was = {flow: choice(twin.tables, flow) for flow in FLOWS}
+    was = choices(twin.tables, FLOWS)
     refusal.left = cut
     with pytest.raises(OSError, match="memory"):
         bench.put(named(after, more), hops)
