@@ -43,7 +43,8 @@ def read_added(kind: ListKind, body: Body, query: ListQuery, now: float) -> Want
         owner, said = _owner_of(data, query.owner or OPERATOR)
         return Wanted({owner: Layer.of([_read_entry(kind, said, now)])}, is_single=True)
     items, at = items_of(data)
-    return Wanted(_read_items(kind, items, at, query.owner or OPERATOR, now))
+    whose = query.owner or OPERATOR
+    return Wanted(_read_items(kind, items, at, whose, now) or {whose: Layer()})
 
 
 def read_whole(kind: ListKind, body: Body, query: ListQuery, now: float) -> Wanted:

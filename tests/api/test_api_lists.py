@@ -227,6 +227,18 @@ def test_an_entry_of_a_feed_is_not_the_operators_to_remove(client: TestClient) -
     assert prefixes(client) == ["192.0.2.2/32"]
 
 
+@pytest.mark.parametrize("body", [[], {"items": []}])
+def test_adding_nothing_changes_nothing(client: TestClient, body: Any) -> None:
+    """An empty array is a list like another, and makes no revision."""
+    client.post("/v1/blocklist", json={"prefix": "203.0.113.0/24"})
+    before = client.get("/v1/config/revisions").json()
+
+    answer = client.post("/v1/blocklist", json=body)
+    assert answer.is_success
+    assert answer.json() == {"items": [], "changed": {"added": 0, "replaced": 0, "removed": 0, "total": 1}}
+    assert client.get("/v1/config/revisions").json() == before
+
+
 def test_clearing_takes_one_owners_entries_or_all(client: TestClient) -> None:
     """DELETE of the list clears the operator's entries; owner names another's, * everyone's."""
     for feed in ("a", "b"):
