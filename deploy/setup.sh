@@ -28,6 +28,7 @@ wrk              wrk
 tcpdump          tcpdump
 libpcap0.8       /usr/lib/*/libpcap.so.0.8
 fail2ban         fail2ban-client
+prometheus       promtool
 gcc              gcc
 libc6-dev        /usr/include/stdio.h
 make             make
@@ -149,7 +150,7 @@ install_packages() {
     if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
     # Installed for the lab and the tests, which start their own: do not let them serve after the next boot either.
     local pair
-    for pair in nginx-light:nginx fail2ban:fail2ban; do
+    for pair in nginx-light:nginx fail2ban:fail2ban prometheus:prometheus; do
         if [[ " ${missing[*]} " == *" ${pair%:*} "* ]]; then
             logged "update-rc.d ${pair#*:} disable" 'see the lines above' update-rc.d "${pair#*:}" disable
         fi
