@@ -7,15 +7,17 @@ from typing import Any
 
 import click
 
+from lb.cli.names import BACKEND, SERVICE
 from lb.cli.output import count, emit, percent, table
-from lb.cli.session import Group, Named, Session, pass_session
+from lb.cli.session import Group, Session, pass_session
+from lb.cli.watch import Watched
 
 POLL_SECONDS = 0.5
 _QUIC_ID_MAX = 2**32 - 1
 _PRECONDITION_FAILED = 412
 
-service_argument = click.argument("service", type=Named())
-address_argument = click.argument("address", type=Named())
+service_argument = click.argument("service", type=SERVICE)
+address_argument = click.argument("address", type=BACKEND)
 
 
 @click.group(cls=Group, example="sluice backend list web")
@@ -53,7 +55,9 @@ def _path(service: str, address: str, verb: str = "") -> str:
     return f"/services/{quoted(service)}/backends/{quoted(address)}{verb}"
 
 
-@backend.command(name="list", example="sluice backend list web")
+@backend.command(
+    name="list", cls=Watched, example="sluice backend list web\nsluice backend list web --watch 1"
+)
 @service_argument
 @pass_session
 def list_backends(session: Session, service: str) -> None:

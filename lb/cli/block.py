@@ -1,14 +1,23 @@
 """sluice block and unblock: single blocklist entries, in as few milliseconds as can be."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import click
 
+from lb.cli.names import BLOCKED
 from lb.cli.output import emit, when
 from lb.cli.session import Command, Named, Session, force_option, forced, pass_session
 
-prefixes_argument = click.argument("prefixes", metavar="PREFIX...", nargs=-1, required=True, type=Named())
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def prefixes_of(kind: Named) -> Callable[[F], F]:
+    """The argument PREFIX..., of which there is at least one."""
+    return click.argument("prefixes", metavar="PREFIX...", nargs=-1, required=True, type=kind)
+
+
+prefixes_argument = prefixes_of(Named())
 ttl_option = click.option("--ttl", help="How long it holds: 90s, 10m, 1h, 7d; without it, for good.")
 reason_option = click.option("--reason", help="Why, for those who look later.")
 count_option = click.option(
@@ -69,7 +78,7 @@ def block(
     cls=Command,
     example="sluice unblock 203.0.113.7 198.51.100.0/24\nsluice unblock 203.0.113.9 --owner fail2ban",
 )
-@prefixes_argument
+@prefixes_of(BLOCKED)
 @owner_option
 @everyone_option
 @force_option

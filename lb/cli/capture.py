@@ -10,6 +10,7 @@ import click
 
 from lb.cli.filters import Filter, FilterError
 from lb.cli.frame_line import frame_line, ip_frame_length
+from lb.cli.names import SERVICE, VERDICT
 from lb.cli.output import bold, cell, count, say
 from lb.cli.pcapng import PcapngWriter, comment_of, nanoseconds, reasons_of
 from lb.cli.session import Command, Named, Session, pass_session
@@ -30,9 +31,9 @@ Record = dict[str, Any]
     ),
 )
 @click.option(
-    "--verdict", "-v", "verdicts", type=Named(), multiple=True, metavar="V", help="A name, or pass, tx, drop."
+    "--verdict", "-v", "verdicts", type=VERDICT, multiple=True, metavar="V", help="A name, or pass, tx, drop."
 )
-@click.option("--service", type=Named(), metavar="S", help="Only packets for this service.")
+@click.option("--service", type=SERVICE, metavar="S", help="Only packets for this service.")
 @click.option("--prefix", type=Named(), metavar="P", help="Only packets from this prefix or address.")
 @click.option("--count", "-c", "most", type=click.IntRange(1), metavar="N", help="End after N packets.")
 @click.option(

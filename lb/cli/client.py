@@ -91,6 +91,10 @@ class Client:
             )
             self._prefix = parts.path.rstrip("/")
 
+    def patience(self, seconds: float) -> None:
+        """Wait no longer than that for each send and receive."""
+        self._connection.timeout = seconds
+
     def close(self) -> None:
         """Hang up."""
         self._connection.close()

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from lb.cli.names import FEED
 from lb.cli.output import Row, count, emit, fields, table, when
 from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+from lb.cli.watch import Watched
 
 _FORMATS = ("auto", "plain", "netset", "csv", "spamhaus-drop", "spamhaus-json", "crowdsec")
 _POLL_SECONDS = 0.5
@@ -133,7 +135,7 @@ def _holding(document: dict[str, Any]) -> str:
     return f", with {document['observed']['entries']} entries"
 
 
-@feed.command(name="list", example="sluice feed list\nsluice feed list -o json")
+@feed.command(name="list", cls=Watched, example="sluice feed list\nsluice feed list -o json")
 @pass_session
 def list_feeds(session: Session) -> None:
     """All feeds, and how they are."""
@@ -162,7 +164,7 @@ def _row(one: dict[str, Any]) -> Row:
 
 
 @feed.command(example="sluice feed show drop")
-@click.argument("name", type=Named())
+@click.argument("name", type=FEED)
 @pass_session
 def show(session: Session, name: str) -> None:
     """One feed in detail."""
@@ -191,7 +193,7 @@ def feed_lines(one: dict[str, Any]) -> list[str]:
 
 
 @feed.command(example="sluice feed refresh drop")
-@click.argument("name", type=Named())
+@click.argument("name", type=FEED)
 @pass_session
 def refresh(session: Session, name: str) -> None:
     """Fetch a feed now, and wait for it.
@@ -203,7 +205,7 @@ def refresh(session: Session, name: str) -> None:
 
 
 @feed.command(example="sluice feed remove drop --yes")
-@click.argument("name", type=Named())
+@click.argument("name", type=FEED)
 @yes_option
 @pass_session
 def remove(session: Session, *, name: str, yes: bool) -> None:

@@ -16,14 +16,17 @@ from lb.cli.block import (
     everyone_option,
     owner_option,
     prefixes_argument,
+    prefixes_of,
     reason_option,
     remove_entries,
     ttl_option,
     until,
     wish,
 )
+from lb.cli.names import ALLOWED, BLOCKED
 from lb.cli.output import Row, count, emit, fields, span, when
 from lb.cli.pages import print_collection
+from lb.cli.progress import told
 from lb.cli.session import (
     Group,
     Named,
@@ -34,6 +37,7 @@ from lb.cli.session import (
     pass_session,
     yes_option,
 )
+from lb.cli.watch import Watched
 
 feed_option = click.option("--feed", type=Named(), metavar="NAME", help="Those of this feed.")
 
@@ -75,7 +79,9 @@ _HEADER = ("prefix", "action", "packets", "owner", "expires", "reason")
 only_option = click.option("--owner", type=Named(), metavar="NAME", help="Only what this owner holds.")
 
 
-@blocklist.command(name="list", example="sluice blocklist list\nsluice blocklist list --owner fail2ban")
+@blocklist.command(
+    name="list", cls=Watched, example="sluice blocklist list\nsluice blocklist list --owner fail2ban"
+)
 @only_option
 @pass_session
 def list_blocked(session: Session, owner: str | None) -> None:
@@ -86,7 +92,7 @@ def list_blocked(session: Session, owner: str | None) -> None:
     print_collection(session, "/blocklist", _HEADER, _row, owner=owner)
 
 
-@allowlist.command(name="list", example="sluice allowlist list")
+@allowlist.command(name="list", cls=Watched, example="sluice allowlist list")
 @only_option
 @pass_session
 def list_allowed(session: Session, owner: str | None) -> None:
@@ -130,7 +136,7 @@ def _export(session: Session, path: str, owner: str | None, format_: str) -> Non
 
 
 @blocklist.command(example="sluice blocklist show 198.51.100.0/24")
-@click.argument("prefix", type=Named())
+@click.argument("prefix", type=BLOCKED)
 @pass_session
 def show(session: Session, prefix: str) -> None:
     """One prefix in detail.
@@ -226,9 +232,10 @@ def _import(
     beginning: bytes = file.peek(512) if hasattr(file, "peek") else b""
     is_json = beginning.lstrip()[:1] in {b"{", b"["}
     kind = "application/json" if is_json else "text/plain"
-    document: dict[str, Any] = session.write(
-        "POST", path, query={**query, **forced(force)}, stream=file, content_type=kind
-    )
+    with told(file, "sending") as stream:
+        document: dict[str, Any] = session.write(
+            "POST", path, query={**query, **forced(force)}, stream=stream, content_type=kind
+        )
     changed: dict[str, Any] = document.get("changed", document)
     return changed
 
@@ -299,7 +306,7 @@ def add(
 
 
 @allowlist.command(example="sluice allowlist remove 198.51.100.7")
-@prefixes_argument
+@prefixes_of(ALLOWED)
 @owner_option
 @everyone_option
 @force_option

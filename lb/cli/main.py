@@ -30,6 +30,7 @@ COMMANDS = {
     "revisions": "lb.cli.config:revisions",
     "serve": "lb.cli.serve:serve",
     "detach": "lb.cli.serve:detach",
+    "completion": "lb.cli.completion:completion",
     "version": "lb.cli.status:version",
 }
 EXIT_ERROR = 1

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from lb.cli.names import RULE
 from lb.cli.output import Row, cell, count, emit, fields, table, when
 from lb.cli.session import Group, Named, Session, confirm, force_option, forced, pass_session, yes_option
+from lb.cli.watch import Watched
 
 _ACTIONS = ("drop", "count", "limit", "allow")
 _UNITS = ("packets", "bytes", "new-flows")
@@ -198,7 +200,7 @@ def limit_words(one: dict[str, Any]) -> str | None:
     return text if one["ban_seconds"] is None else f"{text}, ban {one['ban_seconds']}s"
 
 
-@rule.command(name="list", example="sluice rule list\nsluice rule list -o json")
+@rule.command(name="list", cls=Watched, example="sluice rule list\nsluice rule list -o json")
 @pass_session
 def list_rules(session: Session) -> None:
     """All rules, in the order in which they are asked."""
@@ -226,7 +228,7 @@ def _row(one: dict[str, Any], counts: dict[str, Any]) -> Row:
 
 
 @rule.command(example="sluice rule show no-dns-answers")
-@click.argument("name", type=Named())
+@click.argument("name", type=RULE)
 @pass_session
 def show(session: Session, name: str) -> None:
     """One rule, and what it has matched."""
@@ -256,7 +258,7 @@ def show(session: Session, name: str) -> None:
 
 
 @rule.command(example="sluice rule promote syn-rate")
-@click.argument("name", type=Named())
+@click.argument("name", type=RULE)
 @force_option
 @pass_session
 def promote(session: Session, name: str, force: bool) -> None:
@@ -272,7 +274,7 @@ def promote(session: Session, name: str, force: bool) -> None:
 
 
 @rule.command(example="sluice rule remove no-dns-answers")
-@click.argument("name", type=Named())
+@click.argument("name", type=RULE)
 @yes_option
 @pass_session
 def remove(session: Session, name: str, yes: bool) -> None:

@@ -7,8 +7,10 @@ import click
 
 from lb.cli.backend import observed_backends
 from lb.cli.flood import FIELD, flood_fields, flood_options, flood_words, take_flood_document
+from lb.cli.names import SERVICE
 from lb.cli.output import Row, cell, count, emit, fields, table
 from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+from lb.cli.watch import Watched
 
 _MODES = ("l2", "ipip", "gue")
 _AFFINITIES = ("flow", "source", "destination-port")
@@ -74,7 +76,7 @@ def _row(one: dict[str, Any]) -> Row:
     )
 
 
-@service.command(name="list", example=("sluice service list\nsluice service list -o json"))
+@service.command(name="list", cls=Watched, example=("sluice service list\nsluice service list -o json"))
 @pass_session
 def list_services(session: Session) -> None:
     """All services, with what is seen of them."""
@@ -86,7 +88,7 @@ def list_services(session: Session) -> None:
 
 
 @service.command(example="sluice service show web")
-@click.argument("name", type=Named())
+@click.argument("name", type=SERVICE)
 @pass_session
 def show(session: Session, name: str) -> None:
     """One service with its backends."""
@@ -216,7 +218,7 @@ def add(
         "sluice service set web --flood-protection 5000 --flood-test"
     ),
 )
-@click.argument("name", type=Named())
+@click.argument("name", type=SERVICE)
 @policy_options(on_or_off=True)
 @flood_options(on_or_off=True)
 @pass_session
@@ -245,7 +247,7 @@ def set_policy(session: Session, /, name: str, **policy: str | bool | int | None
 
 
 @service.command(example="sluice service remove web --yes")
-@click.argument("name", type=Named())
+@click.argument("name", type=SERVICE)
 @yes_option
 @pass_session
 def remove(session: Session, name: str, yes: bool) -> None:

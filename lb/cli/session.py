@@ -123,6 +123,15 @@ class LazyGroup(Documented, click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; who mistyped a name is told of those that are like it."""
+        try:
+            return super().resolve_command(context, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=self._lazy, ctx=context) from None
+
 
 class ServerUrl(click.ParamType[str]):
     """unix:///path/to/socket, http://host:port or https://host:port; a bare path means unix://."""

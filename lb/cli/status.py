@@ -8,9 +8,10 @@ import click
 
 from lb.cli.output import alarming, bold, cell, count, emit, percent, span, table, when
 from lb.cli.session import Command, Session, pass_session
+from lb.cli.watch import Watched
 
 
-@click.command(cls=Command, example=("sluice status\nsluice status -o json"))
+@click.command(cls=Watched, example=("sluice status\nsluice status --watch\nsluice status -o json"))
 @pass_session
 def status(session: Session) -> None:
     """How the daemon and its packet path are."""
@@ -84,7 +85,7 @@ def _took(program: Mapping[str, Any]) -> str:
     return " in {}, loaded in {}, checked in {}".format(*seconds)
 
 
-@click.command(cls=Command, example=("sluice stats\nsluice stats -o json | jq .verdicts.DROP_BLOCKLIST"))
+@click.command(cls=Watched, example=("sluice stats\nsluice stats -o json | jq .verdicts.DROP_BLOCKLIST"))
 @pass_session
 def stats(session: Session) -> None:
     """Count packets and bytes.

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from lb.cli.names import VERDICT
 from lb.cli.output import Figure, count, emit, percent, say, table
-from lb.cli.session import Command, Named, Session, pass_session
+from lb.cli.session import Command, Session, pass_session
 
 _BY = ("source", "prefix", "service", "verdict")
 
@@ -28,7 +29,7 @@ _BY = ("source", "prefix", "service", "verdict")
     help="How long to look each time.",
 )
 @click.option(
-    "--verdict", "-v", "verdicts", type=Named(), multiple=True, metavar="V", help="A name, or pass, tx, drop."
+    "--verdict", "-v", "verdicts", type=VERDICT, multiple=True, metavar="V", help="A name, or pass, tx, drop."
 )
 @pass_session
 def top(

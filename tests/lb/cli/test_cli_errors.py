@@ -162,3 +162,16 @@ def test_the_server_can_come_from_the_environment(shell: Shell, monkeypatch: pyt
     monkeypatch.setenv("SLUICE_SERVER", shell.server)
 
     assert sluice("service", "list", "-o", "json").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(("servce", "list"), "service"), (("service", "lst"), "list"), (("blocklst",), "blocklist")],
+)
+def test_a_mistyped_command_is_told_of_what_is_like_it(words: tuple[str, ...], meant: str) -> None:
+    """Of the first word and of the second; it is a usage error in one line."""
+    result = sluice(*words)
+
+    assert result.exit_code == 2
+    assert f"'{meant}'" in result.stderr
+    assert result.stderr.count("\n") == 1
