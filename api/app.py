@@ -13,6 +13,7 @@ from api.routes import (
     blocklist,
     capture,
     config,
+    drains,
     events,
     explain,
     feeds,
@@ -68,6 +69,7 @@ def create_app(reconciler: Reconciler, refresher: Feeds | None = None) -> FastAP
     for module in (
         services,
         backends,
+        drains,
         blocklist,
         allowlist,
         rules,

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from lb.model import Action, Backend, Feed, Rule, Service, Settings
+from lb.model.address import Address
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
 from lb.model.owner import OPERATOR, Owner
@@ -385,6 +386,18 @@ class Operation(BaseModel):
     service: str = Field(examples=["web"])
     address: str = Field(examples=["10.0.0.11"])
     flows: int = Field(description="flows that the backend still holds")
+
+
+class DrainRequest(BaseModel):
+    """Backends of a service that are to drain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    addresses: list[Address] = Field(min_length=1, description="of backends that the service has")
+
+
+class Drains(Collection[Operation]):
+    """An operation for each backend, in the order in which they were named."""
 
 
 class Stats(BaseModel):

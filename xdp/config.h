@@ -174,6 +174,7 @@
 #define RING_SLOTS 65537 /* a prime: the Maglev paper's M, over 16 slots for each of 4096 backends */
 #define FLOW_WAYS 4
 #define FLOW_PROTECT_S 60 /* an established flow seen so recently is never evicted */
+#define FLOW_CLOSED_S 5 /* a closed flow that was seen so recently is not over: the backend may still have to answer */
 #define OUTER_TTL 64
 #define SAMPLE_QUEUE (1 << 20) /* bytes */
 #define ENTRY_NUMBERS 32768

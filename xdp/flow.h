@@ -4,8 +4,8 @@
  * there are no locks; two CPUs that write one slot at once leave one of the two entries, never a mixture. It is a cache
  * for continuity: without an entry the ring answers, the same on every node.
  *
- * Who may be evicted: an empty or idle slot, then the newcomer (FLOW_PROBATION) seen longest ago, then an established flow
- * that has been silent for FLOW_PROTECT_S. A flood of new flows thus evicts only other newcomers.
+ * Who may be evicted: a slot that is empty, idle or closed, then the newcomer (FLOW_PROBATION) seen longest ago, then an
+ * established flow that has been silent for FLOW_PROTECT_S. A flood of new flows thus evicts only other newcomers.
  */
 #define FLOW_STATE(seconds, service, class) ((u64)(seconds) << 32 | (u64)(service) << 16 | (class))
 #define FLOW_KEPT ~0ULL
@@ -43,6 +43,18 @@ static __always_inline bool is_idle(u64 state, u64 now_s)
 	return flow_age(state, now_s) > (state & FLOW_UDP ? UDP_IDLE_S : TCP_IDLE_S);
 }
 
+/* Whether nothing more is to be expected of a flow. What comes all the same still finds its entry. */
+static __always_inline bool has_ended(u64 state, u64 now_s)
+{
+	return is_idle(state, now_s) || (state & FLOW_CLOSED && flow_age(state, now_s) > FLOW_CLOSED_S);
+}
+
+/* What a packet makes of whether its flow is closed: FIN and RST close it, and what follows them opens nothing. */
+static __always_inline u32 flow_end(const struct packet *p, u64 state)
+{
+	return p->tcp_flags & (TCP_FIN | TCP_RST) ? FLOW_CLOSED : state & FLOW_CLOSED;
+}
+
 /* A place means something within its service's block alone: a flow of another service (an exact port was put over any
  * port, a service took the VIP of one removed) is not known. */
 static __always_inline bool is_of_service(u64 state, const struct service *service)
@@ -64,12 +76,12 @@ static __always_inline u32 flow_find(const struct flow_bucket *bucket, u64 tag)
 	return FLOW_WAYS;
 }
 
-/* Who is evicted first: the lowest. An empty or idle slot 0, a newcomer by when it was seen, then the established. */
+/* Who is evicted first: the lowest. An empty slot, or one whose flow is over, 0, a newcomer by when it was seen, then the established. */
 static __always_inline u64 flow_rank(const struct flow *flow, u64 now_s)
 {
 	u64 state = flow->state;
 
-	if (!flow->tag_backend || is_idle(state, now_s))
+	if (!flow->tag_backend || has_ended(state, now_s))
 		return 0;
 	if (!(state & FLOW_ESTABLISHED))
 		return 1 + (state >> 32);

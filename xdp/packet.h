@@ -40,6 +40,7 @@ struct packet {
 
 #define L3_MOST 31     /* masks: two VLAN tags end at 22, */
 #define L4_MOST 0x3fff /* and six IPv6 extensions of 2 KB at 12,350 */
+#define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10

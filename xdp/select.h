@@ -121,6 +121,7 @@ static __always_inline int select_backend(struct packet *p, const struct service
 		*chosen = find_backend(p->backend);
 		if (*chosen && may_stay(service, *chosen)) {
 			trace_via(p, VIA_FLOW);
+			wanted |= flow_end(p, state);
 			if (state != wanted && !p->quoted) {
 				write_whole(&flow->state, wanted);
 				if (HAVE_GUARD && service->flags & SERVICE_GUARD && state & FLOW_OPENED)

@@ -126,6 +126,7 @@ struct flow_bucket {
 #define FLOW_ESTABLISHED 2 /* a later packet came (TCP: one without SYN) */
 #define FLOW_UDP 4
 #define FLOW_OPENED 8      /* its SYN came by here */
+#define FLOW_CLOSED 16     /* its client has sent FIN or RST */
 
 /* deny4_cells, DIR-24-8 by /24: a cell is an entry number, or DENY_LONGER | index of the /24's line in its /16's run. */
 #define DENY_LONGER 0x8000

@@ -1,18 +1,16 @@
 """sluice backend: list, add, weigh, drain, enable, disable and remove the backends of a service."""
 
 from collections.abc import Iterable
-from time import monotonic
-from time import sleep as pause
 from typing import Any
 
 import click
 
+from lb.cli.drain import drain
 from lb.cli.names import BACKEND, SERVICE
 from lb.cli.output import count, emit, percent, table
 from lb.cli.session import Group, Session, pass_session
 from lb.cli.watch import Watched
 
-POLL_SECONDS = 0.5
 _QUIC_ID_MAX = 2**32 - 1
 _PRECONDITION_FAILED = 412
 
@@ -151,52 +149,7 @@ def set_backend(
     emit(session, made, lines)
 
 
-@backend.command(example="sluice backend drain web 10.0.0.11 --wait --timeout 600")
-@service_argument
-@address_argument
-@click.option("--wait", is_flag=True, help="Return when its last flow has ended.")
-@click.option(
-    "--timeout",
-    type=click.IntRange(min=0),
-    default=300,
-    show_default=True,
-    help="The longest to wait, in seconds.",
-)
-@pass_session
-def drain(session: Session, service: str, address: str, wait: bool, timeout: int) -> None:
-    """Send a backend no new flows.
-
-    Those it has stay with it.
-    """
-    operation = session.write("POST", _path(service, address, "/drain"))
-    if wait:
-        operation = _drained(session, operation, timeout)
-
-    def lines() -> Iterable[str]:
-        flows = operation["flows"]
-        left = "no flows are left" if not flows else f"{flows} flow{'' if flows == 1 else 's'} left"
-        yield f"backend {operation['address']} of {operation['service']} is draining: {left}"
-
-    emit(session, operation, lines)
-
-
-def _drained(session: Session, operation: dict[str, Any], timeout: int) -> dict[str, Any]:
-    """Ask until the operation is done; an error once the time is over."""
-    from lb.cli.client import quoted
-
-    path = f"/operations/{quoted(operation['id'])}"
-    deadline = monotonic() + timeout
-    while operation["state"] != "done":
-        left = deadline - monotonic()
-        if left <= 0:
-            service, address = operation["service"], operation["address"]
-            raise click.ClickException(
-                f"backend {address} of {service} still has {operation['flows']} flows after {timeout} s; "
-                f'wait longer with --timeout, or end them with "sluice backend disable {service} {address}"'
-            )
-        pause(min(POLL_SECONDS, left))
-        operation = session.client.call("GET", path).document
-    return operation
+backend.add_command(drain)
 
 
 @backend.command(example="sluice backend enable web 10.0.0.11")

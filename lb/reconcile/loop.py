@@ -374,9 +374,8 @@ class Reconciler:
             place = plan.place(address.packed) if plan else None
             if plan is None or place is None:
                 return 0
-            return observe.live_flows(self._dataplane, self._desired.config.settings).get(
-                (plan.number, place), 0
-            )
+            flows = observe.live_flows(self._dataplane, self._desired.config.settings)
+            return flows.of_backend(plan.number, place)
 
     def interface(self, name: str | None) -> InterfaceState:
         """The interface of that name, or the only one; errors as in explain.interface_of."""

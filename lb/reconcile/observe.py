@@ -12,6 +12,7 @@ from lb.dataplane.tables import Counters as CounterTable
 from lb.model import AdminState, Backend, Mode, Prefix, Settings
 from lb.model.columns import FAMILIES
 from lb.reconcile import guards
+from lb.reconcile.flows import LiveFlows
 from lb.reconcile.lists import ListPlan, Part, rules_of
 from lb.reconcile.observed import (
     BackendStatus,
@@ -45,20 +46,9 @@ def _tally_list(rows: Array) -> list[Tally]:
     return [Tally(packets, octets) for packets, octets in rows.tolist()]
 
 
-def live_flows(dataplane: DataPlane, settings: Settings) -> dict[tuple[int, int], int]:
-    """Flows that are not idle, by (service number, place)."""
-    flows = dataplane.tables.arrays.flows.ravel()
-    used = flows[flows["tag_backend"] != 0]
-    state = used["state"]
-    age = dataplane.clock_seconds() - (state >> np.uint64(32)).astype(np.int64)
-    udp = (state & np.uint64(_C["FLOW_UDP"])) != 0
-    alive = age <= np.where(udp, settings.udp_idle_seconds, settings.tcp_idle_seconds)
-    service = state >> np.uint64(16) & np.uint64(0xFFFF)
-    pairs = (service << np.uint64(16) | used["tag_backend"] & np.uint64(0xFFFF))[alive]
-    keys, counts = np.unique(pairs, return_counts=True)
-    return {
-        (key >> 16, key & 0xFFFF): count for key, count in zip(keys.tolist(), counts.tolist(), strict=True)
-    }
+def live_flows(dataplane: DataPlane, settings: Settings) -> LiveFlows:
+    """The flows that are live now."""
+    return LiveFlows.of(dataplane.tables.arrays.flows, dataplane.clock_seconds(), settings)
 
 
 def services(
@@ -70,7 +60,7 @@ def services(
 ) -> list[ServiceStatus]:
     """Each service with its backends; now: seconds since the epoch."""
     plans = list(plans)
-    flows, floods = live_flows(dataplane, settings), guards.statuses(dataplane, plans, now)
+    flows, floods = live_flows(dataplane, settings).by_backend(), guards.statuses(dataplane, plans, now)
     found = []
     for plan, block, rest in _tallies(dataplane, plans):
         service = plan.service

@@ -44,6 +44,7 @@ def test_the_paths_are_those_of_this_version(document: JsonDocument) -> None:
         "/v1/services": {"get", "post"},
         "/v1/services/{name}": {"get", "put", "patch", "delete"},
         "/v1/services/{name}/status": {"get"},
+        "/v1/services/{name}/drain": {"post"},
         "/v1/services/{name}/backends": {"get", "put"},
         "/v1/services/{name}/backends/{address}": {"get", "put", "patch", "delete"},
         "/v1/services/{name}/backends/{address}/drain": {"post"},

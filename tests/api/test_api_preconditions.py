@@ -51,6 +51,7 @@ WRITES = [
     ("PATCH", "/v1/services/web/backends/10.0.0.11", "/v1/services/web/backends/10.0.0.11", {"weight": 9}),
     ("DELETE", "/v1/services/web/backends/10.0.0.11", "/v1/services/web/backends/10.0.0.11", None),
     ("POST", "/v1/services/web/backends/10.0.0.11/drain", "/v1/services/web/backends/10.0.0.11", None),
+    ("POST", "/v1/services/web/drain", "/v1/services/web/backends", {"addresses": ["10.0.0.12"]}),
     ("POST", "/v1/services/web/backends/10.0.0.11/disable", "/v1/services/web/backends/10.0.0.11", None),
     ("POST", "/v1/blocklist", "/v1/blocklist", {"prefix": "198.51.100.1"}),
     ("PUT", "/v1/blocklist", "/v1/blocklist", []),

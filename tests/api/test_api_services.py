@@ -203,6 +203,28 @@ def test_a_drain_ends_when_its_backend_takes_flows_again(client: TestClient, web
     assert client.get(where).status_code == 404
 
 
+def test_drains_go_on_side_by_side(
+    client: TestClient, web: JsonDocument, flows: Callable[[str, str, int], None]
+) -> None:
+    """Several in one step are one revision and an operation each, and each ends by itself."""
+    flows("web", "10.0.0.12", 2)
+
+    begun = client.post("/v1/services/web/drain", json={"addresses": ["10.0.0.12", "10.0.0.11"]})
+
+    assert begun.status_code == 202
+    assert [(o["address"], o["state"], o["flows"]) for o in begun.json()["items"]] == [
+        ("10.0.0.12", "running", 2),
+        ("10.0.0.11", "done", 0),
+    ]
+    assert begun.headers["sluice-revision"] == "2"
+    states = client.get("/v1/services/web/backends").json()["items"]
+    assert [b["admin_state"] for b in states] == ["draining", "draining"]
+
+    client.post("/v1/services/web/backends/10.0.0.11/enable")
+    assert client.get("/v1/operations/drain~web~10.0.0.11").status_code == 404
+    assert client.get("/v1/operations/drain~web~10.0.0.12").json()["flows"] == 2
+
+
 def test_operations_of_ipv6_backends_have_usable_names(client: TestClient, web: JsonDocument) -> None:
     """The Location of a drain leads to it, colons and all."""
     client.put("/v1/services/web/backends/2001:db8::13", json={})

@@ -11,7 +11,7 @@ from lb.dataplane.layout import layout
 from lb.reconcile.observed import FlowTableStats
 
 _C = layout().constants
-OPENED = _C["FLOW_OPENED"]
+OPENED, CLOSED, CLOSED_S = _C["FLOW_OPENED"], _C["FLOW_CLOSED"], _C["FLOW_CLOSED_S"]
 PROBATION, ESTABLISHED, UDP = _C["FLOW_PROBATION"], _C["FLOW_ESTABLISHED"], _C["FLOW_UDP"]
 WAYS, PROTECT_S = _C["FLOW_WAYS"], _C["FLOW_PROTECT_S"]
 UDP_IDLE_S, TCP_IDLE_S = 30, 3600

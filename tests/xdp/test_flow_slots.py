@@ -2,6 +2,8 @@
 
 import pytest
 from flow_table import (
+    CLOSED,
+    CLOSED_S,
     ESTABLISHED,
     PROBATION,
     PROTECT_S,
@@ -44,11 +46,14 @@ def test_a_flow_seen_a_moment_later_is_not_idle(web: Rig, ahead: int) -> None:
 
 LATELY, OLD = 5, PROTECT_S + 5
 NEW, KEPT = PROBATION, ESTABLISHED
+SHUT = ESTABLISHED | CLOSED
 EVICTIONS: dict[str, tuple[list[tuple[int, int] | None], int | None]] = {
     # what the other slots hold as (class, age in seconds), and which of them a newcomer replaces
     "an empty slot first": ([(KEPT, OLD), None, (NEW, 9), (NEW, 8)], 1),
     "then an idle one": ([(NEW, 9), (KEPT, OLD), (KEPT, TCP_IDLE_S + 5), (NEW, 8)], 2),
     "idle by UDP's time": ([(NEW, 9), (KEPT, 40), (KEPT | UDP, UDP_IDLE_S + 5), (NEW, 8)], 2),
+    "or a closed one": ([(NEW, 9), (KEPT, OLD), (SHUT, CLOSED_S + 1), (NEW, 8)], 2),
+    "not one just shut": ([(KEPT, OLD - 10), (SHUT, CLOSED_S - 1), (NEW, 3), (KEPT, 1)], 2),
     "then the oldest newcomer": ([(NEW, 7), (NEW, 9), (NEW | UDP, 8), (NEW, 6)], 1),
     "before any established": ([(KEPT, OLD), (KEPT, OLD), (NEW, 0), (KEPT, OLD)], 2),
     "then the longest silent": ([(KEPT, OLD), (KEPT, OLD + 9), (KEPT, OLD + 2), (KEPT, 1)], 1),
@@ -60,7 +65,7 @@ EVICTIONS: dict[str, tuple[list[tuple[int, int] | None], int | None]] = {
 
 @pytest.mark.parametrize("name", EVICTIONS)
 def test_who_is_evicted(web: Rig, name: str) -> None:
-    """A full bucket gives up: an empty or idle slot, the newcomer seen longest ago, a long silent established flow."""
+    """A full bucket gives up: what is empty, idle or closed, the newcomer seen longest ago, a long silent flow."""
     others, victim = EVICTIONS[name]
     frame = tcp()
     go(web, frame)
@@ -77,7 +82,8 @@ def test_who_is_evicted(web: Rig, name: str) -> None:
     after = stats(web)
     assert after.misses == before.misses + 1
     assert after.untracked == before.untracked + (victim is None)
-    evicted = victim is not None and others[victim] is not None and "idle" not in name
+    is_over = {"idle", "closed"} & set(name.split())
+    evicted = victim is not None and others[victim] is not None and not is_over
     assert after.evictions == before.evictions + evicted
     # Tracked or not, the flow goes where the ring says.
     assert go(web, tcp(flags="A")) == chosen

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from flow_table import (
+    CLOSED,
     ESTABLISHED,
     PROBATION,
     TCP_IDLE_S,
@@ -44,13 +45,28 @@ def test_flow_is_found_again(web: Rig, vip: str) -> None:
     assert first.kind == PROBATION
     assert web.plan(f"tcp{4 if vip == VIP4 else 6}").number == first.service
 
-    for flags in ("A", "PA", "FA", "A"):
+    for flags in ("A", "PA", "A", "A"):
         assert go(web, tcp(dst=vip, flags=flags)) == chosen
 
     (then,) = slots(web)
     assert (then.kind, then.tag, then.place) == (ESTABLISHED, first.tag, first.place)
     assert abs(then.seconds - web.plane.clock_seconds()) <= 1
     assert stats(web) == FlowTableStats(hits=4, misses=1)
+
+
+@vips
+@pytest.mark.parametrize("end", ["FA", "R", "RA"])
+def test_an_end_closes_the_flow_until_it_is_opened_again(web: Rig, vip: str, end: str) -> None:
+    """FIN and RST of the client close a flow, which what follows still finds; a SYN makes it a new one."""
+    chosen = go(web, tcp(dst=vip))
+    for flags, kind in (("A", ESTABLISHED), (end, ESTABLISHED | CLOSED), ("A", ESTABLISHED | CLOSED)):
+        assert go(web, tcp(dst=vip, flags=flags)) == chosen
+        (now,) = slots(web)
+        assert now.kind == kind
+
+    go(web, tcp(dst=vip, flags="S"))
+    (now,) = slots(web)
+    assert now.kind == PROBATION
 
 
 @vips
