@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz lint clean
+.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz docs lint clean
 
 PYTHON := .venv/bin/python
 
@@ -30,6 +30,9 @@ bench-snapshot: setup ## put the last bench's figures and plots into the README
 
 fuzz: setup ## random frames through the program and the reference, for DURATION seconds
 	@$(PYTHON) tests/fuzz.py $(or $(DURATION),60) $(SEED)
+
+docs: setup ## write docs/reference from the code
+	@$(PYTHON) docs/generate.py
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy lb api
