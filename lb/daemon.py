@@ -30,12 +30,18 @@ from lb.reconcile.desired import Desired
 from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
 from lb.settings import ServeSettings
-from lb.store import SqliteStore
+from lb.store import RevisionInfo, SqliteStore
+from lb.store.backup import LastGood
+from lb.store.recover import offering
+from lb.store.recover import recover as recover_state
+from lb.store.secret import secret
 
 log = logging.getLogger("sluice")
 
 STATE_FILE = "state.db"
 FEEDS_FILE = "feeds.json"
+FLOW_KEY = "flow.key"
+"""The secret that the flow table's tags are made with; also the name of its systemd credential."""
 
 
 class _PeerProtocol(H11Protocol):
@@ -100,13 +106,16 @@ def run(settings: ServeSettings) -> int:
         )
     with _listening(settings) as sockets, contextlib.ExitStack() as stack:
         settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        store = SqliteStore(settings.state_dir / STATE_FILE)
+        state = settings.state_dir / STATE_FILE
+        with offering(state):
+            store = SqliteStore(state)
         stack.callback(store.close)
         events = Events(first_of_run())
         events.listen(_log_event)
-        dataplane = KernelDataPlane(settings, store.secret("flow-key", 16), events)
+        dataplane = KernelDataPlane(settings, secret(settings.state_dir, FLOW_KEY, 16), events)
         stack.callback(dataplane.close)
-        reconciler = Reconciler(store, dataplane, events=events)
+        with offering(state, store.close):
+            reconciler = Reconciler(store, dataplane, events=events)
         reconciler.start()
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:
@@ -116,8 +125,32 @@ def run(settings: ServeSettings) -> int:
         feeds.start()
         stack.callback(feeds.stop)
         reconciler.listen(feeds.wake)
+        copies = _last_good(state, store, reconciler)
+        copies.start()
+        stack.callback(copies.stop)
+        reconciler.listen(copies.note)
         asyncio.run(_serve(reconciler, feeds, sockets))
     return 0
+
+
+def _last_good(state: Path, store: SqliteStore, reconciler: Reconciler) -> LastGood:
+    """Who keeps a copy of the newest revision beside the state file."""
+
+    def newest() -> tuple[RevisionInfo, Config] | None:
+        desired = reconciler.desired
+        lines = store.revisions(1, before=desired.revision + 1)
+        return (lines[0], desired.config) if lines and lines[0].revision == desired.revision else None
+
+    def failed(text: str) -> None:
+        reconciler.events.publish("failure", text, level="warning")
+
+    return LastGood(state, newest, failed)
+
+
+def recover(state_dir: Path) -> tuple[str, Path]:
+    """Mend a damaged state file: the revision that is in its place now, in words, and where the damaged one is kept."""
+    found, aside = recover_state(state_dir / STATE_FILE)
+    return str(found), aside
 
 
 class FeedKeeper:

@@ -9,6 +9,10 @@
     ├── TooLargeError           the request is over a stated limit
     ├── CapacityError           a map is full
     ├── StoreError              the state file cannot be read or written
+    │   └── DamagedError        what it holds is not what was written
+    ├── AuthenticationError     nobody knows who asks
+    ├── ForbiddenError          who asks may not do this
+    ├── TooManyError            who asks does so too often, or holds too much open
     ├── FeedError               a feed could not be had, or what came is refused
     ├── SetupError              this machine lacks something Sluice needs
     └── DataPlaneError          the kernel refused, or the data plane is not there
@@ -83,6 +87,33 @@ class CapacityError(SluiceError):
 
 class StoreError(SluiceError):
     """Raised when the state file cannot be opened, read or written."""
+
+
+class DamagedError(StoreError):
+    """Raised when a state file, or a row of it, is not as it was written; nothing of it was changed."""
+
+
+class AuthenticationError(SluiceError):
+    """Raised when a request bears no credentials, or such as are malformed, unknown or over.
+
+    error: RFC 6750's word for it, None where there were no credentials.
+    """
+
+    def __init__(self, message: str, error: str | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class ForbiddenError(SluiceError):
+    """Raised when it is known who asks, and that they may not do this."""
+
+
+class TooManyError(SluiceError):
+    """Raised when a caller asks more often, or holds more answers open, than the settings let it."""
+
+    def __init__(self, message: str, retry_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class FeedError(SluiceError):

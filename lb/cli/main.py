@@ -31,6 +31,7 @@ COMMANDS = {
     "serve": "lb.cli.serve:serve",
     "detach": "lb.cli.serve:detach",
     "completion": "lb.cli.completion:completion",
+    "recover": "lb.cli.recover:recover",
     "version": "lb.cli.status:version",
 }
 EXIT_ERROR = 1

@@ -37,8 +37,5 @@ class Store(Protocol):
     def config_at(self, revision: int) -> Config:
         """What a revision says; NotFoundError if it is unknown, or so old that it is no longer kept."""
 
-    def secret(self, name: str, size: int) -> bytes:
-        """Random bytes, drawn at the first call for that name and the same ever after."""
-
     def close(self) -> None:
         """Let go of the store; it cannot be used afterwards. A second call does nothing."""

@@ -16,12 +16,24 @@ _FEEDS = "feeds"
 _FEED_LIST = TypeAdapter(list[Feed])
 
 
-def write_parts(db: sqlite3.Connection, revision: int, before: Config, after: Config) -> None:
-    """Rows for what differs."""
+def write_parts(db: sqlite3.Connection, revision: int, before: Config, after: Config) -> bool:
+    """Rows for what differs; whether there is any."""
+    rows = [(name, revision, body) for name, body in _changes(before, after)]
     db.executemany(
-        "INSERT INTO parts (name, revision, body) VALUES (?, ?, ?)",
-        [(name, revision, body) for name, body in _changes(before, after)],
+        "INSERT INTO parts (name, revision, body, checksum) VALUES (?1, ?2, ?3, row_checksum(?1, ?2, ?3))",
+        rows,
     )
+    return bool(rows)
+
+
+def sum_of_parts(db: sqlite3.Connection, revision: int) -> int:
+    """Of the checksums of the rows that a revision is read from."""
+    (found,) = db.execute(
+        "SELECT coalesce(sum(checksum), 0) FROM (SELECT checksum, body, max(revision) FROM parts "
+        "WHERE revision <= ? GROUP BY name) WHERE body IS NOT NULL",
+        (revision,),
+    ).fetchone()
+    return int(found)
 
 
 def _changes(before: Config, after: Config) -> Iterator[tuple[str, str | None]]:
@@ -46,12 +58,26 @@ def _changes(before: Config, after: Config) -> Iterator[tuple[str, str | None]]:
         yield _FEEDS, _FEED_LIST.dump_json(feeds).decode()
 
 
-def read_parts(db: sqlite3.Connection, revision: int) -> Config:
-    """All but the prefix lists, as a revision has it, services in their order; ValueError or KeyError: damaged."""
+def read_parts(db: sqlite3.Connection, revision: int, expected: int | None) -> Config:
+    """All but the prefix lists, as a revision has it, services in their order; ValueError or KeyError: damaged.
+
+    expected: what sum_of_parts was when it was written, if that is known.
+    """
     rows = db.execute(  # SQLite takes body from the row that has the greatest revision
-        "SELECT name, body, max(revision) FROM parts WHERE revision <= ? GROUP BY name", (revision,)
-    )
-    bodies = {name: body for name, body, _ in rows if body is not None}
+        "SELECT name, body, checksum, checksum IS row_checksum(name, revision, body), max(revision) FROM parts "
+        "WHERE revision <= ? GROUP BY name",
+        (revision,),
+    ).fetchall()  # a statement that is not at its end would keep a closed file locked
+    bodies = {}
+    total = 0
+    for name, body, checksum, is_sound, _ in rows:
+        if not is_sound:
+            raise ValueError(f"the checksum of {name!r} does not fit")
+        if body is not None:
+            bodies[name] = body
+            total += checksum
+    if expected not in (None, total):
+        raise ValueError("there are not all the rows that there were")
     settings = Settings.model_validate_json(bodies.get(_SETTINGS, "{}"))
     order = json.loads(bodies.get(_ORDER, "[]"))
     rules = {

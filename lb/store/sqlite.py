@@ -1,6 +1,5 @@
 """Keeps the desired state and its history in one SQLite file."""
 
-import secrets
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from typing import Final
 from lb.errors import NotFoundError, StoreError
 from lb.model import Config, PrefixList
 from lb.store.base import RevisionInfo
-from lb.store.file import connect, translated
-from lb.store.layers import LISTS, forget_layers, read_layers, write_layers
-from lb.store.parts import forget_parts, read_parts, write_parts
+from lb.store.file import FAULTS, connect, damaged, translated
+from lb.store.layers import LISTS, forget_layers, read_layers, sum_of_layers, write_layers
+from lb.store.parts import forget_parts, read_parts, sum_of_parts, write_parts
 
 KEEP: Final = 1000
 """Revisions kept, at least: the oldest go a few dozen at a time."""
@@ -23,6 +22,7 @@ HISTORY_BYTES: Final = 256 << 20
 """Beyond this size the file gives up the older half of its revisions."""
 
 _INTEGER_MAX = (1 << 63) - 1
+_LINE = "row_checksum(revision, created_at, actor, summary, parts_sum, layers_sum)"
 
 
 class SqliteStore:
@@ -42,19 +42,32 @@ class SqliteStore:
         """The newest revision and what it says; 0 and an empty Config if there is none."""
         with self._reading() as db:
             newest = self._newest(db)
-            return newest, self._config(db, newest)
+            if newest == 0:
+                return 0, Config()
+            return newest, config_of(db, newest, self._path)
 
     def commit(self, config: Config, *, before: Config, actor: str, summary: str, now: float) -> int:
         """Keep a new revision and return its number; before is what the newest one says."""
         with self._writing() as db:
+            last = self._newest(db)
             cursor = db.execute(
-                "INSERT INTO revisions (created_at, actor, summary) VALUES (?, ?, ?)", (now, actor, summary)
+                "INSERT INTO revisions (created_at, actor, summary) VALUES (?, ?, ?)",
+                (float(now), actor, summary),
             )
             revision = int(cursor.lastrowid or 0)
-            write_parts(db, revision, before, config)
-            write_layers(db, revision, before, config)
+            _write(db, revision, before, config, last=last)
             self._prune(db)
         return revision
+
+    def begin_with(self, info: RevisionInfo, config: Config, *, skip: int = 0) -> None:
+        """Fill an empty store with one revision, its number and author as given; skip: numbers left out after it."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO revisions (revision, created_at, actor, summary) VALUES (?, ?, ?, ?)",
+                (info.revision, info.created_at, info.actor, info.summary),
+            )
+            _write(db, info.revision, Config(), config, last=0)
+            db.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'revisions'", (skip,))
 
     def discard(self, revision: int) -> None:
         """Take back the newest revision; ValueError if it is not the newest."""
@@ -67,12 +80,7 @@ class SqliteStore:
     def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
         """Up to limit lines of the history, the newest first; those before one revision if it is given."""
         with self._reading() as db:
-            rows = db.execute(
-                "SELECT revision, created_at, actor, summary FROM revisions "
-                "WHERE revision < ? ORDER BY revision DESC LIMIT ?",
-                (_INTEGER_MAX if before is None else min(before, _INTEGER_MAX), min(limit, _INTEGER_MAX)),
-            )
-            return [RevisionInfo(*row) for row in rows]
+            return list(history(db, limit, before))
 
     def config_at(self, revision: int) -> Config:
         """What a revision says; NotFoundError if it is unknown or no longer kept."""
@@ -83,17 +91,7 @@ class SqliteStore:
                     f"there is no revision {revision}, or it is no longer kept: "
                     '"sluice revisions" shows those there are'
                 )
-            return self._config(db, revision)
-
-    def secret(self, name: str, size: int) -> bytes:
-        """Random bytes, drawn at the first call for that name and the same ever after."""
-        with self._writing() as db:
-            drawn = secrets.token_bytes(size)
-            db.execute("INSERT OR IGNORE INTO secrets (name, value) VALUES (?, ?)", (name, drawn))
-            (kept,) = db.execute("SELECT value FROM secrets WHERE name = ?", (name,)).fetchone()
-        if len(kept) != size:
-            raise ValueError(f'the secret "{name}" has {len(kept)} bytes, not {size}')
-        return bytes(kept)
+            return config_of(db, revision, self._path)
 
     def close(self) -> None:
         """Let go of the file. A second call does nothing."""
@@ -110,7 +108,7 @@ class SqliteStore:
                 raise StoreError(f"{self._path} was closed: open it again")
             try:
                 yield self._connection
-            except sqlite3.Error as error:
+            except FAULTS as error:
                 raise translated(error, self._path) from error
 
     @contextmanager
@@ -149,19 +147,50 @@ class SqliteStore:
         forget_parts(db, oldest_kept)
         forget_layers(db, oldest_kept)
 
-    def _config(self, db: sqlite3.Connection, revision: int) -> Config:
-        try:
-            config = read_parts(db, revision)
-            layers = read_layers(db, revision)
-        except (ValueError, KeyError, TypeError, zlib.error) as error:
-            raise StoreError(
-                f"revision {revision} in {self._path} is damaged, or from another version ({error}): "
-                "move the file away, and apply a saved configuration"
-            ) from error
-        lists = {name: PrefixList() for name in LISTS}
-        for (name, owner), layer in layers.items():
-            lists[name] = lists[name].with_layer(owner, layer)
-        return replace(config, blocklist=lists["blocklist"], allowlist=lists["allowlist"])
+
+def history(
+    db: sqlite3.Connection, limit: int = _INTEGER_MAX, before: int | None = None
+) -> Iterator[RevisionInfo]:
+    """Lines of the history, the newest first."""
+    rows = db.execute(
+        "SELECT revision, created_at, actor, summary FROM revisions "
+        "WHERE revision < ? ORDER BY revision DESC LIMIT ?",
+        (_INTEGER_MAX if before is None else min(before, _INTEGER_MAX), min(limit, _INTEGER_MAX)),
+    )
+    return (RevisionInfo(*row) for row in rows.fetchall())
+
+
+def _write(db: sqlite3.Connection, revision: int, before: Config, config: Config, *, last: int) -> None:
+    """The rows of a revision whose line is there; last: the revision before, 0 for none."""
+    sums = _sums(db, last) if last else (0, 0)
+    if write_parts(db, revision, before, config) or sums[0] is None:
+        sums = (sum_of_parts(db, revision), sums[1])
+    if write_layers(db, revision, before, config) or sums[1] is None:
+        sums = (sums[0], sum_of_layers(db, revision))
+    db.execute("UPDATE revisions SET parts_sum = ?, layers_sum = ? WHERE revision = ?", (*sums, revision))
+    db.execute(f"UPDATE revisions SET checksum = {_LINE} WHERE revision = ?", (revision,))
+
+
+def _sums(db: sqlite3.Connection, revision: int) -> tuple[int | None, int | None]:
+    row = db.execute("SELECT parts_sum, layers_sum FROM revisions WHERE revision = ?", (revision,)).fetchone()
+    return row or (None, None)
+
+
+def config_of(db: sqlite3.Connection, revision: int, path: str) -> Config:
+    """What a revision says; DamagedError: it is not as it was written."""
+    try:
+        known = f"SELECT checksum IS {_LINE} FROM revisions WHERE revision = ?"
+        if not db.execute(known, (revision,)).fetchone()[0]:
+            raise ValueError("the checksum of its line does not fit")
+        parts_sum, layers_sum = _sums(db, revision)
+        config = read_parts(db, revision, parts_sum)
+        layers = read_layers(db, revision, layers_sum)
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        raise damaged(path, f"revision {revision} cannot be read: {error}") from error
+    lists = {name: PrefixList() for name in LISTS}
+    for (name, owner), layer in layers.items():
+        lists[name] = lists[name].with_layer(owner, layer)
+    return replace(config, blocklist=lists["blocklist"], allowlist=lists["allowlist"])
 
 
 def _bytes_used(db: sqlite3.Connection) -> int:

@@ -1,5 +1,6 @@
 """The store: every revision comes back equal, nothing is half kept, and the file stays small."""
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_strategies import NOW, QUICK, configs, entries, few_prefixes, layers, owners
 
-from lb.errors import NotFoundError, StoreError
+from lb.errors import DamagedError, NotFoundError, StoreError
 from lb.model import Config, Prefix, PrefixList, Rule, Service
 from lb.model.columns import FAMILIES
 from lb.model.delta import compare, restricted
@@ -188,21 +189,6 @@ def test_only_the_newest_can_be_discarded(store: SqliteStore) -> None:
     assert store.load()[1] == web(81)
 
 
-def test_secrets(store: SqliteStore, path: Path) -> None:
-    """A secret is drawn once, and kept."""
-    first = store.secret("flow-key", 16)
-    assert len(first) == 16
-    assert store.secret("flow-key", 16) == first
-    assert store.secret("other", 16) != first
-    with pytest.raises(ValueError, match="has 16 bytes, not 32"):
-        store.secret("flow-key", 32)
-
-    store.close()
-    again = SqliteStore(path)
-    assert again.secret("flow-key", 16) == first
-    again.close()
-
-
 def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in path.parent.iterdir())
 
@@ -296,6 +282,48 @@ def test_a_later_version_is_left_alone(store: SqliteStore, path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_later_version_that_was_killed_is_left_alone(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    """Nor is a file touched whose last changes still lie in the log beside it, as a kill leaves them."""
+    commit(store, web(80), Config())
+    assert store._connection is not None
+    store._connection.execute("PRAGMA user_version = 99")
+    copy = tmp_path / "copy"
+    shutil.copytree(path.parent, copy)
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+    assert len(before[f"{path.name}-wal"]) > 0
+
+    with pytest.raises(StoreError, match="written by a later version of Sluice"):
+        SqliteStore(copy / path.name)
+    assert {file.name: file.read_bytes() for file in copy.iterdir()} == before
+
+
+def test_the_first_format_is_read(store: SqliteStore, path: Path) -> None:
+    """A file without checksums gets them, keeps every revision, and loses the secrets that it had."""
+    first = commit(store, web(80), Config())
+    config = blocking(web(80), *(f"10.0.0.{n}" for n in range(200)))
+    second = commit(store, config, web(80))
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP INDEX layer_checksums")
+        for table in ("revisions", "parts", "layers"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        for column in ("parts_sum", "layers_sum"):
+            db.execute(f"ALTER TABLE revisions DROP COLUMN {column}")
+        db.execute("CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        db.execute("INSERT INTO secrets VALUES ('flow-key', CAST('not for all eyes' AS BLOB))")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+    again = SqliteStore(path)
+    assert (again.config_at(first), again.load()) == (web(80), (second, config))
+    third = commit(again, web(81), config)
+    assert again.load() == (third, web(81))
+    again.close()
+    assert b"not for all eyes" not in path.read_bytes()
+
+
 def test_files_that_are_not_ours(path: Path) -> None:
     """What is no state file is not touched."""
     path.parent.mkdir()
@@ -333,10 +361,8 @@ def test_damage_is_told(store: SqliteStore, path: Path) -> None:
     broken = bytearray(good)
     broken[4096:8192] = b"\xaa" * 4096
     path.write_bytes(broken)
-    opened = SqliteStore(path)
-    with pytest.raises(StoreError, match="damaged"):
-        opened.load()
-    opened.close()
+    with pytest.raises(DamagedError, match='"sluice recover --state-dir'):
+        SqliteStore(path)
     assert path.read_bytes() == bytes(broken)
 
     path.write_bytes(good)
@@ -344,7 +370,7 @@ def test_damage_is_told(store: SqliteStore, path: Path) -> None:
         db.execute("UPDATE layers SET body = zeroblob(length(body))")
     db.close()
     damaged = SqliteStore(path)
-    with pytest.raises(StoreError, match="is damaged, or from another version"):
+    with pytest.raises(StoreError, match=r"is damaged \(revision 1 cannot be read"):
         damaged.load()
     damaged.close()
 

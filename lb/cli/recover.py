@@ -1,0 +1,32 @@
+"""sluice recover: mends a damaged state file, in this process, while no daemon runs on it."""
+
+from pathlib import Path
+
+import click
+
+from lb.cli.session import Command, confirm, envvar, yes_option
+from lb.settings import DEFAULT_STATE_DIR
+
+
+@click.command(cls=Command, example="sluice recover --state-dir /var/lib/sluice")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_STATE_DIR,
+    show_default=True,
+    envvar=envvar("state-dir"),
+    help="Where the daemon keeps the desired state.",
+)
+@yes_option
+def recover(state_dir: Path, yes: bool) -> None:
+    """Mend a damaged state file.
+
+    The newest revision that can be read, in the file or in the copy beside it, takes its place, without the history.
+    The damaged file is kept. A sound one is left as it is.
+    """
+    from lb import daemon
+
+    confirm(f"Put the newest revision that can be read in the place of the state file in {state_dir}?", yes)
+    what, aside = daemon.recover(state_dir)
+    click.echo(f"recovered {what}")
+    click.echo(f"The damaged file is {aside}; the next start puts the recovered revision in force")
