@@ -98,13 +98,18 @@ NameDep = Annotated[str, Path(description="name of the service", examples=["web"
 OperationDep = Annotated[str, Path(description="as Location named it", examples=["drain~web~10.0.0.11"])]
 
 
+def address_of(where: str, name: str, text: str) -> IPv4Address | IPv6Address:
+    """The address that a parameter is; a refusal that names it."""
+    try:
+        return _ADDRESS.validate_python(text)
+    except ValidationError as error:
+        raise parameter_error(where, name, error.errors()[0]["msg"]) from None
+
+
 async def _address(
     address: Annotated[str, Path(description="address of the backend", examples=["10.0.0.11"])],
 ) -> IPv4Address | IPv6Address:
-    try:
-        return _ADDRESS.validate_python(address)
-    except ValidationError as error:
-        raise parameter_error("path", "address", error.errors()[0]["msg"]) from None
+    return address_of("path", "address", address)
 
 
 AddressDep = Annotated[IPv4Address | IPv6Address, Depends(_address)]

@@ -97,6 +97,10 @@ class Hook:
                 f"the program on {self.interface} cannot be pinned: {failure.strerror}"
             ) from failure
 
+    def pins(self) -> tuple[str, ...]:
+        """Those of its program and its link that are there."""
+        return tuple(str(path) for name in ("program", "link") if (path := self.directory / name).exists())
+
     def lost(self) -> None:
         """The interface went away, and the link with it."""
         if self._link_fd >= 0:

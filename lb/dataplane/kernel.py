@@ -14,8 +14,9 @@ from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
+from lb.dataplane.map_states import map_states
 from lb.dataplane.neighbours import Neighbours
-from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.protocol import InterfaceState, MapState, NextHop, ProgramState, ProgramWish
 from lb.dataplane.rtnetlink import Link
 from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.tables import Tables, size_flags
@@ -261,6 +262,7 @@ class KernelDataPlane:
                     attached,
                     link.xdp_mode,
                     link.xdp_program_id,
+                    hook.pins(),
                 )
             )
         return states
@@ -282,10 +284,17 @@ class KernelDataPlane:
                 program.cost.compile_seconds,
                 program.cost.load_seconds,
                 program.cost.check_seconds,
+                program.info.id,
+                program.info.name,
+                program.info.tag,
             )
             for program, interface, in_force in loaded
         ]
         return sorted(states, key=lambda state: not state.in_force)
+
+    def maps(self) -> list[MapState]:
+        """See DataPlane."""
+        return map_states(self._pins)
 
     def tracer(self, interface: str) -> TracedProgram:
         """See DataPlane. Whoever changes the program meanwhile does not wait for the compiler here."""

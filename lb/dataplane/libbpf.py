@@ -135,11 +135,12 @@ class ProgramInfo:
     """What the kernel says of a loaded program.
 
     instructions: after the verifier's rewriting; jited_bytes: machine code; verified: instructions that the verifier
-    went through, every path by itself.
+    went through, every path by itself. tag: the digest of its instructions, in hex.
     """
 
     id: int
     name: str
+    tag: str
     instructions: int
     jited_bytes: int
     verified: int
@@ -155,6 +156,7 @@ class MapInfo:
     entries: int
     flags: int
     name: str
+    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +231,7 @@ def prog_info(fd: int) -> ProgramInfo:
     return ProgramInfo(
         info.id,
         info.name.decode(errors="replace"),
+        bytes(info.tag).hex(),
         info.xlated_prog_len // 8,
         info.jited_prog_len,
         info.verified_insns,
@@ -254,7 +257,7 @@ def map_info(fd: int) -> MapInfo:
     size = c_uint32(ctypes.sizeof(info))
     _check(_lib().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "map info")
     name = info.name.decode(errors="replace")
-    return MapInfo(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags, name)
+    return MapInfo(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags, name, info.id)
 
 
 def map_create(kind: MapInfo) -> int:

@@ -36,7 +36,7 @@ class NextHop:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceState:
-    """One interface as it is. xdp_mode: native, generic or none."""
+    """One interface as it is. xdp_mode: native, generic or none; pins: paths of its program and its link."""
 
     name: str
     index: int | None
@@ -45,11 +45,12 @@ class InterfaceState:
     attached: bool
     xdp_mode: str
     program_id: int | None
+    pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramState:
-    """A loaded program: in force on its interface, or kept ready for it.
+    """A loaded program: in force on its interface, or kept ready for it. id, name and tag are the kernel's.
 
     instructions: after the verifier; verified: those it went through, every path by itself.
 
@@ -68,6 +69,27 @@ class ProgramState:
     compile_seconds: float = 0.0
     load_seconds: float = 0.0
     check_seconds: float = 0.0
+    id: int = 0
+    name: str = ""
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MapState:
+    """A map as it is. kind: the kernel's word for its type; sizes and memory in bytes; pin: its path.
+
+    entries: those in use, of a table whose entries are put in and taken out; None of an array, which has all of them.
+    """
+
+    name: str
+    kind: str
+    id: int
+    key_bytes: int
+    value_bytes: int
+    capacity: int
+    entries: int | None
+    memory_bytes: int
+    pin: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +142,9 @@ class DataPlane(Protocol):
 
     def programs(self) -> list[ProgramState]:
         """The programs that are loaded, those in force first."""
+
+    def maps(self) -> list[MapState]:
+        """The maps that the programs share."""
 
     def tracer(self, interface: str) -> Tracer:
         """What explains frames that come in by an interface. DataPlaneError: no program is in force there.

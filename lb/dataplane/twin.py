@@ -8,7 +8,7 @@ import numpy as np
 
 from lb.dataplane.joined import join_tables
 from lb.dataplane.layout import Verdict, layout
-from lb.dataplane.protocol import InterfaceState, NextHop, ProgramState, ProgramWish, Tracer, Traces
+from lb.dataplane.protocol import InterfaceState, MapState, NextHop, ProgramState, ProgramWish, Tracer, Traces
 from lb.dataplane.samples import SampleQueue, TwinQueue
 from lb.dataplane.tables import (
     ARRAY_NAMES,
@@ -114,7 +114,8 @@ class TwinDataPlane:
         entries = capacities(sizes)
         # numpy's zeros are pages that the kernel gives when they are first written; most never are.
         memory = {name: np.zeros(array_bytes(name, sizes), np.uint8) for name in ARRAY_NAMES}
-        maps: dict[str, Any] = {name: TwinTable(name, entries[name]) for name in TABLE_STRUCTS}
+        self._keyed = {name: TwinTable(name, entries[name]) for name in TABLE_STRUCTS}
+        maps: dict[str, Any] = dict(self._keyed)
         maps |= {name: TwinCounters(name, entries[name]) for name in COUNTER_STRUCTS}
         self.tables: Tables = join_tables(arrays_over(memory, sizes), maps, sizes)
         self.unresolved: set[bytes] = set()
@@ -169,6 +170,16 @@ class TwinDataPlane:
     def programs(self) -> list[ProgramState]:
         """What was last wished for."""
         return [ProgramState(self.wishes[-1].features, 0, 0, "twin0")] if self.wishes else []
+
+    def maps(self) -> list[MapState]:
+        """Plain memory: it is nowhere pinned, and has no numbers."""
+        found = []
+        for name, capacity in capacities(self.sizes).items():
+            kind = "array" if name in ARRAY_NAMES else "hash" if name in TABLE_STRUCTS else "percpu_array"
+            entries = len(self._keyed[name].read()[0]) if name in TABLE_STRUCTS else None
+            octets = array_bytes(name, self.sizes) if name in ARRAY_NAMES else 0
+            found.append(MapState(name, kind, 0, 4, 8, capacity, entries, octets, None))
+        return found
 
     def tracer(self, interface: str) -> Tracer:
         """There is no program to run: DataPlaneError, unless a test has put one in `tracers`."""

@@ -13,7 +13,7 @@ from lb.errors import DataPlaneError, SluiceError
 from lb.events import Events
 from lb.model import Config, Prefix
 from lb.model.protect import Protected
-from lb.reconcile import expiry, explain, observe
+from lb.reconcile import expiry, explain, flow_list, inventory, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.desired import Desired, keeping, without_expired
 from lb.reconcile.explained import Explained
@@ -376,6 +376,27 @@ class Reconciler:
                 return 0
             flows = observe.live_flows(self._dataplane, self._desired.config.settings)
             return flows.of_backend(plan.number, place)
+
+    def flows(
+        self, service: str | None, backend: bytes | None, after: int | None, limit: int
+    ) -> flow_list.FlowsSeen:
+        """A page of the flow table, as flow_list.seen; NotFoundError: there is no such service."""
+        config, plans = self._desired.config, self._plans.services
+        if service is not None:
+            config.service(service)
+        return flow_list.seen(
+            self._dataplane,
+            plans,
+            config.settings,
+            service=service,
+            backend=backend,
+            after=after,
+            limit=limit,
+        )
+
+    def inventory(self) -> inventory.Inventory:
+        """Programs, maps and pins, as the kernel has them."""
+        return inventory.inventory(self._dataplane)
 
     def interface(self, name: str | None) -> InterfaceState:
         """The interface of that name, or the only one; errors as in explain.interface_of."""

@@ -139,7 +139,7 @@ def status(
     now: float,
 ) -> Status:
     """The document of GET /v1/status."""
-    programs = [_program(state) for state in dataplane.programs()]
+    programs = [program_status(state) for state in dataplane.programs()]
     sizes, flows = dataplane.sizes, dataplane.tables.arrays.flows
     tables = {
         "flows": (int(np.count_nonzero(flows["tag_backend"])), sizes.flow_slots),
@@ -165,7 +165,8 @@ def status(
     )
 
 
-def _program(state: ProgramState) -> ProgramStatus:
+def program_status(state: ProgramState) -> ProgramStatus:
+    """How a program is shown."""
     return ProgramStatus(
         state.interface,
         state.in_force,
@@ -178,6 +179,9 @@ def _program(state: ProgramState) -> ProgramStatus:
         state.compile_seconds,
         state.load_seconds,
         state.check_seconds,
+        state.id,
+        state.name,
+        state.tag,
     )
 
 

@@ -118,7 +118,7 @@ class ProgramStatus:
 
     verified_instructions: what the verifier went through, every path by itself (the kernel's limit is a million).
     Seconds are to compile, to load, and to check with known frames. Of a program that an earlier run of the daemon
-    compiled, seconds are 0 and stack_bytes is null.
+    compiled, seconds are 0 and stack_bytes is null. id, name and tag are the kernel's, as bpftool shows them.
     """
 
     interface: str
@@ -132,6 +132,9 @@ class ProgramStatus:
     compile_seconds: float
     load_seconds: float
     check_seconds: float
+    id: int
+    name: str
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -51,25 +52,31 @@ class Stack:
     plane: TwinDataPlane
     store: SqliteStore
     reconciler: Reconciler
+    app: FastAPI
     client: TestClient
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
-    """A started daemon with nothing configured, and a client that calls from CLIENT_ADDRESS."""
+def running_stack(*, fetches: bool = True) -> Iterator[Stack]:
+    """A started daemon with nothing configured, and a client that calls from CLIENT_ADDRESS.
+
+    fetches: whether feeds are fetched once they are due.
+    """
     clock, plane, store = Clock(), TwinDataPlane(), SqliteStore(":memory:")
     plane.tracers["twin0"] = TwinTracer()
     reconciler = Reconciler(store, plane, clock=clock)
     reconciler.start()
     feeds = Feeds(reconciler)
-    reconciler.listen(feeds.wake)
-    feeds.start()
+    if fetches:
+        reconciler.listen(feeds.wake)
+        feeds.start()
     app = create_app(reconciler, feeds)
     yield Stack(
         clock,
         plane,
         store,
         reconciler,
+        app,
         TestClient(app, raise_server_exceptions=False, client=(CLIENT_ADDRESS, 40000)),
     )
     feeds.stop()

@@ -16,19 +16,35 @@ from fastapi import FastAPI
 @contextmanager
 def serving(app: FastAPI, path: Path) -> Iterator[httpx.Client]:
     """A client of the application, which listens on a unix socket at the path."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    with (
+        _running(app, listener),
+        httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(path)), base_url="http://sluice", timeout=60
+        ) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def serving_tcp(app: FastAPI) -> Iterator[str]:
+    """The URL of the application on loopback, for programs that know no unix sockets."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with _running(app, listener):
+        yield "http://127.0.0.1:{1}".format(*listener.getsockname())
+
+
+@contextmanager
+def _running(app: FastAPI, listener: socket.socket) -> Iterator[None]:
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
     )
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
     listener.listen()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(path)), base_url="http://sluice", timeout=60
-        ) as client:
-            yield client
+        yield
     finally:
         server.should_exit = True
         thread.join()

@@ -66,6 +66,8 @@ def test_the_paths_are_those_of_this_version(document: JsonDocument) -> None:
         "/v1/status": {"get"},
         "/v1/stats": {"get"},
         "/v1/verdicts": {"get"},
+        "/v1/flows": {"get"},
+        "/v1/dataplane": {"get"},
         "/v1/explain": {"post"},
         "/v1/events": {"get"},
         "/v1/capture": {"get"},
