@@ -4,8 +4,9 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from api import problems
-from api.envelope import Envelope, RequestCounts
-from api.metrics import registry_of
+from api.collector import registry_of
+from api.envelope import Envelope
+from api.observations import Observations
 from api.openapi import DESIRED, OBSERVED, document_of
 from api.routes import (
     allowlist,
@@ -13,8 +14,8 @@ from api.routes import (
     blocklist,
     capture,
     config,
-    drains,
     dataplane,
+    drains,
     events,
     explain,
     feeds,
@@ -48,7 +49,8 @@ def create_app(reconciler: Reconciler, refresher: Feeds | None = None) -> FastAP
 
     refresher: who refreshes feeds; without, nobody does.
     """
-    counts, refresher = RequestCounts(), refresher or Feeds(reconciler)
+    observations, refresher = Observations(), refresher or Feeds(reconciler)
+    reconciler.events.listen(observations.on_event)
     app = FastAPI(
         title="Sluice",
         version=__version__,
@@ -65,9 +67,9 @@ def create_app(reconciler: Reconciler, refresher: Feeds | None = None) -> FastAP
     )
     app.state.reconciler = reconciler
     app.state.feeds = refresher
-    app.state.metrics = registry_of(reconciler, counts, refresher)
+    app.state.metrics = registry_of(reconciler, observations, refresher)
     problems.install(app)
-    app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, counts=counts)
+    app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, observations=observations)
     for module in (
         services,
         backends,

@@ -8,15 +8,12 @@ from typing import TypeVar
 
 from fastapi import Request, Response
 
-from api.envelope import REVISION_KEY
+from api.envelope import PEER_KEY, REVISION_KEY, actor_of
 from api.etags import Preconditions
 from lb.model import Config
 from lb.model.address import AnyAddress
 from lb.reconcile.guard import NOBODY, Guard
 from lb.reconcile.loop import Reconciler
-
-PEER_KEY = "sluice.peer"
-"""Where in the request's scope the server puts {"uid", "gid", "pid"} of a unix socket's client."""
 
 WARNING_HEADER = "Sluice-Warning"
 """A sentence that whoever asked should read, of something that was done all the same."""
@@ -56,7 +53,7 @@ class Write:
         And has its warnings, a header each.
         """
         summary = f"{self.request.method} {self.request.url.path}"
-        actor = actor_of(self.request)
+        actor = actor_of(self.request.scope)
         desired = self.reconciler.change(edit, actor=actor, summary=summary, guard=self.guard)
         self.warn(desired.warnings)
         self.request.scope["state"][REVISION_KEY] = desired.revision
@@ -85,14 +82,6 @@ class Write:
         """Make the answer a 201 that says where the new thing is."""
         self.response.status_code = 201
         self.response.headers["Location"] = location
-
-
-def actor_of(request: Request) -> str:
-    """Who asks, for the history: "uid 0" on a unix socket, else the client's address."""
-    peer = request.scope.get(PEER_KEY)
-    if peer is not None:
-        return f"uid {peer['uid']}"
-    return request.client.host if request.client else "local"
 
 
 def callers_of(request: Request, told: str | None) -> tuple[AnyAddress, ...]:

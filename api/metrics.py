@@ -1,36 +1,35 @@
-"""The metrics: one list of definitions, and a collector that reads the reconciler when it is scraped.
+"""The metrics: the one list of their definitions. collector.py reads them, observations.py counts as things happen.
 
 No label ever holds a client's address: series must stay few, and scrapes are kept by others for long.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from api.envelope import RequestCounts
-from lb.feeds.schedule import Feeds
-from lb.reconcile.loop import Reconciler
-from lb.reconcile.observed import Counters, Status, Tally
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 Sample = tuple[Sequence[str], float]
-COUNTER, GAUGE = CounterMetricFamily, GaugeMetricFamily
+COUNTER, GAUGE, HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """One metric: its name (a counter's without _total, which the exposition adds), help and labels."""
 
-    kind: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily] | type[HistogramMetricFamily]
     name: str
     help: str
     labels: tuple[str, ...] = ()
 
     def family(self, samples: Iterable[Sample]) -> Metric:
-        """The metric with its samples: label values in the order of `labels`, and a number."""
+        """The metric with its samples: label values in the order of `labels`, and a number. Not for histograms."""
         family = self.kind(self.name, self.help, labels=self.labels)
+        assert not isinstance(family, HISTOGRAM)
         for values, number in samples:
             family.add_metric(values, number)
         return family
@@ -45,8 +44,9 @@ READY = Definition(
 STARTED = Definition(GAUGE, "sluice_start_time_seconds", "When the daemon started, seconds since the epoch.")
 REVISION = Definition(GAUGE, "sluice_config_revision", "Revision of the desired state in force.")
 APPLY_SECONDS = Definition(
-    GAUGE, "sluice_config_apply_duration_seconds", "How long the last change took from plan to maps."
+    HISTOGRAM, "sluice_config_apply_duration_seconds", "How long changes took, from plan to maps."
 )
+APPLY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ATTACHED = Definition(
     GAUGE, "sluice_interface_attached", "1 while the program is on the interface.", ("interface",)
 )
@@ -139,107 +139,13 @@ FEED_FAILING = Definition(
 API_REQUESTS = Definition(
     COUNTER, "sluice_api_requests", "API requests answered, by route template.", ("method", "route", "status")
 )
-
-_UP = frozenset({"active", "draining"})
-"""Effective states in which a backend gets packets."""
-_GUARD_RESULTS = ("known", "tested", "proven", "refused")
-
-
-class SluiceCollector(Collector):
-    """Reads everything anew at each scrape; keeps nothing."""
-
-    def __init__(self, reconciler: Reconciler, requests: RequestCounts, feeds: Feeds) -> None:
-        self._reconciler, self._requests, self._feeds = reconciler, requests, feeds
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing, so that registering does not scrape."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """All families, each once."""
-        status, counters = self._reconciler.status(), self._reconciler.counters()
-        actions = {v.name: v.action for v in self._reconciler.verdicts()}
-        yield from _of_daemon(status)
-        yield APPLY_SECONDS.family([((), self._reconciler.apply_seconds)])
-        yield from _of_services(status, counters)
-        yield from _of_packets(counters, actions)
-        yield from _of_rules(counters)
-        yield from self._of_feeds(counters)
-        yield API_REQUESTS.family(
-            ((r.method, r.route, str(r.status)), count) for r, count in self._requests.copy().items()
-        )
-
-    def _of_feeds(self, counters: Counters) -> Iterator[Metric]:
-        config, now = self._reconciler.desired.config, self._reconciler.now()
-        names = {name: feed.owner for name, feed in config.feeds.items()}
-        states = {name: self._feeds.state(name) for name in names}
-        hits = {name: counters.owners.get(owner, Tally()) for name, owner in names.items()}
-        layers = config.blocklist.layers
-        yield FEED_ENTRIES.family(
-            ((name,), layers[owner].count(now) if owner in layers else 0) for name, owner in names.items()
-        )
-        yield FEED_PACKETS.family(((name,), tally.packets) for name, tally in hits.items())
-        yield FEED_BYTES.family(((name,), tally.bytes) for name, tally in hits.items())
-        yield FEED_SUCCESS.family(((name,), state.last_success_at or 0) for name, state in states.items())
-        yield FEED_FAILING.family(((name,), state.failures) for name, state in states.items())
-
-
-def _of_daemon(status: Status) -> Iterator[Metric]:
-    yield BUILD_INFO.family([((status.version,), 1)])
-    yield READY.family([((), status.ready)])
-    yield STARTED.family([((), status.started_at)])
-    yield REVISION.family([((), status.revision)])
-    yield ATTACHED.family(((i.name,), i.attached) for i in status.interfaces)
-    yield TABLE_ENTRIES.family(((t.name,), t.entries) for t in status.tables)
-    yield TABLE_CAPACITY.family(((t.name,), t.capacity) for t in status.tables)
-
-
-def _of_services(status: Status, counters: Counters) -> Iterator[Metric]:
-    backends = [((s.name, b.address), b) for s in status.services for b in s.backends]
-    yield SERVICE_PACKETS.family(((name,), t.packets) for name, t in counters.services.items())
-    yield SERVICE_BYTES.family(((name,), t.bytes) for name, t in counters.services.items())
-    yield SERVICE_FLOWS.family(((s.name,), s.flows) for s in status.services)
-    yield UNDER_ATTACK.family(
-        ((s.name,), s.flood_protection.under_attack) for s in status.services if s.flood_protection
-    )
-    yield GUARD_FLOWS.family(
-        ((name, result), getattr(stats, result))
-        for name, stats in counters.flood_protection.items()
-        for result in _GUARD_RESULTS
-    )
-    yield BACKEND_PACKETS.family((key, t.packets) for key, t in counters.backends.items())
-    yield BACKEND_BYTES.family((key, t.bytes) for key, t in counters.backends.items())
-    yield BACKEND_UP.family((key, b.effective_state in _UP) for key, b in backends)
-    yield BACKEND_WEIGHT.family((key, b.weight) for key, b in backends)
-    yield BACKEND_FLOWS.family((key, b.flows) for key, b in backends)
-
-
-def _of_packets(counters: Counters, actions: dict[str, str]) -> Iterator[Metric]:
-    verdicts = [((name, actions.get(name, "")), t) for name, t in counters.verdicts.items()]
-    yield VERDICT_PACKETS.family((labels, t.packets) for labels, t in verdicts)
-    yield VERDICT_BYTES.family((labels, t.bytes) for labels, t in verdicts)
-    yield OWNER_PACKETS.family(((owner,), t.packets) for owner, t in counters.owners.items())
-    yield OWNER_BYTES.family(((owner,), t.bytes) for owner, t in counters.owners.items())
-    flows = counters.flow_table
-    yield FLOW_HITS.family([((), flows.hits)])
-    yield FLOW_MISSES.family([((), flows.misses)])
-    yield FLOW_EVICTIONS.family([((), flows.evictions)])
-    yield FLOW_UNTRACKED.family([((), flows.untracked)])
-    quic = counters.quic
-    by_id = {"known": quic.by_id, "unknown": quic.unknown, "none": quic.without}
-    yield QUIC_PACKETS.family(((kind,), packets) for kind, packets in by_id.items())
-
-
-def _of_rules(counters: Counters) -> Iterator[Metric]:
-    rules = counters.rules.items()
-    matched = [((name, "matched"), t.packets, t.bytes) for name, t in rules]
-    dropped = [((name, "dropped"), t.dropped_packets, t.dropped_bytes) for name, t in rules]
-    yield RULE_PACKETS.family((labels, packets) for labels, packets, _ in (*matched, *dropped))
-    yield RULE_BYTES.family((labels, octets) for labels, _, octets in (*matched, *dropped))
-
-
-def registry_of(reconciler: Reconciler, requests: RequestCounts, feeds: Feeds) -> CollectorRegistry:
-    """A registry with nothing else in it."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(SluiceCollector(reconciler, requests, feeds))
-    return registry
+API_SECONDS = Definition(
+    HISTOGRAM,
+    "sluice_api_request_duration_seconds",
+    "How long requests took until their answer began, by route template.",
+    ("method", "route"),
+)
+API_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+EVENTS = Definition(
+    COUNTER, "sluice_events", "Things that happened, as /v1/events tells them.", ("kind", "level")
+)

@@ -26,6 +26,7 @@ from lb.errors import (
     StoreError,
     TooLargeError,
 )
+from lb.events import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:sluice:problem:"
@@ -95,6 +96,7 @@ def kind_of_status(status: int) -> Kind:
 def problem(kind: Kind, detail: str, headers: Mapping[str, str] | None = None, **extra: Any) -> Response:
     """The answer; extra members (`errors`, `reasons`) are left out where they are None."""
     document = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail}
+    extra["request_id"] = REQUEST_ID.get()
     document |= {name: value for name, value in extra.items() if value is not None}
     # ASCII only, so that a lone surrogate quoted from the request can still be sent.
     return Response(json.dumps(document), kind.status, headers, media_type=MEDIA_TYPE)
@@ -150,13 +152,16 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         detail = _HTTP_DETAILS[error.status_code].format(path=request.url.path, method=request.method)
     if error.status_code == 405:
         headers = {"Allow": ", ".join(_methods(request))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     return problem(kind_of_status(error.status_code), detail, headers)
 
 
 def _methods(request: Request) -> list[str]:
     """What the resource takes, by the OpenAPI document: the router knows of one route at a time."""
     template = getattr(request.scope.get("route"), "path_format", "")
-    return [method.upper() for method in request.app.openapi()["paths"].get(template, {"get": {}})]
+    taken = [method.upper() for method in request.app.openapi()["paths"].get(template, {"get": {}})]
+    return [*taken, *(["HEAD"] if "GET" in taken else []), "OPTIONS"]
 
 
 def install(app: FastAPI) -> None:

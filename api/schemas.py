@@ -42,6 +42,11 @@ class Problem(BaseModel):
         None, description="each fault of the request, where it has several fields"
     )
     reasons: list[str] | None = Field(None, description="why the data plane is not ready")
+    request_id: str | None = Field(
+        None,
+        description="as in X-Request-Id: the log and the events have it too",
+        examples=["9f86d081884c7d65"],
+    )
 
 
 class Fault(BaseModel):
@@ -260,6 +265,7 @@ class EventDocument(BaseModel):
     level: Literal["info", "warning", "error"]
     text: str = Field(description="in one sentence")
     facts: dict[str, Any] = Field(description="the same as values; which, depends on the kind")
+    request_id: str | None = Field(description="the request that it was done for; null if it was none")
 
 
 class EventsPage(BaseModel):

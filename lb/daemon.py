@@ -2,26 +2,24 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.app import create_app
-from lb import __version__
+from api.protocol import ProblemProtocol
+from lb import __version__, logs
 from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
 from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
-from lb.events import Event, Events, first_of_run
+from lb.events import Events, first_of_run
 from lb.feeds.guard import Protected
 from lb.feeds.schedule import Feeds
 from lb.model import Config
@@ -44,7 +42,7 @@ FLOW_KEY = "flow.key"
 """The secret that the flow table's tags are made with; also the name of its systemd credential."""
 
 
-class _PeerProtocol(H11Protocol):
+class _PeerProtocol(ProblemProtocol):
     """Hands the app who is at the other end of the unix socket (SO_PEERCRED), in scope["sluice.peer"]."""
 
     def connection_made(self, transport: Any) -> None:
@@ -65,41 +63,12 @@ class _PeerProtocol(H11Protocol):
         self.app = with_peer
 
 
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        event: Event | None = getattr(record, "event", None)
-        if event is not None:
-            line |= {"event": event.document()}
-        return json.dumps(line)
-
-
-def _set_up_logging(log_format: str) -> None:
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-
-
-def _log_event(event: Event) -> None:
-    """The log has each event, whoever follows; a text line begins with its kind."""
-    level = logging.getLevelNamesMapping()[event.level.upper()]
-    log.getChild("events").log(level, "%s: %s", event.kind, event.text, extra={"event": event})
-
-
 def run(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. What is attached stays attached and forwarding.
 
     Raises SluiceError where the machine, the state file or an interface does not allow to start.
     """
-    _set_up_logging(settings.log_format)
+    logs.set_up(settings.log_format, settings.log_level)
     if os.geteuid() != 0 and not os.access(settings.pin_root.parent, os.W_OK):
         raise SetupError(
             "sluice serve needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a writable bpffs: run it as root"
@@ -111,7 +80,7 @@ def run(settings: ServeSettings) -> int:
             store = SqliteStore(state)
         stack.callback(store.close)
         events = Events(first_of_run())
-        events.listen(_log_event)
+        events.listen(logs.log_event)
         dataplane = KernelDataPlane(settings, secret(settings.state_dir, FLOW_KEY, 16), events)
         stack.callback(dataplane.close)
         with offering(state, store.close):

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -14,10 +15,16 @@ KEPT = 10_000
 LEVELS = ("info", "warning", "error")
 """From the least to the worst."""
 
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request that is being answered, wherever its answer is made; None for what the daemon does by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. kind: like "feed.refreshed"; level: info, warning or error; time: since the epoch."""
+    """One thing that happened. kind: like "feed.refreshed"; level: info, warning or error; time: since the epoch.
+
+    request_id: the request that it was done for, if any.
+    """
 
     id: int
     time: float
@@ -25,6 +32,7 @@ class Event:
     level: str
     text: str
     facts: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    request_id: str | None = None
 
     def document(self) -> dict[str, object]:
         """As it is shown: in the API, and in a line of the JSON log."""
@@ -36,6 +44,7 @@ class Event:
             "level": self.level,
             "text": self.text,
             "facts": dict(self.facts),
+            "request_id": self.request_id,
         }
 
 
@@ -74,7 +83,8 @@ class Events:
     def publish(self, kind: str, text: str, *, level: str = "info", **facts: object) -> Event:
         """Add one, and wake whoever waits."""
         with self._changed:
-            event = Event(self._next, self._clock(), kind, level, text, MappingProxyType(facts))
+            facts_kept, request_id = MappingProxyType(facts), REQUEST_ID.get()
+            event = Event(self._next, self._clock(), kind, level, text, facts_kept, request_id)
             self._next += 1
             self._kept.append(event)
             for listener in self._listeners:

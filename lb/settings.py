@@ -82,6 +82,7 @@ class ServeSettings:
     listen: str | None = None
     config: Path | None = None
     log_format: str = "text"
+    log_level: str = "info"
     replace_foreign: bool = False
     sizes: TableSizes = TableSizes()
     pin_root: Path = PIN_ROOT

@@ -107,6 +107,14 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     help="How to log.",
 )
 @click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar=envvar("log-level"),
+    help="The least that is logged. Info has refused and slow requests, debug every request.",
+)
+@click.option(
     "--replace-foreign-program",
     "replace_foreign",
     is_flag=True,

@@ -58,8 +58,6 @@ class Reconciler:
         self._desired = Desired(revision, self._stored.without_expired(clock()))
         self._changed_at = time.monotonic()
         self._started_at = clock()
-        self.apply_seconds = 0.0
-        """How long the last change took from plan to maps."""
         self._thread: threading.Thread | None = None
         self._listeners: list[Callable[[], None]] = []
         self._callers = Callers()
@@ -126,7 +124,6 @@ class Reconciler:
                 self._undo(revision, error)
                 raise
             self._desired, self._stored = Desired(revision, config), config
-            self.apply_seconds = time.perf_counter() - began
             self._changed_at = time.monotonic()
             self._follow_bans()
             self.events.publish(
@@ -135,6 +132,7 @@ class Reconciler:
                 revision=revision,
                 actor=actor,
                 summary=summary,
+                apply_seconds=round(time.perf_counter() - began, 6),
             )
             done = replace(self._desired, warnings=warnings)
         self._notify()

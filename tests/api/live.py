@@ -12,6 +12,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from api.protocol import ProblemProtocol
+
 
 @contextmanager
 def serving(app: FastAPI, path: Path) -> Iterator[httpx.Client]:
@@ -38,7 +40,9 @@ def serving_tcp(app: FastAPI) -> Iterator[str]:
 @contextmanager
 def _running(app: FastAPI, listener: socket.socket) -> Iterator[None]:
     server = uvicorn.Server(
-        uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            app, http=ProblemProtocol, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        )
     )
     listener.listen()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -135,7 +135,9 @@ def test_metrics_say_what_is_seen(
     assert seen["sluice_build_info", (("version", __version__),)] == 1
     assert seen["sluice_ready", ()] == 1
     assert seen["sluice_config_revision", ()] == 3
-    assert seen["sluice_config_apply_duration_seconds", ()] > 0
+    assert seen["sluice_config_apply_duration_seconds_count", ()] == 3
+    assert seen["sluice_config_apply_duration_seconds_sum", ()] > 0
+    assert seen["sluice_events_total", (("kind", "config.changed"), ("level", "info"))] == 3
     assert seen["sluice_service_packets_total", (("service", "web"),)] == 3
     assert seen["sluice_service_bytes_total", (("service", "web"),)] == 180
     assert (seen["sluice_backend_packets_total", first], seen["sluice_backend_packets_total", second]) == (
@@ -203,7 +205,7 @@ def test_every_defined_metric_is_exposed_once(client: TestClient, web: JsonDocum
     for family in families:
         assert family.documentation == defined[family.name].help
         for sample in family.samples:
-            assert set(sample.labels) == set(defined[family.name].labels)
+            assert set(sample.labels) - {"le"} == set(defined[family.name].labels)
 
 
 def test_openmetrics_where_it_is_asked_for(client: TestClient) -> None:

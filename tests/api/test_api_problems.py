@@ -79,6 +79,7 @@ def test_a_problem_is_whole(filled: TestClient) -> None:
 
     says = "port 70000 is out of range: 1 to 65535"
     assert answer.json() == {
+        "request_id": answer.headers["x-request-id"],
         "type": "urn:sluice:problem:invalid",
         "title": "The request holds values that cannot be accepted",
         "status": 422,
@@ -117,9 +118,9 @@ def test_an_unknown_path_and_an_unknown_method_are_problems(filled: TestClient) 
     wrong = filled.delete("/v1/services")
     assert (wrong.status_code, wrong.headers["content-type"]) == (405, "application/problem+json")
     assert wrong.json()["type"] == "urn:sluice:problem:method-not-allowed"
-    assert set(wrong.headers["allow"].split(", ")) == {"GET", "POST"}
+    assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD", "POST", "OPTIONS"}
     allowed = filled.post("/v1/blocklist/192.0.2.1", json={}).headers["allow"]
-    assert set(allowed.split(", ")) == {"GET", "PUT", "DELETE"}
+    assert set(allowed.split(", ")) == {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"}
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,7 @@ def test_a_data_plane_that_refuses_is_503(
         answer = filled.post("/v1/services", json=NEW)
         ready = filled.get("/readyz")
     assert answer.json() == {
+        "request_id": answer.headers["x-request-id"],
         "type": "urn:sluice:problem:data-plane",
         "title": "The data plane is not in service",
         "status": 503,

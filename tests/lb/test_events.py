@@ -26,6 +26,7 @@ def test_numbers_go_up_and_reading_goes_on() -> None:
         "level": "info",
         "text": "one",
         "facts": {"fact": 1},
+        "request_id": None,
     }
 
 

@@ -9,6 +9,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ROOMS = (
     "lb.errors",
     "lb.events",
+    "lb.logs",
     "lb.settings",
     "lb.stretches",
     "lb.model",
@@ -24,6 +25,7 @@ MAY_IMPORT = {
     "lb": set(),
     "lb.errors": set(),
     "lb.events": set(),
+    "lb.logs": {"lb.events"},
     "lb.settings": set(),
     "lb.stretches": set(),
     "lb.model": {"lb.errors", "lb.stretches"},

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 from service_samples import addresses, service
 
-from lb.daemon import _JsonFormatter, _log_event
 from lb.dataplane.twin import TwinDataPlane
 from lb.errors import DataPlaneError
 from lb.events import Event, Events
+from lb.logs import JsonFormatter, log_event
 from lb.model import Service
 from lb.reconcile.hops import TOLD_MOST
 from lb.reconcile.loop import Reconciler
@@ -106,11 +106,11 @@ def test_the_log_has_events_as_they_are(caplog: pytest.LogCaptureFixture) -> Non
         "feed.failed", "no answer", level="warning", feed="spam"
     )
     with caplog.at_level(logging.INFO, "sluice"):
-        _log_event(event)
+        log_event(event)
 
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (logging.WARNING, "feed.failed: no answer")
-    line = json.loads(_JsonFormatter().format(record))
+    line = json.loads(JsonFormatter().format(record))
     assert (line["level"], line["message"]) == ("warning", "feed.failed: no answer")
     assert line["event"] == event.document()
     assert line["event"]["facts"] == {"feed": "spam"}
