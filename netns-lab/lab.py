@@ -37,7 +37,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command --name, and turn what goes wrong into one line and an exit code."""
 
     @click.option(
-        "--name", default="lab", show_default=True, help="Which lab; several can be up side by side."
+        "--name",
+        default="lab",
+        show_default=True,
+        envvar="SLUICE_LAB",
+        help="Which lab; several can be up side by side (also in SLUICE_LAB).",
     )
     @wraps(function)
     def run(**arguments: Any) -> None:
