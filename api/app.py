@@ -14,6 +14,7 @@ from api.routes import (
     blocklist,
     capture,
     config,
+    dashboard,
     dataplane,
     drains,
     events,
@@ -89,6 +90,7 @@ def create_app(reconciler: Reconciler, refresher: Feeds | None = None) -> FastAP
         operations,
         health,
         metrics,
+        dashboard,
     ):
         app.include_router(module.router)
     app.openapi = document_of(app)  # type: ignore[method-assign]  # FastAPI's own way of completing the document

@@ -146,6 +146,18 @@ async def _after(
     return None if after is None else prefix_of("query", "after", after)
 
 
+async def _overlaps(
+    overlaps: Annotated[
+        str | None,
+        Query(
+            description="only what contains this address or prefix, or lies in it", examples=["203.0.113.7"]
+        ),
+    ] = None,
+) -> Prefix | None:
+    return None if overlaps is None else prefix_of("query", "overlaps", overlaps)
+
+
 AcceptDep = Annotated[str, Header(description="the formats that the caller reads, by preference")]
 AfterDep = Annotated[Prefix | None, Depends(_after)]
+OverlapsDep = Annotated[Prefix | None, Depends(_overlaps)]
 LimitDep = Annotated[int, Query(ge=1, le=10000, description="entries of a page, at most")]

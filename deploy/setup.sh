@@ -35,6 +35,9 @@ make             make
 ca-certificates  /etc/ssl/certs/ca-certificates.crt
 '
 
+# command:package, for the tests of the page; they are skipped where there is no such package (Ubuntu has it as a snap only)
+readonly BROWSER='chromium:chromium chromedriver:chromium-driver'
+
 # command:package
 readonly PEERS='xdp-filter:xdp-tools nft:nftables'
 
@@ -160,6 +163,16 @@ install_packages() {
     say packages ok
 }
 
+# One apt for both, which takes half a minute.
+install_browser() {
+    local pair missing=()
+    for pair in $BROWSER; do
+        command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
+    done
+    ((${#missing[@]})) || return 0
+    (apt_install "${missing[@]}") || say browser "going on without ${missing[*]}: the tests of the page will be skipped"
+}
+
 # The bench goes without a peer that cannot be had, and says so.
 install_peers() {
     local pair
@@ -242,6 +255,7 @@ set_up() {
     need_python
     need_bpf
     install_packages
+    install_browser
     need_python # again: without Python the first round could ask little
     need_bpf
     install_headers

@@ -6,7 +6,17 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 
 from api.bodies import Media
-from api.deps import AfterDep, JsonDep, JsonOrTextDep, LimitDep, PrefixDep, ReadDep, ReconcilerDep, WriteDep
+from api.deps import (
+    AfterDep,
+    JsonDep,
+    JsonOrTextDep,
+    LimitDep,
+    OverlapsDep,
+    PrefixDep,
+    ReadDep,
+    ReconcilerDep,
+    WriteDep,
+)
 from api.entries import Outcome, cleared, put, put_all, refuse_foreign, take
 from api.exchange import Write
 from api.inputs import object_of
@@ -78,13 +88,14 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         read: ReadDep,
         reconciler: ReconcilerDep,
         after: AfterDep,
+        overlaps: OverlapsDep,
         *,
         limit: LimitDep = 1000,
         owner: OnlyDep = None,
         export: ExportDep = None,
     ) -> Any:
-        """In order of address and length. The ETag is that of the whole list (of that owner), hits left out."""
-        entries, now = kind.of(read.config).only(owner), reconciler.now()
+        """In order of address and length. The ETag is that of all that is asked for, hits left out."""
+        entries, now = kind.of(read.config).only(owner).overlapping(overlaps), reconciler.now()
         if export is not None:
             media = Media.TEXT if export == "plain" else Media.JSON
             return StreamingResponse(exported(entries, now, export), media_type=media)

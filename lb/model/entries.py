@@ -15,7 +15,7 @@ from lb.model.columns import FAMILIES, KEY_TYPE, Column, Ids, Keys, sorted_uniqu
 from lb.model.delta import compare, wish
 from lb.model.layers import Action, Attributes, Layer
 from lb.model.owner import FEED_PREFIX, OPERATOR
-from lb.model.prefix import BITS, Prefix
+from lb.model.prefix import Prefix
 
 __all__ = [
     "FAMILIES",
@@ -73,6 +73,13 @@ class PrefixList:
             return self
         return PrefixList({owner: self.layers[owner]} if owner in self.layers else {})
 
+    def overlapping(self, prefix: Prefix | None) -> "PrefixList":
+        """The entries that contain a prefix, or lie in it; itself for None."""
+        if prefix is None:
+            return self
+        parts = {owner: layer.overlapping(prefix) for owner, layer in self.layers.items()}
+        return PrefixList({owner: layer for owner, layer in parts.items() if len(layer)})
+
     def get(self, prefix: Prefix, now: float) -> Entry | None:
         """The unexpired entry for that very prefix, or None.
 
@@ -126,8 +133,7 @@ class PrefixList:
     def covering(self, prefix: Prefix, now: float) -> Iterator[Entry]:
         """The entries that contain a prefix, the longest first; its own among them."""
         for length in range(prefix.length, -1, -1):
-            shift = BITS[prefix.family] - length
-            entry = self.get(Prefix(prefix.family, prefix.network >> shift << shift, length), now)
+            entry = self.get(prefix.shortened(length), now)
             if entry is not None:
                 yield entry
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lb.model.columns import FAMILIES, KEY_TYPE, Column, Keys, Mask, sorted_unique
-from lb.model.prefix import Prefix
+from lb.model.prefix import BITS, Prefix
 
 
 class Action(StrEnum):
@@ -187,6 +187,19 @@ class Layer:
             state.update(column.keys.tobytes())
             state.update(column.ids.tobytes())
         return state.digest()
+
+    def overlapping(self, prefix: Prefix) -> "Layer":
+        """Only the prefixes that contain this one, or lie in it."""
+        family, width = prefix.family, BITS[prefix.family]
+        column = self.columns[family]
+        above = [prefix.shortened(length) for length in self.lengths[family] if length < prefix.length]
+        found = [at for one in sorted(above) if (at := column.find(one.key)) is not None]
+        beyond = prefix.network + (1 << width - prefix.length)
+        ends = [prefix.key] if beyond >> width else [prefix.key, Prefix(family, beyond, 0).key]
+        places = np.searchsorted(column.keys, np.array(ends, column.keys.dtype)).tolist()
+        within = range(places[0], places[1] if len(places) > 1 else len(column))
+        part = column.at(np.array([*found, *within], np.intp))
+        return Layer({**_columns(), family: part}, self.attributes)
 
     def get(self, prefix: Prefix) -> Attributes | None:
         """The attributes of that very prefix, or None."""

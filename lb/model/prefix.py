@@ -72,6 +72,11 @@ class Prefix:
         shift = BITS[self.family] - self.length
         return self.network >> shift == other.network >> shift
 
+    def shortened(self, length: int) -> "Prefix":
+        """The prefix of that length, at most its own, that contains it."""
+        shift = BITS[self.family] - length
+        return Prefix(self.family, self.network >> shift << shift, length)
+
     def __str__(self) -> str:
         """The canonical text, always with its length."""
         n = self.network

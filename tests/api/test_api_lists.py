@@ -285,3 +285,43 @@ def test_the_allowlist_is_another_list(client: TestClient) -> None:
     assert lines.json() == {"added": 1, "replaced": 0, "removed": 0, "total": 2}
     assert client.delete("/v1/allowlist/203.0.113.7").status_code == 204
     assert prefixes(client, "/v1/allowlist") == ["192.0.2.1/32"]
+
+
+@pytest.mark.parametrize(
+    ("overlaps", "expected"),
+    [
+        ("203.0.113.7", ["203.0.112.0/22", "203.0.113.0/24", "203.0.113.7/32"]),
+        ("203.0.113.0/25", ["203.0.112.0/22", "203.0.113.0/24", "203.0.113.7/32"]),
+        ("203.0.113.128/25", ["203.0.112.0/22", "203.0.113.0/24", "203.0.113.200/32"]),
+        (
+            "0.0.0.0/0",
+            ["198.51.100.1/32", "203.0.112.0/22", "203.0.113.0/24", "203.0.113.7/32", "203.0.113.200/32"],
+        ),
+        ("255.255.255.255", []),
+        ("2001:db8:1::9", ["2001:db8::/32"]),
+        ("ffff::/16", []),
+    ],
+)
+def test_what_is_listed_about_an_address(client: TestClient, overlaps: str, expected: list[str]) -> None:
+    """`overlaps` leaves the entries that hold a prefix and those within it, whoever owns them, and counts them."""
+    mine = ["203.0.113.0/24", "203.0.113.7", "198.51.100.1", "2001:db8::/32"]
+    client.post("/v1/blocklist", json=[{"prefix": prefix} for prefix in mine]).raise_for_status()
+    client.post(
+        "/v1/blocklist?feed=spam", content="203.0.112.0/22\n203.0.113.200", headers=TEXT
+    ).raise_for_status()
+
+    page = client.get("/v1/blocklist", params={"overlaps": overlaps}).json()
+
+    assert [item["prefix"] for item in page["items"]] == expected
+    assert (page["total"], page["next"]) == (len(expected), None)
+    first = client.get("/v1/blocklist", params={"overlaps": overlaps, "limit": 2}).json()
+    assert [item["prefix"] for item in first["items"]] == expected[:2]
+    assert first["next"] == (expected[1] if len(expected) > 2 else None)
+
+
+def test_an_address_to_look_for_that_is_none(client: TestClient) -> None:
+    """It is refused by name."""
+    refused = client.get("/v1/blocklist?overlaps=203.0.113.7/24")
+
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["parameter"] == "overlaps"

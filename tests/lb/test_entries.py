@@ -251,6 +251,19 @@ def test_covering(found: PrefixList, prefix: Prefix) -> None:
 
 
 @QUICK
+@given(prefix_lists(), any_prefixes | few_prefixes)
+def test_overlapping(found: PrefixList, prefix: Prefix) -> None:
+    """What is left of a list is what contains a prefix or lies in it, each owner's as it was, and counted so."""
+    some = found.overlapping(prefix)
+
+    expected = {p: said for p, said in held(found).items() if p.contains(prefix) or prefix.contains(p)}
+    assert held(some) == expected
+    assert some.count(NOW) == len(expected)
+    assert [e.prefix for e in some.page(NOW)] == sorted(expected)[:1000]
+    assert found.overlapping(None) is found
+
+
+@QUICK
 @given(prefix_lists())
 def test_next_expiry(found: PrefixList) -> None:
     """The earliest deadline to come is known; what is over by then is left out."""
