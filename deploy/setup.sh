@@ -85,7 +85,7 @@ need_python() {
 venv_identity() { echo "$PWD $(/usr/bin/python3 -V 2>&1)"; } # a venv works only where, and with what, it was made
 
 inputs() {
-    { cat pyproject.toml deploy/constraints.txt deploy/setup.sh deploy/probe.py lb/dataplane/headers.py && uname -r; } | sha256sum
+    { cat pyproject.toml deploy/constraints.txt deploy/setup.sh deploy/probe.py lb/dataplane/{headers,kernel_probe,bcc_probe}.py && uname -r; } | sha256sum
 }
 
 bpffs_mounted() { grep -q " $BPFFS bpf " /proc/mounts; }

@@ -1,6 +1,6 @@
 """Process settings: what one daemon is started with. What the operator wants of packets is in lb/model/."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
@@ -86,3 +86,19 @@ class ServeSettings:
     replace_foreign: bool = False
     sizes: TableSizes = TableSizes()
     pin_root: Path = PIN_ROOT
+
+    def command(self) -> list[str]:
+        """The command that starts a daemon so, word by word; what is as it would be anyway is left out."""
+        words = ["sluice", "serve"]
+        for interface in self.interfaces:
+            words += ["--interface", interface]
+        plain = ServeSettings(self.interfaces)
+        for name in ("xdp_mode", "state_dir", "socket", "listen", "config", "log_format"):
+            if getattr(self, name) != getattr(plain, name):
+                words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        if self.replace_foreign:
+            words.append("--replace-foreign-program")
+        for size in fields(TableSizes):
+            if getattr(self.sizes, size.name) != size.default:
+                words += [f"--{size.name.replace('_', '-')}", str(getattr(self.sizes, size.name))]
+        return words

@@ -11,6 +11,7 @@ from lb.errors import SluiceError
 
 COMMANDS = {
     "status": "lb.cli.status:status",
+    "doctor": "lb.cli.doctor:doctor",
     "service": "lb.cli.service:service",
     "backend": "lb.cli.backend:backend",
     "block": "lb.cli.block:block",

@@ -36,11 +36,18 @@ def find(release: str | None = None, *, modules: Path = MODULES, merged: Path = 
     if chosen and Path(chosen).is_dir():
         return Path(chosen)
     installed = modules / (release or os.uname().release) / "build"
-    # Debian's build directory is the -<arch> tree; bcc itself adds the -common one, from `source` beside it.
-    common = (installed, installed.with_name("source"))
-    if (installed / ARCH_FILE).is_file() and any((tree / COMMON_FILE).is_file() for tree in common):
+    if is_usable(installed):
         return installed
     return merged if is_complete(merged) else None
+
+
+def is_usable(tree: Path) -> bool:
+    """Say whether bcc can compile against it, or against it and the tree called `source` beside it.
+
+    Debian's build directory is the -<arch> tree; bcc itself adds the -common one, from there.
+    """
+    common = (tree, tree.with_name("source"))
+    return (tree / ARCH_FILE).is_file() and any((each / COMMON_FILE).is_file() for each in common)
 
 
 def use() -> Path | None:

@@ -5,21 +5,33 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lb.dataplane import clock, libbpf
+from lb.dataplane.backend_probe import ask_backends
 from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
+from lb.dataplane.host_facts import clock_offset, gather, is_bpffs
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
+from lb.dataplane.link_facts import Served, interfaces_as_they_are
 from lb.dataplane.map_states import map_states
 from lb.dataplane.neighbours import Neighbours
-from lb.dataplane.protocol import InterfaceState, MapState, NextHop, ProgramState, ProgramWish
+from lb.dataplane.protocol import (
+    BackendQuestion,
+    InterfaceState,
+    MachineFacts,
+    MapState,
+    NextHop,
+    ProgramState,
+    ProgramWish,
+)
 from lb.dataplane.rtnetlink import Link
 from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.tables import Tables, size_flags
+from lb.doctor.facts import BackendAnswers
 from lb.errors import DataPlaneError, InterfaceError, SetupError, SluiceError
 from lb.events import Events
 from lb.settings import ServeSettings, TableSizes
@@ -52,6 +64,7 @@ class KernelDataPlane:
         self._in_force: dict[str, Program] = {}
         self._tracers = Tracers()
         self._problem: str | None = None
+        self._clock_began = clock_offset()
         links = self._neighbours.links()
         for name in settings.interfaces:
             if name not in links:
@@ -312,6 +325,23 @@ class KernelDataPlane:
         """See DataPlane."""
         return clock.seconds()
 
+    def machine(self, others: Iterable[str]) -> MachineFacts:
+        """See DataPlane."""
+        served = {
+            name: Served(str(self._settings.xdp_mode), program.info.id if program else None)
+            for name, program in ((name, self._in_force.get(name)) for name in self._hooks)
+        }
+        counted = tuple(self.tables.verdict_counters.by_cpu().tolist())
+        return MachineFacts(
+            gather(self._settings.pin_root.parent, compiling=False, clock_began=self._clock_began),
+            interfaces_as_they_are(served, others, counted),
+            tuple(self._settings.command()),
+        )
+
+    def ask_backends(self, questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
+        """See DataPlane."""
+        return ask_backends(questions)
+
     def close(self) -> None:
         """See DataPlane."""
         self._neighbours.close()
@@ -332,19 +362,14 @@ def with_standby(wish: ProgramWish) -> ProgramWish:
 
 def ensure_bpffs(path: Path) -> None:
     """Mount bpffs if it is not. SetupError if that is refused; DataPlaneError if something else is mounted there."""
-    if _is_bpffs(path):
+    if is_bpffs(path):
         return
     mount = ctypes.CDLL(None, use_errno=True).mount
     if mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700") != 0:
         error = os.strerror(ctypes.get_errno())
         raise SetupError(f"bpffs is not mounted at {path} ({error}): run, as root, mount -t bpf bpf {path}")
-    if not _is_bpffs(path):
+    if not is_bpffs(path):
         raise DataPlaneError(f"{path} is not a bpf file system: unmount what is there")
-
-
-def _is_bpffs(path: Path) -> bool:
-    with open("/proc/self/mounts") as mounts:
-        return any(line.split()[1:3] == [str(path), "bpf"] for line in mounts)
 
 
 __all__ = ["NAME_PREFIX", "KernelDataPlane", "ensure_bpffs"]

@@ -13,6 +13,7 @@ from lb.dataplane.tables import (
     COUNTER_STRUCTS,
     TABLE_STRUCTS,
     Array,
+    Ints,
     Tables,
     array_bytes,
     arrays_over,
@@ -67,10 +68,19 @@ class KernelCounters:
 
     def read(self) -> Array:
         """Sums over CPUs of all entries."""
+        return self._summed(self._read())
+
+    def by_cpu(self) -> Ints:
+        """See Counters."""
+        packets: Ints = self._read()["packets"].astype(np.int64).sum(axis=0)
+        return packets
+
+    def _read(self) -> Array:
+        """All entries, each with a column for each CPU."""
         keys = np.zeros(self._capacity, np.uint32)
         values = np.zeros((self._capacity, self._cpus), self._dtype)
         libbpf.map_lookup_batch(self._fd, keys.ctypes, values.ctypes, self._capacity, _BATCH_TOKEN)
-        return self._summed(values)
+        return values
 
     def read_some(self, indexes: list[int]) -> Array:
         """Sums over CPUs of some entries."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from lb.dataplane.layout import Verdict
 from lb.dataplane.samples import SampleQueue
 from lb.dataplane.tables import Array, Tables
+from lb.doctor.facts import BackendAnswers, HostFacts, InterfaceFacts
 from lb.settings import TableSizes
 
 
@@ -100,6 +101,33 @@ class Traces:
     frames_out: list[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What the doctor asks of the machine. serve_command: how the daemon was started, word by word."""
+
+    host: HostFacts
+    interfaces: tuple[InterfaceFacts, ...] = ()
+    serve_command: tuple[str, ...] = ("sluice", "serve")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendQuestion:
+    """A backend that is to be tried with real packets. overhead: bytes of the outer header, 0 in mode l2.
+
+    key: its service's number and its place there, by which the packet path knows it; full_size: of a packet of clients
+    in its outer header, 0 where the interface does not take it.
+    """
+
+    address: str
+    vip: str
+    port: int
+    protocol: str
+    mode: str
+    gue_port: int
+    full_size: int
+    key: tuple[int, int]
+
+
 class Tracer(Protocol):
     """A program like the one in force, that tells what it does and changes nothing."""
 
@@ -154,6 +182,12 @@ class DataPlane(Protocol):
 
     def samples(self) -> SampleQueue:
         """What packets hand out while a program with HAVE_SAMPLES or HAVE_BANS is in force. OSError."""
+
+    def machine(self, others: Iterable[str]) -> MachineFacts:
+        """What there is to know of the machine, the interfaces served, and the others named."""
+
+    def ask_backends(self, questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
+        """Try each backend with real packets, all at once; takes a second or two."""
 
     def clock_seconds(self) -> int:
         """Now, by the clock of the flow table and the hit counters."""

@@ -45,6 +45,9 @@ class Counters(Protocol):
     def read_some(self, indexes: list[int]) -> Array:
         """The same for some entries."""
 
+    def by_cpu(self) -> Ints:
+        """Packets that each CPU has counted, over all entries."""
+
     def clear(self, indexes: list[int]) -> None:
         """Set entries to zero on every CPU."""
 

@@ -8,13 +8,24 @@ import numpy as np
 
 from lb.dataplane.joined import join_tables
 from lb.dataplane.layout import Verdict, layout
-from lb.dataplane.protocol import InterfaceState, MapState, NextHop, ProgramState, ProgramWish, Tracer, Traces
+from lb.dataplane.protocol import (
+    BackendQuestion,
+    InterfaceState,
+    MachineFacts,
+    MapState,
+    NextHop,
+    ProgramState,
+    ProgramWish,
+    Tracer,
+    Traces,
+)
 from lb.dataplane.samples import SampleQueue, TwinQueue
 from lb.dataplane.tables import (
     ARRAY_NAMES,
     COUNTER_STRUCTS,
     TABLE_STRUCTS,
     Array,
+    Ints,
     Tables,
     array_bytes,
     arrays_over,
@@ -22,6 +33,7 @@ from lb.dataplane.tables import (
     dtype_of,
 )
 from lb.dataplane.trace import NONE
+from lb.doctor.facts import BackendAnswers, HostFacts, InterfaceFacts
 from lb.errors import CapacityError, DataPlaneError
 from lb.settings import TableSizes
 
@@ -80,6 +92,10 @@ class TwinCounters:
         """Some entries."""
         return self.values[indexes]
 
+    def by_cpu(self) -> Ints:
+        """All on one CPU."""
+        return np.array([self.values["packets"].sum()], np.int64)
+
     def clear(self, indexes: list[int]) -> None:
         """Set entries to zero."""
         self.values[indexes] = 0
@@ -122,6 +138,12 @@ class TwinDataPlane:
         self.unreachable: set[bytes] = set()
         self.wishes: list[ProgramWish] = []
         self.tracers: dict[str, Tracer] = {}
+        self.facts = MachineFacts(
+            HostFacts("twin", headers="/twin", headers_complete=True), (InterfaceFacts("twin0"),)
+        )
+        self.answers: dict[str, BackendAnswers] = {}
+        self.questions: list[BackendQuestion] = []
+        """All that was asked."""
         self.queue = TwinQueue()
         """What tests put in as packets would."""
         self._changed: list[Callable[[], None]] = []
@@ -192,6 +214,15 @@ class TwinDataPlane:
     def samples(self) -> SampleQueue:
         """What tests put into `queue`."""
         return self.queue
+
+    def machine(self, others: Iterable[str]) -> MachineFacts:
+        """What a test has put in `facts`."""
+        return self.facts
+
+    def ask_backends(self, questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
+        """What a test has put in `answers`, by address; the others are not asked."""
+        self.questions += questions
+        return [self.answers.get(one.address, BackendAnswers()) for one in questions]
 
     def clock_seconds(self) -> int:
         """The machine's monotonic clock."""

@@ -16,6 +16,7 @@ from lb.model.protect import Protected
 from lb.reconcile import expiry, explain, flow_list, inventory, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.desired import Desired, keeping, without_expired
+from lb.reconcile.doctor import Doctor
 from lb.reconcile.explained import Explained
 from lb.reconcile.floods import FloodWatch
 from lb.reconcile.guard import NOBODY, Callers, Guard, in_use
@@ -48,6 +49,8 @@ class Reconciler:
         """What is published to."""
         self.watch = Watch(dataplane, self._fit, self._on_nobody_looks, self._ban)
         """Who looks at packets."""
+        self.doctor = Doctor(dataplane, self.status, lambda: (self._desired.config, self._plans.services))
+        """Who says what is wrong."""
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._hops_changed = self._stopping = False

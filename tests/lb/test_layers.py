@@ -12,6 +12,7 @@ ROOMS = (
     "lb.logs",
     "lb.settings",
     "lb.stretches",
+    "lb.doctor",
     "lb.model",
     "lb.store",
     "lb.dataplane",
@@ -28,17 +29,18 @@ MAY_IMPORT = {
     "lb.logs": {"lb.events"},
     "lb.settings": set(),
     "lb.stretches": set(),
+    "lb.doctor": set(),
     "lb.model": {"lb.errors", "lb.stretches"},
     "lb.store": {"lb.errors", "lb.model"},
-    "lb.dataplane": {"lb.errors", "lb.events", "lb.settings", "lb.stretches"},
+    "lb.dataplane": {"lb.errors", "lb.events", "lb.settings", "lb.stretches", "lb.doctor"},
     "lb.reconcile": {
         *("lb", "lb.errors", "lb.events", "lb.settings", "lb.stretches"),
-        *("lb.model", "lb.store", "lb.dataplane"),
+        *("lb.model", "lb.store", "lb.dataplane", "lb.doctor"),
     },
     "lb.feeds": {"lb.errors", "lb.events", "lb.model"},
     "lb.cli": {"lb", "lb.errors", "lb.settings", "lb.daemon"},
     "lb.daemon": set(ROOMS) - {"lb.cli"},
-    "api": {"lb", "lb.errors", "lb.events", "lb.model", "lb.store", "lb.reconcile", "lb.feeds"},
+    "api": {"lb", "lb.errors", "lb.events", "lb.model", "lb.store", "lb.reconcile", "lb.feeds", "lb.doctor"},
 }
 KERNEL = {"bcc", "pyroute2"}
 """What touches the kernel."""

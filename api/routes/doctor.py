@@ -1,0 +1,40 @@
+"""/doctor: what is wrong, and what mends it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.deps import AddressDep, NameDep, ReconcilerDep
+from api.openapi import OBSERVED, documented
+from lb.doctor.finding import Report
+
+router = APIRouter(prefix="/v1", tags=[OBSERVED])
+
+SecondsQuery = Annotated[float, Query(ge=0, le=60, description="how long to look at what becomes of packets")]
+
+
+@router.get("/doctor", summary="What is wrong, and what mends it", responses=documented())
+def get_doctor(reconciler: ReconcilerDep, seconds: SecondsQuery = 1.0) -> Report:
+    """Looks at the machine, interfaces, tables, VIPs and packets, and tries up to 256 backends with real packets.
+
+    Findings that fail come first, then those that warn, then what was found to be right. It changes nothing.
+    """
+    return reconciler.doctor.look(seconds=seconds)
+
+
+@router.get(
+    "/services/{name}/doctor", summary="What is wrong with a service's backends", responses=documented(404)
+)
+def get_service_doctor(name: NameDep, reconciler: ReconcilerDep) -> Report:
+    """Tries each backend of the service with real packets, by the way that clients' packets take."""
+    return reconciler.doctor.look(name)
+
+
+@router.get(
+    "/services/{name}/backends/{address}/doctor",
+    summary="What is wrong with a backend",
+    responses=documented(404, 422),
+)
+def get_backend_doctor(name: NameDep, address: AddressDep, reconciler: ReconcilerDep) -> Report:
+    """Tries one backend of the service."""
+    return reconciler.doctor.look(name, str(address))

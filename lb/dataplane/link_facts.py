@@ -1,0 +1,154 @@
+"""Interfaces as the doctor asks for them: offloads, queues, VLANs on top, sysctls; of this thread's namespace."""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lb.dataplane import rtnetlink
+from lb.dataplane.hook import describe_program
+from lb.dataplane.rtnetlink import Link
+from lb.doctor.facts import InterfaceFacts
+
+_SYSCTLS = Path("/proc/sys/net/ipv4/conf")
+_GLOBAL_SCOPE = 0
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_DRIVER = 0x3
+_DRIVER_INFORMATION_BYTES = 196
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How an interface is served: the mode that was asked for, and the id of our program; None: none is in force."""
+
+    asked_mode: str
+    program_id: int | None
+
+
+def interfaces_as_they_are(
+    served: Mapping[str, Served], others: Iterable[str], packets_by_cpu: tuple[int, ...] = ()
+) -> tuple[InterfaceFacts, ...]:
+    """The interfaces served, and of the others those that are there. OSError if the kernel does not say."""
+    links = rtnetlink.links()
+    names = [*served, *sorted(set(others) - served.keys() & links.keys())]
+    with IPRoute() as route, _ethtool() as tool:
+        vlans, addresses = _vlans(route), _addresses(route)
+        found = [
+            _interface(tool, links[name], served.get(name))
+            if name in links
+            else InterfaceFacts(name, there=False)
+            for name in names
+        ]
+    return tuple(
+        replace(
+            one,
+            vlans=tuple(sorted(vlans.get(links[one.name].index, []))),
+            addresses=tuple(addresses.get(links[one.name].index, [])),
+            packets_by_cpu=packets_by_cpu if one.served else (),
+        )
+        if one.there
+        else one
+        for one in found
+    )
+
+
+def _interface(tool: Any, link: Link, served: Served | None) -> InterfaceFacts:
+    """All but what stands on it, its addresses and counts."""
+    name = link.name
+    ours = served is not None and served.program_id is not None and link.xdp_program_id == served.program_id
+    foreign = None if ours or link.xdp_program_id is None else describe_program(link.xdp_program_id)
+    features = _features(tool, name)
+    queues, most = _queues(tool, name)
+    return InterfaceFacts(
+        name,
+        up=link.up,
+        mtu=link.mtu,
+        served=served is not None,
+        attached=ours,
+        asked_mode=served.asked_mode if served else "auto",
+        xdp_mode=link.xdp_mode,
+        foreign_program=foreign,
+        driver=_driver(name),
+        lro=features.get("rx-lro"),
+        hardware_gro=features.get("rx-gro-hw"),
+        gro=features.get("rx-gro"),
+        rxvlan=features.get("rx-vlan-hw-parse"),
+        rp_filter=_rp_filter(name),
+        rx_queues=queues,
+        rx_queues_most=most,
+        cpus=os.cpu_count() or 1,
+    )
+
+
+@contextlib.contextmanager
+def _ethtool() -> Iterator[Any]:
+    from pyroute2.ethtool import Ethtool  # half a second to import
+
+    tool = Ethtool()
+    try:
+        yield tool
+    finally:
+        tool.close()
+
+
+def _features(tool: Any, name: str) -> dict[str, bool]:
+    with contextlib.suppress(NetlinkError, OSError):
+        return {key: bool(one.enable) for key, one in tool.get_features(name).features.items()}
+    return {}
+
+
+def _queues(tool: Any, name: str) -> tuple[int | None, int | None]:
+    """Receive queues now, and at most."""
+    with contextlib.suppress(Exception):  # a driver without channels is told in several ways
+        found = tool.get_channels(name)
+        now = (found.combined_count or 0) + (found.rx_count or 0)
+        return now, (found.max_combined or 0) + (found.max_rx or 0)
+    return None, None
+
+
+def _driver(name: str) -> str | None:
+    """As `ethtool -i` says."""
+    information = ctypes.create_string_buffer(_DRIVER_INFORMATION_BYTES)
+    struct.pack_into("I", information, 0, _ETHTOOL_DRIVER)
+    request = struct.pack("16sP16x", os.fsencode(name), ctypes.addressof(information))
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        fcntl.ioctl(asked, _SIOCETHTOOL, request)
+        return information.raw[4:36].rstrip(b"\0").decode() or None
+    return None
+
+
+def _rp_filter(name: str) -> int | None:
+    """The stricter of "all" and the interface's own."""
+    with contextlib.suppress(OSError, ValueError):
+        return max(int((_SYSCTLS / one / "rp_filter").read_text()) for one in ("all", name))
+    return None
+
+
+def _vlans(route: IPRoute) -> dict[int, list[str]]:
+    """VLAN interfaces, by the index of the one that they stand on."""
+    found: dict[int, list[str]] = {}
+    for message in route.get_links():
+        info = message.get_attr("IFLA_LINKINFO")
+        if info is not None and info.get_attr("IFLA_INFO_KIND") == "vlan":
+            below = message.get_attr("IFLA_LINK")
+            found.setdefault(below, []).append(message.get_attr("IFLA_IFNAME"))
+    return found
+
+
+def _addresses(route: IPRoute) -> dict[int, list[str]]:
+    """Addresses that others can send to, by the interface's index: ADDRESS/LENGTH."""
+    found: dict[int, list[str]] = {}
+    for message in route.get_addr():
+        if message["scope"] == _GLOBAL_SCOPE:
+            address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            found.setdefault(message["index"], []).append(f"{address}/{message['prefixlen']}")
+    return found

@@ -1,0 +1,212 @@
+"""The way to each backend, and what it does with packets: one finding for each fault, whatever services it hits."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from lb.doctor.facts import Answer, BackendFacts
+from lb.doctor.finding import Finding, fail, ok, warn
+
+FULL_PACKET = 1500
+"""The longest packet that clients on the Internet send."""
+UNPROVEN_TO_TELL = 3
+"""So many flows without an answer are no accident."""
+
+
+def examine(backends: Sequence[BackendFacts]) -> Iterator[Finding]:
+    """Findings of all backends that may get packets."""
+    active = [one for one in backends if one.active]
+    yield from headroom(active)
+    for address, some in _groups(active, lambda one: one.address):
+        first = next(iter(way(some)), None)
+        if first is not None:
+            yield first
+            continue
+        found = list(answers(some))
+        yield from found or [ok("backend", address, f"{address} does what it should{_asked(some)}")]
+    yield from return_path(active)
+
+
+def _asked(some: Sequence[BackendFacts]) -> str:
+    return "" if any(one.answers.vip for one in some) else ", as far as was asked"
+
+
+def way(some: Sequence[BackendFacts]) -> Iterator[Finding]:
+    """Route, next hop, and a plain ping. some: one address, in each of its services."""
+    one, services = some[0], _services(some)
+    lost = f"Packets of {services} for it are dropped as DROP_NO_NEXT_HOP."
+    if one.interface is None:
+        yield fail(
+            "neighbour",
+            one.address,
+            f"this machine has no route to {one.address}",
+            effect=lost,
+            command=f"ip route add {one.address} dev INTERFACE",
+        )
+    elif not one.resolved:
+        yield fail(
+            "neighbour",
+            one.address,
+            f"{'the router to ' if one.gateway else ''}{one.address} does not answer on {one.interface}: "
+            "it is down, or its address is wrong",
+            effect=lost,
+            command=_backend_setup(one),
+            run_on=one.address,
+        )
+    elif one.gateway and any(each.mode == "l2" for each in some):
+        yield fail(
+            "neighbour",
+            one.address,
+            f"{one.address} is behind a router, where mode l2 does not reach",
+            effect=lost,
+            command=f"sluice service set {next(e.service for e in some if e.mode == 'l2')} --mode ipip",
+        )
+    elif one.answers.ping is not None and one.answers.ping is not Answer.YES:
+        yield fail(
+            "reachable",
+            one.address,
+            f"{one.address} does not answer a ping: it is down, or a filter is in between",
+            effect=f"What {services} sends to it is lost.",
+            command=_backend_setup(one),
+            run_on=one.address,
+        )
+
+
+def headroom(backends: Sequence[BackendFacts]) -> Iterator[Finding]:
+    """Whether a full-sized packet fits in its outer header: by the interface's MTU, one finding for each."""
+    ways = [one for one in backends if one.interface and one.mtu]
+    for interface, some in _groups(ways, lambda one: str(one.interface)):
+        worst = max(some, key=lambda one: one.overhead)
+        need = FULL_PACKET + worst.overhead
+        if worst.mtu >= need:
+            yield ok("mtu", interface, f"{interface} takes {worst.mtu} bytes; the longest packet has {need}")
+            continue
+        yield warn(
+            "mtu",
+            interface,
+            f"a packet of {FULL_PACKET} bytes to {worst.address} has {need} in its outer header ({worst.mode}), "
+            f"and {interface} takes {worst.mtu}",
+            effect="Clients are told to send less, which costs each a round trip; what they do not hear is lost.",
+            command=f"ip link set dev {interface} mtu {need}",
+        )
+
+
+def answers(some: Sequence[BackendFacts]) -> Iterator[Finding]:
+    """What the backend did with real packets: the first thing that is wrong explains those behind it."""
+    broken = False
+    for _, same in _groups(some, lambda one: f"{one.mode}, {one.overhead} bytes"):
+        if any(one.answers.unwrapped in (Answer.REFUSED, Answer.NOTHING) for one in same):
+            broken = True
+            yield _not_unwrapped(same[0], _services(same))
+            continue
+        for _, alike in _groups(same, lambda one: one.vip):
+            yield from _vip(alike)
+    if not broken:
+        yield from _full_size(some)
+
+
+def _vip(some: Sequence[BackendFacts]) -> Iterator[Finding]:
+    """some: one address, mode and VIP."""
+    one = some[0]
+    asked = [each for each in some if each.answers.vip is not None]
+    if (
+        asked
+        and all(each.answers.vip is Answer.NOTHING for each in asked)
+        and one.answers.vip_ping is not Answer.YES
+    ):
+        yield fail(
+            "vip-on-backend",
+            one.address,
+            f"{one.address} takes packets, but does not answer for {one.vip}: the VIP is not on its lo, "
+            "or its answers do not come back",
+            effect=f"What {_services(some)} sends to it is lost.",
+            command=_vip_command(one.vip),
+            run_on=one.address,
+        )
+        return
+    for each in asked:
+        if each.answers.vip is Answer.REFUSED:
+            yield _server(each, "no server listens there", "Clients get a reset instead of an answer.")
+        elif each.answers.vip is Answer.NOTHING and each.protocol == "tcp":
+            yield _server(each, "a filter drops it", "Clients wait for an answer until they give up.")
+
+
+def _server(one: BackendFacts, why: str, effect: str) -> Finding:
+    return fail(
+        "server",
+        f"{one.service} {one.address}",
+        f"{one.address} does not serve {one.protocol} port {one.port} of {one.vip}: {why}",
+        effect=f"{effect} Start the server; until then take the backend out.",
+        command=f"sluice backend disable {one.service} {one.address}",
+    )
+
+
+def _not_unwrapped(one: BackendFacts, services: str) -> Finding:
+    refused = one.answers.unwrapped is Answer.REFUSED
+    return fail(
+        "encapsulation",
+        one.address,
+        f"{one.address} does not take the outer header off ({one.mode}): "
+        + ("its kernel says so by ICMP" if refused else "nothing comes back for what is sent in one"),
+        effect=f"What {services} sends to it is lost.",
+        command=_backend_setup(one),
+        run_on=one.address,
+    )
+
+
+def _full_size(some: Sequence[BackendFacts]) -> Iterator[Finding]:
+    short = [one for one in some if one.answers.full_size in (Answer.REFUSED, Answer.NOTHING)]
+    if not short:
+        return
+    one = max(short, key=lambda each: each.overhead)
+    need = FULL_PACKET + one.overhead
+    yield warn(
+        "path-mtu",
+        one.address,
+        f"a packet of {need} bytes does not reach {one.address}, though {one.interface} takes {one.mtu}",
+        effect="Full-sized packets of clients are lost on the way, and nobody tells them: uploads hang.",
+        command=f"ip link set dev INTERFACE mtu {need}",
+        run_on=one.address,
+    )
+
+
+def return_path(backends: Iterable[BackendFacts]) -> Iterator[Finding]:
+    """Whether clients hear what a backend answers: those that do go on to send more than a SYN."""
+    for service, some in _groups(backends, lambda one: one.service):
+        heard = any(one.proven and not one.unproven for one in some)
+        for one in some:
+            if one.unproven < UNPROVEN_TO_TELL:
+                continue
+            found = fail if heard else warn
+            yield found(
+                "return-path",
+                one.address,
+                f"{one.unproven} clients of {service} sent a SYN to {one.address}, and none has heard its answer",
+                effect="Its answers do not reach clients: it drops what comes by another way than it would answer "
+                "(rp_filter), has no route to them, or a filter is in between.",
+                command="sysctl -w net.ipv4.conf.all.rp_filter=0 && ip route get CLIENT",
+                run_on=one.address,
+            )
+
+
+def _groups(
+    some: Iterable[BackendFacts], key: Callable[[BackendFacts], str]
+) -> Iterator[tuple[str, list[BackendFacts]]]:
+    found: dict[str, list[BackendFacts]] = defaultdict(list)
+    for one in some:
+        found[key(one)].append(one)
+    yield from found.items()
+
+
+def _services(some: Sequence[BackendFacts]) -> str:
+    names = list(dict.fromkeys(one.service for one in some))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _backend_setup(one: BackendFacts) -> str:
+    return f"sluice backend-setup {one.service} {one.address} --script | ssh root@{one.address} sh"
+
+
+def _vip_command(vip: str) -> str:
+    if "/" in vip:
+        return f"ip -6 route replace local {vip} dev lo"
+    return f"ip address replace {vip}/{128 if ':' in vip else 32} dev lo"

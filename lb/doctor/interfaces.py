@@ -1,0 +1,161 @@
+"""The interfaces that packets come in by, and leave by to backends."""
+
+from collections.abc import Iterator
+
+from lb.doctor.facts import InterfaceFacts
+from lb.doctor.finding import Finding, fail, ok, warn
+
+CROWDED = 0.9
+"""A CPU that does more than this share of the work does it alone."""
+PACKETS_TO_TELL = 100_000
+"""So many packets say how they spread."""
+STRICT = 1
+
+
+def examine(facts: InterfaceFacts) -> Iterator[Finding]:
+    """A finding for each check of an interface; of one that is not served, those alone that matter to what leaves."""
+    if not facts.there:
+        yield fail(
+            "interface",
+            facts.name,
+            f"there is no interface {facts.name}",
+            effect="Nothing is forwarded until it is back; it is then attached by itself.",
+            command="ip link show",
+        )
+        return
+    if not facts.up:
+        yield fail(
+            "interface",
+            facts.name,
+            f"{facts.name} is down",
+            effect="No packet comes in or leaves by it.",
+            command=f"ip link set dev {facts.name} up",
+        )
+    yield from attachment(facts)
+    if facts.served:
+        yield from merging(facts)
+        yield tags(facts)
+        yield reverse_path(facts)
+        yield spread(facts)
+
+
+def attachment(facts: InterfaceFacts) -> Iterator[Finding]:
+    """Whose program is attached, and how."""
+    if facts.foreign_program is not None:
+        found = fail if facts.served else warn
+        yield found(
+            "foreign-program",
+            facts.name,
+            f"{facts.name} has an XDP program that is not Sluice's: {facts.foreign_program}",
+            effect="It sees every packet, and Sluice none."
+            if facts.served
+            else "Sluice could not be attached there; what it sends out of there passes the program unseen.",
+            command=f"ip link set dev {facts.name} xdp off",
+        )
+    elif facts.served and not facts.attached:
+        yield fail(
+            "xdp-mode",
+            facts.name,
+            f"no program of Sluice is attached to {facts.name}",
+            effect="All its packets go to the kernel: nothing is dropped, and nothing forwarded.",
+            command="systemctl restart sluice",
+        )
+    elif facts.served:
+        yield mode(facts)
+
+
+def mode(facts: InterfaceFacts) -> Finding:
+    """Native or generic, and why."""
+    driver = f"driver {facts.driver}" if facts.driver else "its driver"
+    if facts.xdp_mode != "generic":
+        return ok(
+            "xdp-mode", facts.name, f"{facts.name} runs the program in {facts.xdp_mode} mode ({driver})"
+        )
+    slow = "Each packet costs several times as much: the kernel has made it a socket buffer first."
+    if facts.asked_mode == "generic":
+        return warn(
+            "xdp-mode",
+            facts.name,
+            f"{facts.name} runs the program in generic mode, because --xdp-mode generic was asked for",
+            effect=slow,
+            command=f"sluice detach --interface {facts.name} && "
+            f"sluice serve --interface {facts.name} --xdp-mode native",
+        )
+    return warn(
+        "xdp-mode",
+        facts.name,
+        f"{facts.name} runs the program in generic mode, because {driver} does not take it "
+        f"(no XDP, too few queues, or an MTU of {facts.mtu} that it cannot do with XDP)",
+        effect=slow,
+        command=f"sluice detach --interface {facts.name} && ip link set dev {facts.name} mtu 1500 && "
+        f"sluice serve --interface {facts.name} --xdp-mode native",
+    )
+
+
+def merging(facts: InterfaceFacts) -> Iterator[Finding]:
+    """LRO and its kin merge packets into some that are larger than what leaves may be."""
+    features = {"lro": facts.lro, "rx-gro-hw": facts.hardware_gro}
+    if facts.xdp_mode == "generic":
+        features["gro"] = facts.gro
+    merges = [name for name, state in features.items() if state]
+    if not merges:
+        yield ok("merging", facts.name, f"{facts.name} does not merge packets before the program sees them")
+        return
+    off = " ".join(f"{name} off" for name in merges)
+    yield fail(
+        "merging",
+        facts.name,
+        f"{facts.name} merges packets before the program sees them ({', '.join(merges)} on)",
+        effect="Merged packets are longer than any way to a backend takes: uploads crawl, or stop.",
+        command=f"ethtool -K {facts.name} {off}",
+    )
+
+
+def tags(facts: InterfaceFacts) -> Finding:
+    """A card that takes VLAN tags off hides them from the program."""
+    if not (facts.rxvlan and facts.vlans):
+        return ok("rxvlan", facts.name, f"no VLAN tag is hidden from the program on {facts.name}")
+    return warn(
+        "rxvlan",
+        facts.name,
+        f"{facts.name} takes VLAN tags off before the program sees them, and carries {', '.join(facts.vlans)}",
+        effect="A tagged packet for a VIP leaves without its tag, in the wrong network.",
+        command=f"ethtool -K {facts.name} rxvlan off",
+    )
+
+
+def reverse_path(facts: InterfaceFacts) -> Finding:
+    """The kernel's check of sources."""
+    if facts.rp_filter != STRICT:
+        return ok("rp-filter", facts.name, f"the kernel does not check sources strictly on {facts.name}")
+    return warn(
+        "rp-filter",
+        facts.name,
+        f"the kernel drops packets that come in by {facts.name} from where it would not send (rp_filter=1)",
+        effect="Answers of backends to this machine, which have a VIP as source, are lost: "
+        "health checks through the data path fail.",
+        command=f"sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{facts.name.replace('.', '/')}.rp_filter=0",
+    )
+
+
+def spread(facts: InterfaceFacts) -> Finding:
+    """Whether the CPUs share the work."""
+    total, busiest = sum(facts.packets_by_cpu), max(facts.packets_by_cpu, default=0)
+    used = sum(count > 0 for count in facts.packets_by_cpu)
+    queues = f"{facts.rx_queues or '?'} receive queues, {facts.cpus} CPUs"
+    if facts.cpus == 1 or total < PACKETS_TO_TELL or busiest <= CROWDED * total:
+        return ok("rss", facts.name, f"{facts.name} has {queues}; {used} have taken packets")
+    most = min(facts.cpus, facts.rx_queues_most or 1)
+    if facts.rx_queues is not None and facts.rx_queues < most:
+        command = f"ethtool -L {facts.name} combined {most}"
+    elif (facts.rx_queues or 1) > 1:
+        command = f"ethtool -X {facts.name} equal {facts.rx_queues}"
+    else:
+        return ok("rss", facts.name, f"{facts.name} has one receive queue, and can have no more")
+    return warn(
+        "rss",
+        facts.name,
+        f"one CPU has taken {busiest / total:.0%} of all packets on {facts.name} ({queues})",
+        effect="The other CPUs stand by while that one drops what it cannot take.",
+        command=command,
+    )

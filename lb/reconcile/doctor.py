@@ -1,0 +1,257 @@
+"""Gathers what the doctor examines: the machine, the packet path's tables and counters, and the backends' answers."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+
+import numpy as np
+
+from lb.dataplane.layout import layout
+from lb.dataplane.packets import outer_bytes
+from lb.dataplane.protocol import BackendQuestion, DataPlane, NextHop
+from lb.dataplane.tables import Array
+from lb.doctor.backends import FULL_PACKET
+from lb.doctor.examine import examine
+from lb.doctor.facts import (
+    BackendFacts,
+    DaemonFacts,
+    Facts,
+    InterfaceFacts,
+    TableFacts,
+    TrafficFacts,
+    VerdictFacts,
+    VipFacts,
+)
+from lb.doctor.finding import Report
+from lb.errors import NotFoundError
+from lb.model import AdminState, Config, Service
+from lb.reconcile.observed import Status
+from lb.reconcile.services import ServicePlan, ServicePlans
+
+_C = layout().constants
+ASKED_MOST = 256
+"""Backends that are tried with packets when all are looked at."""
+SETTLED_SECONDS, LATELY_SECONDS = 2, 300
+"""How old a flow must be for its client to have heard an answer, and how old it may be to tell anything."""
+TABLE_OPTIONS = {
+    "flows": "flow-slots",
+    "services": "services",
+    "backends": "backends",
+    "rings": "rings",
+    "deny4_lines": "deny-hosts",
+    "deny4_dense": "deny-dense",
+    "deny6": "deny-ipv6",
+    "allow4": "allow",
+    "allow6": "allow",
+}
+"""The option of `sluice serve` that makes a table of /status larger."""
+
+
+class Doctor:
+    """Looks at a running data plane. It changes nothing, and takes no lock while it waits for answers."""
+
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        status: Callable[[], Status],
+        present: Callable[[], tuple[Config, ServicePlans]],
+    ) -> None:
+        """present: what is desired, and what of it is in the maps."""
+        self._dataplane, self._status, self._present = dataplane, status, present
+
+    def look(self, service: str | None = None, address: str | None = None, *, seconds: float = 1.0) -> Report:
+        """Everything; or a service's backends, or one of them. seconds: how long to look at what packets become.
+
+        NotFoundError: there is no such service, or it has no such backend.
+        """
+        began, before = time.monotonic(), self._dataplane.tables.verdict_counters.read()
+        config, plans = self._present()
+        services = _chosen(config, service, address)
+        backends = self._backends(services, config, plans)
+        if service is not None:
+            return examine(Facts(backends=tuple(backends), vips=tuple(self._vips(services, plans, ()))))
+        status = self._status()
+        hops = {one.interface for one in backends if one.interface}
+        machine = self._dataplane.machine(hops)
+        time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+        return examine(
+            Facts(
+                host=machine.host,
+                daemon=DaemonFacts(tuple(status.reasons), machine.serve_command),
+                interfaces=machine.interfaces,
+                tables=tuple(
+                    TableFacts(one.name, one.entries, one.capacity, TABLE_OPTIONS.get(one.name))
+                    for one in status.tables
+                ),
+                backends=tuple(backends),
+                vips=tuple(self._vips(services, plans, machine.interfaces)),
+                traffic=self._traffic(before, time.monotonic() - began),
+            )
+        )
+
+    def _traffic(self, before: Array, seconds: float) -> TrafficFacts:
+        after = self._dataplane.tables.verdict_counters.read()
+        return TrafficFacts(
+            seconds,
+            tuple(
+                VerdictFacts(
+                    verdict.name,
+                    verdict.action,
+                    verdict.sentence,
+                    int(after[verdict.number]["packets"]),
+                    int(after[verdict.number]["packets"]) - int(before[verdict.number]["packets"]),
+                )
+                for verdict in self._dataplane.verdicts
+            ),
+        )
+
+    def _backends(
+        self, services: Sequence[Service], config: Config, plans: ServicePlans
+    ) -> list[BackendFacts]:
+        """Each backend of these services, with its answers."""
+        hops = self._dataplane.next_hops({b.address.packed for s in services for b in s.backends})
+        flows = Flows.of(self._dataplane)
+        facts: list[BackendFacts] = []
+        questions: list[tuple[int, BackendQuestion]] = []
+        for service in services:
+            plan = plans.by_name.get(service.name)
+            for backend in service.backends:
+                hop = hops.get(backend.address.packed)
+                one = _backend(service, str(backend.address), hop)
+                one = replace(one, active=backend.admin_state is not AdminState.DISABLED)
+                place = plan.at.get(backend.address.packed) if plan else None
+                if plan is not None and place is not None:
+                    proven, unproven = flows.heard(plan.number, place)
+                    one = replace(one, proven=proven, unproven=unproven)
+                    if one.active and one.resolved:
+                        questions.append((len(facts), _question(service, one, config, (plan.number, place))))
+                facts.append(one)
+        asked = _first(questions)
+        for (at, _), answers in zip(asked, self._dataplane.ask_backends([q for _, q in asked]), strict=True):
+            facts[at] = replace(facts[at], answers=answers)
+        return facts
+
+    def _vips(
+        self, services: Iterable[Service], plans: ServicePlans, interfaces: Iterable[InterfaceFacts]
+    ) -> Iterator[VipFacts]:
+        """Each VIP once, with what has come for all its services."""
+        flows = Flows.of(self._dataplane)
+        packets: dict[str, int] = {}
+        seen: dict[str, float] = {}
+        for service in services:
+            vip, plan = str(service.vip), plans.by_name.get(service.name)
+            if plan is None:
+                continue
+            packets[vip] = packets.get(vip, 0) + self._packets(plan)
+            ago = flows.last_seen_seconds(plan.number)
+            if ago is not None:
+                seen[vip] = min(seen.get(vip, ago), ago)
+        served = [one for one in interfaces if one.served]
+        for vip, count in packets.items():
+            yield VipFacts(vip, count, seen.get(vip), *_where(vip, served))
+
+    def _packets(self, plan: ServicePlan) -> int:
+        tables = self._dataplane.tables
+        places = list(range(plan.start, plan.start + (1 << plan.room)))
+        rows = tables.backend_counters.read_some(places), tables.service_counters.read_some([plan.number])
+        return sum(int(some["packets"].sum()) for some in rows)
+
+
+class Flows:
+    """The flow table, as far as it tells whether clients hear answers."""
+
+    def __init__(self, state: Array, backend: Array, now_s: int) -> None:
+        self._service = (state >> np.uint64(16) & np.uint64(0xFFFF)).astype(np.int64)
+        self._place = (backend & np.uint64(0xFFFF)).astype(np.int64)
+        self._age = now_s - (state >> np.uint64(32)).astype(np.int64)
+        self._is_tcp = (state & np.uint64(_C["FLOW_UDP"])) == 0
+        self._is_new = (state & np.uint64(_C["FLOW_ESTABLISHED"])) == 0
+
+    @classmethod
+    def of(cls, dataplane: DataPlane) -> "Flows":
+        """As they are now."""
+        flows = dataplane.tables.arrays.flows.ravel()
+        used = flows[flows["tag_backend"] != 0]
+        return cls(used["state"], used["tag_backend"], dataplane.clock_seconds())
+
+    def last_seen_seconds(self, service: int) -> float | None:
+        """How long ago the last packet of a service's flows came."""
+        ages = self._age[self._service == service]
+        return float(max(0, ages.min())) if len(ages) else None
+
+    def heard(self, service: int, place: int) -> tuple[int, int]:
+        """TCP flows whose client has gone on after its SYN; and those, later than all of these, whose has not."""
+        mine = (self._service == service) & (self._place == place) & self._is_tcp
+        mine &= self._age <= LATELY_SECONDS
+        proven = self._age[mine & ~self._is_new]
+        since = int(proven.min()) if len(proven) else LATELY_SECONDS + 1
+        unproven = mine & self._is_new & (self._age >= SETTLED_SECONDS) & (self._age < since)
+        return len(proven), int(unproven.sum())
+
+
+def _chosen(config: Config, name: str | None, address: str | None) -> list[Service]:
+    """The services to look at, with the backends to look at."""
+    if name is None:
+        return list(config.services.values())
+    service = config.service(name)
+    if address is None:
+        return [service]
+    found = [backend for backend in service.backends if str(backend.address) == address]
+    if not found:
+        raise NotFoundError(f'service "{name}" has no backend {address}: see "sluice backend list {name}"')
+    return [service.model_copy(update={"backends": tuple(found)})]
+
+
+def _backend(service: Service, address: str, hop: NextHop | None) -> BackendFacts:
+    mode, family = str(service.mode), ip_address(address).version
+    return BackendFacts(
+        service=service.name,
+        vip=str(service.vip),
+        port=service.port.to_json(),
+        protocol=str(service.protocol),
+        mode=mode,
+        address=address,
+        overhead=outer_bytes(mode, family),
+        interface=hop.interface if hop else None,
+        mtu=hop.mtu if hop else 0,
+        resolved=bool(hop and hop.mac),
+        gateway=bool(hop and hop.gateway),
+    )
+
+
+def _question(service: Service, one: BackendFacts, config: Config, key: tuple[int, int]) -> BackendQuestion:
+    need = FULL_PACKET + one.overhead
+    vip = one.vip.partition("/")[0]
+    return BackendQuestion(
+        address=one.address,
+        vip=vip,
+        port=0 if service.port.is_any else service.port.low,
+        protocol=one.protocol,
+        mode=one.mode,
+        gue_port=config.settings.gue_port,
+        full_size=need if one.mtu >= need else 0,
+        key=key,
+    )
+
+
+def _first(questions: list[tuple[int, BackendQuestion]]) -> list[tuple[int, BackendQuestion]]:
+    """Those of the first ASKED_MOST addresses."""
+    addresses = list(dict.fromkeys(question.address for _, question in questions))
+    some = set(addresses[:ASKED_MOST])
+    return [(at, question) for at, question in questions if question.address in some]
+
+
+def _where(vip: str, served: Iterable[InterfaceFacts]) -> tuple[str | None, bool]:
+    """The interface in whose network a VIP lies, and whether it is one of its own addresses."""
+    if "/" in vip:
+        return None, False
+    address = ip_address(vip)
+    for one in served:
+        for own in map(ip_interface, one.addresses):
+            if address == own.ip:
+                return one.name, True
+    for one in served:
+        if any(address in own.network for own in map(ip_interface, one.addresses)):
+            return one.name, False
+    return None, False
