@@ -11,14 +11,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import decap
 import inside
 import processes
-import xdpload
 from pyroute2 import IPRoute, netns
 from signals import undisturbed
 from topology import CLIENT_MTU, CLIENTS, SERVERS, VIPS, Configuration, Host, Names, Role, namespaces
 
+from lb.dataplane import decap, xdpload
 from lb.settings import PIN_ROOT
 
 BRIDGE = "br0"

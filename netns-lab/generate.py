@@ -23,8 +23,8 @@ if __name__ == "__main__":
     rerun.in_venv()
 
 import click
-import xdpload
 
+from lb.dataplane import xdpload
 from lb.errors import DataPlaneError, InterfaceError, SluiceError
 
 SOURCE = Path(__file__).resolve().parent / "generate.c"

@@ -1,5 +1,6 @@
-"""/doctor: what is wrong, and what mends it."""
+"""/doctor: what is wrong, and what mends it; /backend-setup: what prepares a backend."""
 
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -7,6 +8,8 @@ from fastapi import APIRouter, Query
 from api.deps import AddressDep, NameDep, ReconcilerDep
 from api.openapi import OBSERVED, documented
 from lb.doctor.finding import Report
+from lb.doctor.preparation import Preparation
+from lb.reconcile.preparation import preparations
 
 router = APIRouter(prefix="/v1", tags=[OBSERVED])
 
@@ -38,3 +41,21 @@ def get_service_doctor(name: NameDep, reconciler: ReconcilerDep) -> Report:
 def get_backend_doctor(name: NameDep, address: AddressDep, reconciler: ReconcilerDep) -> Report:
     """Tries one backend of the service."""
     return reconciler.doctor.look(name, str(address))
+
+
+@router.get(
+    "/services/{name}/backend-setup",
+    summary="What prepares the backends of a service",
+    responses=documented(404, 422),
+)
+def get_backend_setup(
+    name: NameDep,
+    reconciler: ReconcilerDep,
+    address: Annotated[
+        IPv4Address | IPv6Address | None, Query(description="only this backend", examples=["10.0.0.11"])
+    ] = None,
+    undo: Annotated[bool, Query(description="what takes it back")] = False,
+) -> list[Preparation]:
+    """Commands and a script for the backends of IPv4, and of IPv6. Nothing is sent to them."""
+    wanted = None if address is None else str(address)
+    return preparations(reconciler.desired.config, name, wanted, undo=undo)

@@ -29,6 +29,8 @@ COMMANDS = {
     "diff": "lb.cli.config:diff",
     "export": "lb.cli.config:export",
     "revisions": "lb.cli.config:revisions",
+    "backend-setup": "lb.cli.backend_setup:backend_setup",
+    "decap": "lb.cli.backend_setup:decap",
     "serve": "lb.cli.serve:serve",
     "detach": "lb.cli.serve:detach",
     "completion": "lb.cli.completion:completion",

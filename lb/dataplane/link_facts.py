@@ -89,6 +89,13 @@ def _interface(tool: Any, link: Link, served: Served | None) -> InterfaceFacts:
     )
 
 
+def addresses_of(interface: str) -> list[str]:
+    """The addresses of an interface that others can send to: ADDRESS/LENGTH."""
+    with IPRoute() as route:
+        found = route.link_lookup(ifname=interface)
+        return _addresses(route).get(found[0], []) if found else []
+
+
 @contextlib.contextmanager
 def _ethtool() -> Iterator[Any]:
     from pyroute2.ethtool import Ethtool  # half a second to import

@@ -50,7 +50,6 @@ def way(some: Sequence[BackendFacts]) -> Iterator[Finding]:
             "it is down, or its address is wrong",
             effect=lost,
             command=_backend_setup(one),
-            run_on=one.address,
         )
     elif one.gateway and any(each.mode == "l2" for each in some):
         yield fail(
@@ -67,7 +66,6 @@ def way(some: Sequence[BackendFacts]) -> Iterator[Finding]:
             f"{one.address} does not answer a ping: it is down, or a filter is in between",
             effect=f"What {services} sends to it is lost.",
             command=_backend_setup(one),
-            run_on=one.address,
         )
 
 
@@ -119,7 +117,7 @@ def _vip(some: Sequence[BackendFacts]) -> Iterator[Finding]:
             f"{one.address} takes packets, but does not answer for {one.vip}: the VIP is not on its lo, "
             "or its answers do not come back",
             effect=f"What {_services(some)} sends to it is lost.",
-            command=_vip_command(one.vip),
+            command=vip_command(one.vip),
             run_on=one.address,
         )
         return
@@ -149,7 +147,6 @@ def _not_unwrapped(one: BackendFacts, services: str) -> Finding:
         + ("its kernel says so by ICMP" if refused else "nothing comes back for what is sent in one"),
         effect=f"What {services} sends to it is lost.",
         command=_backend_setup(one),
-        run_on=one.address,
     )
 
 
@@ -206,7 +203,8 @@ def _backend_setup(one: BackendFacts) -> str:
     return f"sluice backend-setup {one.service} {one.address} --script | ssh root@{one.address} sh"
 
 
-def _vip_command(vip: str) -> str:
+def vip_command(vip: str) -> str:
+    """What makes a VIP a backend's own."""
     if "/" in vip:
         return f"ip -6 route replace local {vip} dev lo"
     return f"ip address replace {vip}/{128 if ':' in vip else 32} dev lo"

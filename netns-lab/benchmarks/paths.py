@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import xdpload
 from generate import Generator, interface_index, make_template
 
 from benchmarks import figures
 from benchmarks.cases import Traffic, source_of
 from benchmarks.figures import Figure
 from benchmarks.world import Cable, on_one_cpu
-from lb.dataplane import libbpf
+from lb.dataplane import libbpf, xdpload
 from lb.errors import SluiceError
 
 BARE = Path(__file__).resolve().parents[1] / "bare.c"

@@ -11,14 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import xdpload
 from generate import make_template
 
 from benchmarks import figures
 from benchmarks.cases import ENDLESS, FIRST_SOURCE, SCATTER, SOURCES, Traffic, source_of
 from benchmarks.figures import Figure
 from benchmarks.world import on_one_cpu
-from lb.dataplane import libbpf
+from lb.dataplane import libbpf, xdpload
 from lb.errors import SluiceError
 
 SOURCE = Path(__file__).resolve().parents[1] / "progbench.c"

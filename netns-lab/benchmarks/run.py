@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import xdpload
-
 from benchmarks import cases, paths, peers, programs
 from benchmarks.cases import LabCase, ProgramCase, Setup
 from benchmarks.control import Control
@@ -19,6 +17,7 @@ from benchmarks.programs import Probe
 from benchmarks.report import Point, Report, Result, Versus
 from benchmarks.sweeps import sweep
 from benchmarks.world import Cable
+from lb.dataplane import xdpload
 
 Say = Callable[[str], None]
 

@@ -12,9 +12,10 @@ import httpx
 import inside
 import processes
 import pytest
-import xdpload
 from pyroute2 import IPRoute, netns
 from rerun import CHECKOUT
+
+from lb.dataplane import xdpload
 
 SLUICE = str(CHECKOUT / ".venv" / "bin" / "sluice")
 PASS_PROGRAM = CHECKOUT / "netns-lab" / "pass.c"

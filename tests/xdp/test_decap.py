@@ -12,10 +12,9 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, GRE, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from lb.dataplane import libbpf
+from lb.dataplane import decap, libbpf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
-import decap
 
 pytestmark = pytest.mark.root
 

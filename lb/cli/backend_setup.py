@@ -1,0 +1,106 @@
+"""sluice backend-setup and decap: what a backend needs, and what takes outer headers off where the kernel cannot."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from lb.cli.client import quoted
+from lb.cli.output import bold, emit
+from lb.cli.session import Command, Documented, Group, Named, Session, pass_session
+
+DECAP = "lb.dataplane.decap"
+_AFTER = "case $code in 0) done=yes ;; 3) ;; *) exit $code ;; esac\n"
+
+
+@click.command(
+    cls=Command,
+    example=(
+        "sluice backend-setup web\n"
+        "sluice backend-setup web 10.0.0.11 --script | ssh root@10.0.0.11 sh\n"
+        "sluice backend-setup web --undo --script > undo.sh"
+    ),
+)
+@click.argument("service", type=Named())
+@click.argument("address", required=False, type=Named())
+@click.option("--script", is_flag=True, help="Print a whole script, which can be run again.")
+@click.option("--undo", is_flag=True, help="What takes it back; what other services need stays.")
+@pass_session
+def backend_setup(session: Session, service: str, address: str | None, script: bool, undo: bool) -> None:
+    """Print what prepares a backend.
+
+    The VIP on lo, no ARP for it, no check of the way back, and, for modes ipip and gue, what takes the outer header
+    off. The script finds out which of the backends it is on, and what the kernel there has.
+    """
+    document = session.client.call(
+        "GET",
+        f"/services/{quoted(service)}/backend-setup",
+        query={"address": address, "undo": "true" if undo else None},
+    ).document
+    if script:
+        click.echo(joined(one["script"] for one in document), nl=False)
+        return
+    emit(session, document, lambda: setup_lines(document))
+
+
+def joined(scripts: Iterable[str]) -> str:
+    """One script of several: each runs in a shell of its own, and those that are for other machines do nothing."""
+    listed = list(scripts)
+    if len(listed) == 1:
+        return listed[0]
+    head = (
+        "#!/bin/sh\n# Backends of IPv4 and of IPv6: each machine does the parts that are for it.\ndone=no\n"
+    )
+    parts = (f"code=0\nsh <<'PART' || code=$?\n{text}PART\n{_AFTER}" for text in listed)
+    return f"{head}{''.join(parts)}[ $done = yes ]\n"
+
+
+def setup_lines(document: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The commands, each step with its reason; what can be pasted into a root shell on the backend."""
+    for one in document:
+        for address in one["addresses"]:
+            yield bold(f"# on {address}, as root ({'undoing ' if one['undo'] else ''}mode {one['mode']})")
+            yield f"own={address}"
+            for step in one["steps"]:
+                yield f"# {step['why']}"
+                yield from step["commands"]
+            yield ""
+
+
+@click.group(cls=Group, example="sluice decap attach eth0\nsluice decap detach eth0")
+def decap() -> None:
+    """Take outer headers off, on a backend.
+
+    By an XDP program: for kernels that have no tunnel device. `sluice backend-setup --script` uses it where it must.
+    """
+
+
+@decap.command(
+    cls=Documented, example="sluice decap attach eth0\nsluice decap attach eth0 10.0.0.11 fd00::11"
+)
+@click.argument("interface", type=Named())
+@click.argument("addresses", nargs=-1, type=Named())
+@click.option(
+    "--gue-port", type=click.IntRange(1, 65535), default=6080, show_default=True, help="UDP port of GUE."
+)
+def attach(interface: str, addresses: tuple[str, ...], gue_port: int) -> None:
+    """Take the headers of tunnels off that end here.
+
+    At ADDRESSES, or at all addresses of the interface; until it is detached, or the machine boots.
+    """
+    _run("attach", interface, *addresses, "--gue-port", str(gue_port))
+
+
+@decap.command(cls=Documented, example="sluice decap detach eth0")
+@click.argument("interface", type=Named())
+def detach(interface: str) -> None:
+    """Take the program off."""
+    _run("detach", interface)
+
+
+def _run(*words: str) -> None:
+    """In a process of its own, as this one imports nothing that touches the kernel."""
+    done = subprocess.run([sys.executable, "-P", "-m", DECAP, *words], check=False)
+    click.get_current_context().exit(done.returncode)
