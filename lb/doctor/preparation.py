@@ -169,7 +169,6 @@ if [ -z "$$own" ]; then
     say "none of the backends' addresses is this machine's ($addresses): run it on the backend"
     exit $foreign
 fi
-dev=$$(ip -o address show to "$$own" | awk '{ print $$2; exit }')
 
 $body
 say "$done"
@@ -216,6 +215,8 @@ def _script(wish: Wish, steps: Sequence[Step]) -> str:
         f"VIP {wish.vip}, mode {wish.mode}."
     )
     body = "\n".join(_part(wish, step) for step in steps)
+    if "$dev" in body:
+        body = f"{FIND.commands[0]}\n\n{body}"
     if wish.overhead and not wish.undo:
         body += "\n" + _MTU.substitute(need=FULL_PACKET + wish.overhead)
     return _SCRIPT.substitute(

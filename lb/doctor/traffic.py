@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from lb.doctor.facts import TrafficFacts, VerdictFacts, VipFacts
 from lb.doctor.finding import Finding, fail, ok, warn
 
-FORWARDED = frozenset(
-    {"TX_L2", "TX_IPIP", "TX_GUE", "TX_NAT", "REDIRECT_L2", "REDIRECT_IPIP", "REDIRECT_GUE"}
-)
+ANSWERED = frozenset({"TX_ECHO", "TX_TOO_BIG"})
+"""What leaves by the program, but not to a backend."""
 OURS = frozenset(
     {
         *("DROP_NO_BACKEND", "DROP_NO_NEXT_HOP", "DROP_TOO_BIG", "DROP_NO_HEADROOM", "DROP_INTERNAL"),
@@ -41,10 +40,15 @@ def examine(facts: TrafficFacts, vips: Sequence[VipFacts]) -> Iterator[Finding]:
     yield _fate(facts.verdicts, counts, when, vips)
 
 
+def is_forwarded(verdict: VerdictFacts) -> bool:
+    """Whether it means that a packet went to a backend, or from one to a client."""
+    return verdict.action in ("tx", "redirect") and verdict.name not in ANSWERED
+
+
 def _fate(
     verdicts: Sequence[VerdictFacts], counts: Mapping[str, int], when: str, vips: Sequence[VipFacts]
 ) -> Finding:
-    forwarded = sum(counts[name] for name in FORWARDED if name in counts)
+    forwarded = sum(counts[one.name] for one in verdicts if is_forwarded(one))
     lost = {one: counts[one.name] for one in verdicts if one.name in OURS and counts[one.name]}
     meant = sum(counts[name] for name in MEANT if name in counts)
     if not forwarded and lost:

@@ -1,0 +1,224 @@
+"""What the doctor gathers of a running data plane, over the twin: whom it asks what, and what it makes of flows."""
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+
+from lb.dataplane import packets
+from lb.dataplane.layout import layout
+from lb.dataplane.protocol import MachineFacts
+from lb.dataplane.twin import TwinDataPlane
+from lb.doctor.facts import Answer, BackendAnswers, HostFacts, InterfaceFacts
+from lb.doctor.finding import Finding, Severity
+from lb.errors import InvalidError, NotFoundError
+from lb.model.document import parse
+from lb.reconcile.doctor import TABLE_OPTIONS, Flows
+from lb.reconcile.loop import Reconciler
+from lb.reconcile.preparation import preparations
+from lb.settings import ServeSettings, TableSizes
+from lb.store import SqliteStore
+
+C = layout().constants
+DOCUMENT = """
+services:
+  - {name: web, vip: 192.0.2.10, port: 80, protocol: tcp, backends: [{address: 10.0.0.11}, {address: 10.0.0.12}]}
+  - {name: dns, vip: 192.0.2.10, port: 53, protocol: udp, mode: l2, backends: [{address: 10.0.0.11}]}
+  - {name: web6, vip: "2001:db8::1", port: any, protocol: tcp, mode: gue,
+     backends: [{address: "fd00::11"}, {address: 10.0.0.12, admin_state: disabled}]}
+"""
+
+
+@pytest.fixture
+def plane() -> TwinDataPlane:
+    return TwinDataPlane()
+
+
+@pytest.fixture
+def reconciler(plane: TwinDataPlane) -> Reconciler:
+    made = Reconciler(SqliteStore(":memory:"), plane)
+    made.start()
+    made.change(
+        lambda config: parse(DOCUMENT.encode(), now=made.now(), have=config), actor="test", summary="test"
+    )
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def wrong(findings: list[Finding], *but: str) -> set[tuple[str, str]]:
+    """Checks and subjects of what is not as it should be; VIPs have no packets here."""
+    return {(f.check, f.subject) for f in findings if f.severity is not Severity.OK} - {
+        ("vip", v) for v in but
+    }
+
+
+VIPS = ("192.0.2.10", "2001:db8::1")
+
+
+def test_each_backend_is_asked_as_its_packets_go(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """Mode, VIP and port are those of the service; a backend that is disabled is not asked; "any" is no port."""
+    reconciler.doctor.look(seconds=0)
+
+    asked = {(q.address, q.vip, q.port, q.protocol, q.mode) for q in plane.questions}
+    assert asked == {
+        ("10.0.0.11", "192.0.2.10", 80, "tcp", "ipip"),
+        ("10.0.0.12", "192.0.2.10", 80, "tcp", "ipip"),
+        ("10.0.0.11", "192.0.2.10", 53, "udp", "l2"),
+        ("fd00::11", "2001:db8::1", 0, "tcp", "gue"),
+    }
+
+
+def test_one_service_and_one_backend(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """What is named is asked, and nothing else is looked at."""
+    report = reconciler.doctor.look("web", "10.0.0.12")
+
+    assert [q.address for q in plane.questions] == ["10.0.0.12"]
+    assert {f.check for f in report.findings} == {"mtu", "backend", "vip"}
+
+
+@pytest.mark.parametrize("named", [("nix", None), ("web", "10.9.9.9")])
+def test_what_is_not_there_is_not_looked_at(reconciler: Reconciler, named: tuple[str, str | None]) -> None:
+    """A name that is nothing's is an error, not a clean bill of health."""
+    with pytest.raises(NotFoundError):
+        reconciler.doctor.look(*named)
+
+
+def test_answers_become_findings(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """What a backend answered is judged with all of its services."""
+    plane.answers["10.0.0.11"] = BackendAnswers(ping=Answer.NOTHING)
+    report = reconciler.doctor.look(seconds=0)
+
+    assert wrong(report.findings, *VIPS) == {("reachable", "10.0.0.11"), ("mtu", "twin0")}
+
+
+def test_next_hops_become_findings(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """A backend without a MAC, and one without a route, are told apart."""
+    plane.unresolved.add(packets.packed("10.0.0.11"))
+    plane.unreachable.add(packets.packed("10.0.0.12"))
+    found = {
+        f.subject: f.summary for f in reconciler.doctor.look(seconds=0).findings if f.check == "neighbour"
+    }
+
+    assert "does not answer on twin0" in found["10.0.0.11"]
+    assert "no route" in found["10.0.0.12"]
+
+
+def test_mtu_is_that_of_the_longest_outer_header(reconciler: Reconciler) -> None:
+    """The twin's link takes 1500 bytes; GUE in IPv6 needs 1548."""
+    (found,) = (f for f in reconciler.doctor.look(seconds=0).findings if f.check == "mtu")
+
+    assert found.command == "ip link set dev twin0 mtu 1548"
+
+
+def test_packets_that_come_while_it_looks(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """Counters since the attach answer for a balancer that has not forwarded anything yet."""
+    number = next(v.number for v in plane.verdicts if v.name == "DROP_NO_NEXT_HOP")
+    plane.tables.verdict_counters.add(number, 7, 700)
+    (found,) = (f for f in reconciler.doctor.look(seconds=0).findings if f.check == "traffic")
+
+    assert found.severity is Severity.FAIL
+    assert "7 packets" in found.summary
+
+
+def test_vip_in_the_interfaces_own_network(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """Where routers ask for a VIP instead of being told of it, somebody has to answer for it."""
+    plane.facts = MachineFacts(HostFacts("t"), (InterfaceFacts("twin0", addresses=("192.0.2.1/24",)),))
+    (found,) = (f for f in reconciler.doctor.look(seconds=0).findings if f.subject == "192.0.2.10")
+    plane.facts = MachineFacts(
+        HostFacts("t"), (InterfaceFacts("twin0", addresses=("192.0.2.1/24", "192.0.2.10/32")),)
+    )
+    (own,) = (f for f in reconciler.doctor.look(seconds=0).findings if f.subject == "192.0.2.10")
+
+    assert found.command == "ip address add 192.0.2.10/32 dev twin0"
+    assert own.run_on == "router"
+
+
+def flows(*rows: tuple[int, int, int, int]) -> Flows:
+    """Of (age, service, place, class)."""
+    now = 1000
+    state = np.array([(now - age) << 32 | service << 16 | kind for age, service, _, kind in rows], np.uint64)
+    return Flows(state, np.array([1 << 16 | place for _, _, place, _ in rows], np.uint64), now)
+
+
+NEW, OLD, UDP = C["FLOW_PROBATION"], C["FLOW_ESTABLISHED"], C["FLOW_UDP"]
+
+
+def test_flows_tell_who_is_heard() -> None:
+    """Later SYNs than the last flow that went on are unheard; fresh ones may yet be, UDP and others' say nothing."""
+    table = flows(
+        *((50, 1, 2, OLD), (40, 1, 2, NEW), (10, 1, 2, NEW), (60, 1, 2, NEW), (1, 1, 2, NEW)),
+        *((10, 1, 2, NEW | UDP), (10, 1, 3, NEW), (10, 7, 2, NEW), (999, 1, 2, OLD)),
+    )
+
+    assert table.heard(1, 2) == (1, 2)
+    assert table.heard(1, 9) == (0, 0)
+    assert table.last_seen_seconds(7) == 10.0
+    assert table.last_seen_seconds(9) is None
+
+
+def test_each_table_has_the_option_that_enlarges_it(reconciler: Reconciler) -> None:
+    """What /status calls tables, and what `sluice serve` calls sizes, are joined by one list."""
+    tables = {table.name for table in reconciler.status().tables}
+    sizes = {name.replace("_", "-") for name in TableSizes.__dataclass_fields__}
+
+    assert set(TABLE_OPTIONS) <= tables
+    assert set(TABLE_OPTIONS.values()) <= sizes
+
+
+def test_serve_command_is_what_was_said() -> None:
+    """The command that starts a daemon again names what is not as it would be anyway, and no more."""
+    settings = ServeSettings(("eth0", "eth1"), sizes=replace(TableSizes(), services=8), listen="[::1]:80")
+
+    words = settings.command()
+
+    assert words == [
+        *("sluice", "serve", "--interface", "eth0", "--interface", "eth1"),
+        *("--listen", "[::1]:80", "--services", "8"),
+    ]
+
+
+@pytest.mark.parametrize("octets", [0, 1, 1472])
+def test_echo_requests_are_sound(octets: int) -> None:
+    """Checksums and lengths are those that scapy makes."""
+    four = packets.ip_packet(
+        "10.0.0.1", "10.0.0.11", 1, packets.echo_request("10.0.0.1", "10.0.0.11", 5, 6, octets)
+    )
+    six = packets.ip_packet(
+        "fd00::1", "fd00::11", 58, packets.echo_request("fd00::1", "fd00::11", 5, 6, octets)
+    )
+
+    body = bytes(octets)
+    assert four == bytes(IP(src="10.0.0.1", dst="10.0.0.11", id=0, ttl=64) / ICMP(id=5, seq=6) / body)
+    plain = IPv6(src="fd00::1", dst="fd00::11", hlim=64) / ICMPv6EchoRequest(id=5, seq=6, data=body)
+    assert six == bytes(plain)
+    assert struct.unpack("!H", six[4:6])[0] == 8 + octets
+
+
+def test_preparations_split_by_family_and_mind_others(reconciler: Reconciler) -> None:
+    """Backends of IPv4 and of IPv6 are prepared by themselves; undoing leaves what other services there need."""
+    config = reconciler.desired.config
+    both = preparations(config, "web6", None, undo=False)
+    undone = preparations(config, "web", "10.0.0.11", undo=True)
+
+    assert [one.addresses for one in both] == [["10.0.0.12"], ["fd00::11"]]
+    assert [one.undo for one in undone] == [True]
+    assert "ip address del" not in undone[0].script
+    assert "ip link delete dev sluice-ipip" in undone[0].script
+    with pytest.raises(NotFoundError):
+        preparations(config, "web", "10.9.9.9", undo=False)
+
+
+def test_service_without_backends_has_nothing_to_prepare(reconciler: Reconciler) -> None:
+    """It says which command adds one."""
+    empty = "services: [{name: empty, vip: 192.0.2.11, port: 80, protocol: tcp}]"
+    reconciler.change(
+        lambda config: parse(empty.encode(), now=reconciler.now(), have=config), actor="test", summary="test"
+    )
+
+    with pytest.raises(InvalidError, match="sluice backend add empty"):
+        preparations(reconciler.desired.config, "empty", None, undo=False)
