@@ -29,6 +29,7 @@ tcpdump          tcpdump
 libpcap0.8       /usr/lib/*/libpcap.so.0.8
 fail2ban         fail2ban-client
 prometheus       promtool
+shellcheck       shellcheck
 gcc              gcc
 libc6-dev        /usr/include/stdio.h
 make             make

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 
 from api.deps import AddressDep, NameDep, ReconcilerDep
 from api.openapi import OBSERVED, documented
+from api.schemas import Collection
 from lb.doctor.finding import Report
 from lb.doctor.preparation import Preparation
 from lb.reconcile.preparation import preparations
@@ -55,7 +56,8 @@ def get_backend_setup(
         IPv4Address | IPv6Address | None, Query(description="only this backend", examples=["10.0.0.11"])
     ] = None,
     undo: Annotated[bool, Query(description="what takes it back")] = False,
-) -> list[Preparation]:
+) -> Collection[Preparation]:
     """Commands and a script for the backends of IPv4, and of IPv6. Nothing is sent to them."""
     wanted = None if address is None else str(address)
-    return preparations(reconciler.desired.config, name, wanted, undo=undo)
+    items = preparations(reconciler.desired.config, name, wanted, undo=undo)
+    return Collection(items=items, total=len(items), next=None)

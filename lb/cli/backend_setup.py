@@ -9,7 +9,7 @@ import click
 
 from lb.cli.client import quoted
 from lb.cli.output import bold, emit
-from lb.cli.session import Command, Documented, Group, Named, Session, pass_session
+from lb.cli.session import Command, Group, Named, Session, pass_session
 
 DECAP = "lb.dataplane.decap"
 _AFTER = "case $code in 0) done=yes ;; 3) ;; *) exit $code ;; esac\n"
@@ -40,9 +40,9 @@ def backend_setup(session: Session, service: str, address: str | None, script: b
         query={"address": address, "undo": "true" if undo else None},
     ).document
     if script:
-        click.echo(joined(one["script"] for one in document), nl=False)
+        click.echo(joined(one["script"] for one in document["items"]), nl=False)
         return
-    emit(session, document, lambda: setup_lines(document))
+    emit(session, document, lambda: setup_lines(document["items"]))
 
 
 def joined(scripts: Iterable[str]) -> str:
@@ -77,9 +77,7 @@ def decap() -> None:
     """
 
 
-@decap.command(
-    cls=Documented, example="sluice decap attach eth0\nsluice decap attach eth0 10.0.0.11 fd00::11"
-)
+@decap.command(cls=Command, example="sluice decap attach eth0\nsluice decap attach eth0 10.0.0.11 fd00::11")
 @click.argument("interface", type=Named())
 @click.argument("addresses", nargs=-1, type=Named())
 @click.option(
@@ -93,7 +91,7 @@ def attach(interface: str, addresses: tuple[str, ...], gue_port: int) -> None:
     _run("attach", interface, *addresses, "--gue-port", str(gue_port))
 
 
-@decap.command(cls=Documented, example="sluice decap detach eth0")
+@decap.command(cls=Command, example="sluice decap detach eth0")
 @click.argument("interface", type=Named())
 def detach(interface: str) -> None:
     """Take the program off."""

@@ -120,4 +120,4 @@ def test_backend_setup_prints_commands_or_a_script(web: Shell) -> None:
     assert script.startswith("#!/bin/sh\n")
     assert "mine 10.0.0.11 10.0.0.12" in script
     assert "ip address del 192.0.2.10/32 dev lo" in web.ok("backend-setup", "web", "--undo")
-    assert json.loads(web.ok("backend-setup", "web", "-o", "json"))[0]["mode"] == "ipip"
+    assert json.loads(web.ok("backend-setup", "web", "-o", "json"))["items"][0]["mode"] == "ipip"
