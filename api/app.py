@@ -32,6 +32,7 @@ from api.routes import (
 )
 from lb import __version__
 from lb.feeds.schedule import Feeds
+from lb.health.checker import Checker
 from lb.reconcile.loop import Reconciler
 
 _DESCRIPTION = """\
@@ -46,12 +47,14 @@ _TAGS = [
 ]
 
 
-def create_app(reconciler: Reconciler, refresher: Feeds | None = None) -> FastAPI:
+def create_app(
+    reconciler: Reconciler, refresher: Feeds | None = None, checker: Checker | None = None
+) -> FastAPI:
     """The application over one reconciler. It starts nothing and holds nothing but counts of its requests.
 
-    refresher: who refreshes feeds; without, nobody does.
+    refresher: who refreshes feeds; without, nobody does. checker: who checks backends, likewise.
     """
-    observations, refresher = Observations(), refresher or Feeds(reconciler)
+    observations, refresher, checker = Observations(), refresher or Feeds(reconciler), checker or Checker()
     reconciler.events.listen(observations.on_event)
     app = FastAPI(
         title="Sluice",
@@ -69,7 +72,7 @@ def create_app(reconciler: Reconciler, refresher: Feeds | None = None) -> FastAP
     )
     app.state.reconciler = reconciler
     app.state.feeds = refresher
-    app.state.metrics = registry_of(reconciler, observations, refresher)
+    app.state.metrics = registry_of(reconciler, observations, refresher, checker)
     problems.install(app)
     app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, observations=observations)
     for module in (

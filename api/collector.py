@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
-from prometheus_client.core import Metric
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.metrics import (
@@ -24,6 +24,9 @@ from api.metrics import (
     FLOW_MISSES,
     FLOW_UNTRACKED,
     GUARD_FLOWS,
+    HEALTH_DURATION,
+    HEALTH_MISSED,
+    HEALTH_TRANSITIONS,
     OWNER_BYTES,
     OWNER_PACKETS,
     QUIC_PACKETS,
@@ -43,6 +46,7 @@ from api.metrics import (
 )
 from api.observations import Observations
 from lb.feeds.schedule import Feeds
+from lb.health.checker import Checker
 from lb.reconcile.loop import Reconciler
 from lb.reconcile.observed import Counters, Status, Tally
 
@@ -57,8 +61,11 @@ _GUARD_RESULTS = ("known", "tested", "proven", "refused")
 class SluiceCollector(Collector):
     """Reads everything anew at each scrape; keeps nothing."""
 
-    def __init__(self, reconciler: Reconciler, observations: Observations, feeds: Feeds) -> None:
-        self._reconciler, self._observations, self._feeds = reconciler, observations, feeds
+    def __init__(
+        self, reconciler: Reconciler, observations: Observations, feeds: Feeds, checker: Checker
+    ) -> None:
+        self._reconciler, self._observations = reconciler, observations
+        self._feeds, self._checker = feeds, checker
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that registering does not scrape."""
@@ -73,6 +80,7 @@ class SluiceCollector(Collector):
         yield from _of_packets(counters, actions)
         yield from _of_rules(counters)
         yield from self._of_feeds(counters)
+        yield from _of_health(self._checker)
         yield from self._observations.families()
 
     def _of_feeds(self, counters: Counters) -> Iterator[Metric]:
@@ -115,9 +123,21 @@ def _of_services(status: Status, counters: Counters) -> Iterator[Metric]:
     )
     yield BACKEND_PACKETS.family((key, t.packets) for key, t in counters.backends.items())
     yield BACKEND_BYTES.family((key, t.bytes) for key, t in counters.backends.items())
-    yield BACKEND_UP.family((key, b.effective_state in _UP) for key, b in backends)
+    yield BACKEND_UP.family(
+        (key, b.effective_state in _UP and b.health != "unhealthy") for key, b in backends
+    )
     yield BACKEND_WEIGHT.family((key, b.weight) for key, b in backends)
     yield BACKEND_FLOWS.family((key, b.flows) for key, b in backends)
+
+
+def _of_health(checker: Checker) -> Iterator[Metric]:
+    wanted = HEALTH_DURATION
+    durations = HistogramMetricFamily(wanted.name, wanted.help, labels=wanted.labels)
+    for name, histogram in checker.book.durations().items():
+        durations.add_metric((name,), histogram.cumulative(), histogram.total)
+    yield durations
+    yield HEALTH_TRANSITIONS.family(checker.book.transitions.copy().items())
+    yield HEALTH_MISSED.family([((), checker.missed)])
 
 
 def _of_packets(counters: Counters, actions: dict[str, str]) -> Iterator[Metric]:
@@ -144,8 +164,10 @@ def _of_rules(counters: Counters) -> Iterator[Metric]:
     yield RULE_BYTES.family((labels, octets) for labels, _, octets in (*matched, *dropped))
 
 
-def registry_of(reconciler: Reconciler, observations: Observations, feeds: Feeds) -> CollectorRegistry:
+def registry_of(
+    reconciler: Reconciler, observations: Observations, feeds: Feeds, checker: Checker
+) -> CollectorRegistry:
     """A registry with nothing else in it."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(SluiceCollector(reconciler, observations, feeds))
+    registry.register(SluiceCollector(reconciler, observations, feeds, checker))
     return registry

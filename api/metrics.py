@@ -64,7 +64,10 @@ BACKEND_BYTES = Definition(
     COUNTER, "sluice_backend_bytes", "Bytes of frames sent to a backend, as received.", _BACKEND
 )
 BACKEND_UP = Definition(
-    GAUGE, "sluice_backend_up", "1 if packets can be and are sent to the backend.", _BACKEND
+    GAUGE,
+    "sluice_backend_up",
+    "1 if packets can be sent to the backend, and no check says that it should get none.",
+    _BACKEND,
 )
 BACKEND_WEIGHT = Definition(GAUGE, "sluice_backend_weight", "Weight the operator gave the backend.", _BACKEND)
 BACKEND_FLOWS = Definition(
@@ -121,6 +124,21 @@ GUARD_FLOWS = Definition(
     "sluice_guard_new_flows",
     "New flows of a service under attack: known, tested, proven or refused.",
     ("service", "result"),
+)
+HEALTH_DURATION = Definition(
+    HISTOGRAM,
+    "sluice_health_check_duration_seconds",
+    "How long checks took, those that failed too.",
+    ("service",),
+)
+HEALTH_TRANSITIONS = Definition(
+    COUNTER,
+    "sluice_health_check_transitions",
+    "How often a backend became healthy or unhealthy by its checks.",
+    (*_BACKEND, "to"),
+)
+HEALTH_MISSED = Definition(
+    COUNTER, "sluice_health_check_missed", "Checks that were due and did not begin within an interval."
 )
 FEED_ENTRIES = Definition(GAUGE, "sluice_feed_entries", "Prefixes of a feed on the blocklist.", ("feed",))
 FEED_PACKETS = Definition(COUNTER, "sluice_feed_packets", "Packets that a feed's entries decided.", ("feed",))

@@ -22,6 +22,7 @@ from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
 from lb.events import Events, first_of_run
 from lb.feeds.guard import Protected
 from lb.feeds.schedule import Feeds
+from lb.health.checker import Checker
 from lb.model import Config
 from lb.model.document import parse
 from lb.reconcile.desired import Desired
@@ -38,6 +39,7 @@ log = logging.getLogger("sluice")
 
 STATE_FILE = "state.db"
 FEEDS_FILE = "feeds.json"
+HEALTH_FILE = "health.json"
 FLOW_KEY = "flow.key"
 """The secret that the flow table's tags are made with; also the name of its systemd credential."""
 
@@ -85,6 +87,8 @@ def run(settings: ServeSettings) -> int:
         stack.callback(dataplane.close)
         with offering(state, store.close):
             reconciler = Reconciler(store, dataplane, events=events)
+        checker = Checker(events=events, path=settings.state_dir / HEALTH_FILE)
+        reconciler.heed(checker.book.standing_of, checker.book.reports)
         reconciler.start()
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:
@@ -98,7 +102,10 @@ def run(settings: ServeSettings) -> int:
         copies.start()
         stack.callback(copies.stop)
         reconciler.listen(copies.note)
-        asyncio.run(_serve(reconciler, feeds, sockets))
+        checker.start(reconciler.desired.config.services.values(), reconciler)
+        stack.callback(checker.stop)
+        reconciler.listen(lambda: checker.follow(reconciler.desired.config.services.values()))
+        asyncio.run(_serve(reconciler, feeds, checker, sockets))
     return 0
 
 
@@ -156,9 +163,11 @@ def _apply_first(reconciler: Reconciler, path: Path) -> None:
     )
 
 
-async def _serve(reconciler: Reconciler, feeds: Feeds, sockets: list[socket.socket]) -> None:
+async def _serve(
+    reconciler: Reconciler, feeds: Feeds, checker: Checker, sockets: list[socket.socket]
+) -> None:
     config = uvicorn.Config(
-        create_app(reconciler, feeds),
+        create_app(reconciler, feeds, checker),
         http=_PeerProtocol,
         loop="asyncio",
         lifespan="off",

@@ -1,6 +1,6 @@
 """sluice backend: list, add, weigh, drain, enable, disable and remove the backends of a service."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -26,7 +26,8 @@ def backend() -> None:
 def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
     """The table of backends as they are (documents of /services/{name}/status); ids where there are any."""
     backends = list(backends)
-    header = ("address", "weight", "admin state", "effective state", "flows", "packets", "bytes", "share")
+    states = ("address", "weight", "admin state", "health", "effective state")
+    header = (*states, "flows", "packets", "bytes", "share")
     has_ids = any(b["quic_id"] for b in backends)
     return table(
         (*header, "quic id") if has_ids else header,
@@ -35,6 +36,7 @@ def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
                 b["address"],
                 count(b["weight"]),
                 b["admin_state"],
+                health_words(b),
                 b["effective_state"],
                 count(b["flows"]),
                 count(b["packets"]),
@@ -45,6 +47,20 @@ def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
             for b in backends
         ),
     )
+
+
+def health_words(backend: Mapping[str, Any]) -> str | None:
+    """What checks say of a backend, on one line; nothing where it is not checked."""
+    if backend["health_checked_at"] is None and backend["health"] == "unknown":
+        return None
+    words: str = backend["health"]
+    return f"{words} (held)" if backend["health_held"] else words
+
+
+def health_errors(backends: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each backend whose last check went wrong."""
+    wrong = [b for b in backends if b["health_error"]]
+    return [f"{b['address']}: {b['health_error']}" for b in wrong]
 
 
 def _path(service: str, address: str, verb: str = "") -> str:
@@ -68,7 +84,7 @@ def list_backends(session: Session, service: str) -> None:
     path = f"/services/{quoted(service)}"
     if session.is_table:
         observed = session.client.call("GET", f"{path}/status").document["backends"]
-        emit(session, None, lambda: observed_backends(observed))
+        emit(session, None, lambda: [*observed_backends(observed), *health_errors(observed)])
     else:
         emit(session, session.client.call("GET", f"{path}/backends").document, list)
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import click
 
-from lb.cli.backend import observed_backends
+from lb.cli.backend import health_errors, observed_backends
 from lb.cli.flood import FIELD, flood_fields, flood_options, flood_words, take_flood_document
+from lb.cli.health import FIELD as HEALTH
+from lb.cli.health import health_check_words, health_options, take_health_document
 from lb.cli.names import SERVICE
 from lb.cli.output import Row, cell, count, emit, fields, table
 from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
@@ -101,12 +103,13 @@ def show(session: Session, name: str) -> None:
         plain = {
             k: v
             for k, v in one.items()
-            if k not in {"backends", "labels", FIELD} and not isinstance(v, dict | list)
+            if k not in {"backends", "labels", FIELD, HEALTH} and not isinstance(v, dict | list)
         }
         yield from fields(
             [
                 *plain.items(),
                 ("protection", flood_words(one[FIELD])),
+                ("health check", health_check_words(one[HEALTH])),
                 *flood_fields(seen[FIELD]),
                 ("labels", " ".join(f"{k}={v}" for k, v in one.get("labels", {}).items())),
                 ("flows", count(seen["flows"])),
@@ -116,6 +119,7 @@ def show(session: Session, name: str) -> None:
         )
         yield ""
         yield from observed_backends(seen["backends"])
+        yield from health_errors(seen["backends"])
 
     emit(session, one, lines)
 
@@ -155,7 +159,9 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
         "sluice service add web --vip 192.0.2.10 --port 80 --protocol tcp \\\n"
         "  --backend 10.0.0.11 --backend 10.0.0.12=2 --label team=edge\n"
         "sluice service add h3 --vip 2001:db8:5::/64 --port 443 --protocol udp \\\n"
-        "  --mode gue --quic --udp-migration"
+        "  --mode gue --quic --udp-migration\n"
+        "sluice service add api --vip 192.0.2.11 --port 80 --protocol tcp --backend 10.0.0.11 \\\n"
+        "  --health-check http --health-path /healthz --health-interval 1 --slow-start 30"
     )
 )
 @click.argument("name", type=Named())
@@ -169,6 +175,7 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
 @click.option("--protocol", required=True, type=click.Choice(["tcp", "udp"]), help="The transport.")
 @policy_options(on_or_off=False)
 @flood_options(on_or_off=False)
+@health_options(on_or_off=False)
 @click.option(
     "--backend",
     "backends",
@@ -188,7 +195,7 @@ def add(
     protocol: str,
     backends: tuple[dict[str, str | int], ...],
     labels: tuple[tuple[str, str], ...],
-    **policy: str | bool | int | None,
+    **policy: Any,
 ) -> None:
     """Add a service.
 
@@ -196,7 +203,14 @@ def add(
     """
     document: dict[str, Any] = {"name": name, "vip": vip, "port": port, "protocol": protocol}
     # What was not said is left out: its default is the daemon's to choose.
-    said = {**take_flood_document(policy), **policy, "labels": dict(labels), "backends": list(backends)}
+    checks = take_health_document(policy, new=True)
+    said = {
+        **take_flood_document(policy),
+        **checks,
+        **policy,
+        "labels": dict(labels),
+        "backends": list(backends),
+    }
     document |= {key: value for key, value in said.items() if value}
     made = session.write("POST", "/services", body=document)
 
@@ -215,31 +229,34 @@ def add(
     example=(
         "sluice service set web --affinity source\n"
         "sluice service set h3 --mode gue --no-quic\n"
-        "sluice service set web --flood-protection 5000 --flood-test"
+        "sluice service set web --flood-protection 5000 --flood-test\n"
+        "sluice service set web --health-check http --health-path /healthz"
     ),
 )
 @click.argument("name", type=SERVICE)
 @policy_options(on_or_off=True)
 @flood_options(on_or_off=True)
+@health_options(on_or_off=True)
 @pass_session
-def set_policy(session: Session, /, name: str, **policy: str | bool | int | None) -> None:
-    """Change how a service forwards and is protected.
+def set_policy(session: Session, /, name: str, **policy: Any) -> None:
+    """Change how a service forwards, is protected and checked.
 
     What is not said stays. Flows that are known stay with their backend.
     """
     from lb.cli.client import quoted
 
-    flood = take_flood_document(policy)
-    patch = {key: value for key, value in policy.items() if value is not None} | flood
+    more = take_flood_document(policy) | take_health_document(policy, new=False)
+    patch = {key: value for key, value in policy.items() if value is not None} | more
     if not patch:
         raise click.UsageError(
-            "nothing to change: say --mode, --affinity, --udp-migration, --quic or --flood-protection"
+            "nothing to change: say --mode, --affinity, --udp-migration, --quic, --flood-protection or --health-check"
         )
     made = session.write("PATCH", f"/services/{quoted(name)}", body=patch)
 
     def lines() -> Iterable[str]:
+        words = {FIELD: flood_words, HEALTH: health_check_words}
         now = ", ".join(
-            f"{key} {cell(flood_words(made[key]) if key == FIELD else made[key])}" for key in patch
+            f"{key} {cell(words[key](made[key]) if key in words else made[key])}" for key in patch
         )
         yield f"service {made['name']} changed: {now}"
 

@@ -4,6 +4,7 @@ from lb.model.config import Config, Settings
 from lb.model.entries import Action, Entry, PrefixList
 from lb.model.feed import Feed, FeedFormat
 from lb.model.flood import FloodProtection
+from lb.model.health import HealthCheck
 from lb.model.prefix import Prefix
 from lb.model.rule import Limit, Rule
 from lb.model.service import AdminState, Affinity, Backend, Mode, Port, Protocol, Service
@@ -18,6 +19,7 @@ __all__ = [
     "Feed",
     "FeedFormat",
     "FloodProtection",
+    "HealthCheck",
     "Limit",
     "Mode",
     "Port",

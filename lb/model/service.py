@@ -21,6 +21,7 @@ from pydantic import (
 from lb.model.address import Address, AnyAddress, Vip
 from lb.model.fields import OneLine, faults
 from lb.model.flood import FloodProtection
+from lb.model.health import CheckType, HealthCheck
 
 PORT_MAX = 65535
 WEIGHT_MAX = 65535
@@ -204,13 +205,15 @@ class Service(BaseModel):
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=32, description="free key and value pairs"
     )
-    health_check: None = Field(None, description="none in this version: every backend counts as healthy")
+    health_check: HealthCheck | None = Field(
+        None, description="how its backends are checked; null: they are not, and all count as healthy"
+    )
     backends: tuple[Backend, ...] = Field((), max_length=BACKENDS_MAX)
 
     @model_validator(mode="after")
     def _check(self) -> "Service":
         found = self._option_faults(), self._flood_faults(), self._backend_faults(), self._quic_id_faults()
-        faults(chain.from_iterable(found))
+        faults(chain.from_iterable((*found, self._health_faults())))
         return self
 
     def _option_faults(self) -> Iterator[Fault]:
@@ -229,6 +232,20 @@ class Service(BaseModel):
             yield (
                 ("flood_protection", "test_unknown"),
                 "only TCP sends again what was lost: leave it out, or use protocol tcp",
+            )
+
+    def _health_faults(self) -> Iterator[Fault]:
+        check = self.health_check
+        if (
+            check
+            and check.port is None
+            and check.type is not CheckType.COMMAND
+            and self.port.low != self.port.high
+        ):
+            yield (
+                ("health_check", "port"),
+                f"the service takes {'every port' if self.port.is_any else f'ports {self.port}'}: "
+                "say which one is asked",
             )
 
     def _backend_faults(self) -> Iterator[Fault]:

@@ -24,6 +24,7 @@ from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
 from lb.reconcile.seen import Naming
+from lb.reconcile.services import StandingOf
 from lb.reconcile.watch import Watch
 from lb.store import RevisionInfo, Store
 
@@ -64,6 +65,17 @@ class Reconciler:
         self._thread: threading.Thread | None = None
         self._listeners: list[Callable[[], None]] = []
         self._callers = Callers()
+        self._reports_of: observe.ReportsOf = observe.no_reports
+
+    def heed(self, standing_of: StandingOf, reports_of: observe.ReportsOf) -> None:
+        """Whom to ask, from now on, for the health of backends; before `start`."""
+        self._maps.standing_of, self._reports_of = standing_of, reports_of
+
+    def restand(self) -> None:
+        """The health of backends is another now: what follows from it comes into force, without a revision."""
+        with self._lock:
+            if not self._maps.failure:  # else `_follow` brings everything up to date
+                self._renew()
 
     def start(self) -> None:
         """Adopt what the maps hold, write what differs from the store, and keep it so. Raises what applying raises."""
@@ -323,6 +335,7 @@ class Reconciler:
                 reasons=self.readiness(),
                 started_at=self._started_at,
                 now=self._clock(),
+                reports_of=self._reports_of,
             )
 
     def service_status(self, name: str) -> ServiceStatus:
@@ -333,8 +346,10 @@ class Reconciler:
             plan = self._plans.services.by_name.get(name)
             if plan is None:
                 raise DataPlaneError(f'service "{name}" is not in the maps: {self._maps.failure}')
-            hops, now = self._maps.hops.known, self._clock()
-            return observe.services(self._dataplane, [plan], hops, config.settings, now)[0]
+            hops, now, reports = self._maps.hops.known, self._clock(), self._reports_of
+            return observe.services(self._dataplane, [plan], hops, config.settings, now, reports_of=reports)[
+                0
+            ]
 
     def readiness(self) -> list[str]:
         """Why the data plane is not in step with the desired state; empty when it is."""

@@ -14,7 +14,7 @@ from lb.reconcile.lists import ListPlan, plan_list
 from lb.reconcile.numbering import ALLOW, DENY
 from lb.reconcile.rule_tables import RulePlan
 from lb.reconcile.rules import RULE_FEATURES, plan_rules
-from lb.reconcile.services import ServicePlans, plan_steps
+from lb.reconcile.services import ServicePlans, StandingOf, all_full, plan_steps
 from lb.reconcile.wish import program_wish
 
 
@@ -43,6 +43,8 @@ class Maps:
         """`more`: features that are wanted beside those of the desired state."""
         self._dataplane, self._clock, self._more = dataplane, clock, more
         self.hops = Hops(dataplane)
+        self.standing_of: StandingOf = all_full
+        """What checks have found of a service's backends."""
         self._services = ServiceMemory(dataplane.tables)
         self._served = {state.name for state in dataplane.interfaces()}
         self._rule_features: frozenset[str] = frozenset()
@@ -91,7 +93,9 @@ class Maps:
         deny = plan_list(config.blocklist, before.deny, DENY, now)
         allow = plan_list(config.allowlist, before.allow, ALLOW, now)
         self._lists.prepare(deny, allow)
-        *steps, services = plan_steps(config.services, before.services, self._dataplane.sizes)
+        *steps, services = plan_steps(
+            config.services, before.services, self._dataplane.sizes, self.standing_of
+        )
         rules = plan_rules(config, before.rules)
         return Plans(deny, allow, services, rules, tuple(steps))
 

@@ -1,6 +1,6 @@
 """What is seen: the tables and counters of the data plane, said in the operator's words."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from lb.dataplane.tables import Array
 from lb.dataplane.tables import Counters as CounterTable
 from lb.model import AdminState, Backend, Mode, Prefix, Settings
 from lb.model.columns import FAMILIES
+from lb.model.standing import Report
 from lb.reconcile import guards
 from lb.reconcile.flows import LiveFlows
 from lb.reconcile.lists import ListPlan, Part, rules_of
@@ -32,6 +33,14 @@ from lb.reconcile.rule_tables import RulePlan
 from lb.reconcile.services import ServicePlan, ServicePlans
 
 _C = layout().constants
+ReportsOf = Callable[[str], Mapping[bytes, Report]]
+"""What is seen of the checks of a service's backends, by packed address."""
+_NOBODY_CHECKS = Report()
+
+
+def no_reports(_: str) -> Mapping[bytes, Report]:
+    """Where nobody checks."""
+    return {}
 
 
 def _tally(row: Array) -> Tally:
@@ -57,6 +66,8 @@ def services(
     hops: Mapping[bytes, NextHop],
     settings: Settings,
     now: float,
+    *,
+    reports_of: ReportsOf = no_reports,
 ) -> list[ServiceStatus]:
     """Each service with its backends; now: seconds since the epoch."""
     plans = list(plans)
@@ -65,17 +76,18 @@ def services(
     for plan, block, rest in _tallies(dataplane, plans):
         service = plan.service
         shares = {place: weight for _, weight, place in plan.recipe.parts} if plan.recipe else {}
-        total = sum(shares.values())
+        total, reports = sum(shares.values()), reports_of(service.name)
         backends = []
         for backend in service.backends:
             place, hop = plan.at[backend.address.packed], hops.get(backend.address.packed)
+            report = reports.get(backend.address.packed, _NOBODY_CHECKS)
             backends.append(
                 BackendStatus(
                     address=str(backend.address),
                     weight=backend.weight,
                     admin_state=str(backend.admin_state),
-                    effective_state=_effective_state(backend, service.mode, hop),
-                    health="unknown",
+                    effective_state=_effective_state(backend, plan, hop),
+                    health=str(report.health),
                     flows=flows.get((plan.number, place), 0),
                     packets=block[place].packets,
                     bytes=block[place].bytes,
@@ -83,6 +95,13 @@ def services(
                     next_hop_mac=hop.mac.hex(":") if hop and hop.mac else None,
                     interface=hop.interface if hop else None,
                     quic_id=backend.quic_id,
+                    health_since=report.since,
+                    health_error=report.error or report.unable,
+                    health_held=report.held,
+                    health_checked_at=report.checked_at,
+                    health_check_seconds=report.duration_seconds,
+                    syn_retries=report.syn_retries,
+                    unreachables=report.unreachables,
                 )
             )
         found.append(
@@ -118,12 +137,12 @@ def _tallies(
         yield plan, _tally_list(every[plan.start : plan.start + (1 << plan.room)]), _tally(rests[plan.number])
 
 
-def _effective_state(backend: Backend, mode: Mode, hop: NextHop | None) -> str:
+def _effective_state(backend: Backend, plan: ServicePlan, hop: NextHop | None) -> str:
     if backend.admin_state is not AdminState.ENABLED:
         return str(backend.admin_state)
-    if hop is None or hop.mac is None or (mode is Mode.L2 and hop.gateway):
+    if hop is None or hop.mac is None or (plan.service.mode is Mode.L2 and hop.gateway):
         return "unresolved"
-    return "active"
+    return "unhealthy" if plan.standing.is_out(backend.address.packed) else "active"
 
 
 def status(
@@ -137,6 +156,7 @@ def status(
     reasons: list[str],
     started_at: float,
     now: float,
+    reports_of: ReportsOf = no_reports,
 ) -> Status:
     """The document of GET /v1/status."""
     programs = [program_status(state) for state in dataplane.programs()]
@@ -160,7 +180,7 @@ def status(
         ],
         program=next((program for program in programs if program.in_force), None),
         programs=programs,
-        services=services(dataplane, plans.by_name.values(), hops, settings, now),
+        services=services(dataplane, plans.by_name.values(), hops, settings, now, reports_of=reports_of),
         tables=[TableStatus(name, used, room) for name, (used, room) in tables.items()],
     )
 

@@ -23,7 +23,13 @@ class VerdictInfo:
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """One backend of one service, as it is. effective_state: active, draining, disabled or unresolved (no next hop)."""
+    """One backend of one service, as it is.
+
+    effective_state: active, draining, disabled, unresolved (no next hop) or unhealthy (checks keep it from new flows).
+    Of checks: health is unknown, healthy or unhealthy, since when (epoch seconds); health_error: why the last one
+    failed, or could not be made; health_held: it would be unhealthy, but for the mass failure guard. syn_retries and
+    unreachables: what clients' packets showed in the last window; null where nobody looks.
+    """
 
     address: str
     weight: int
@@ -37,6 +43,13 @@ class BackendStatus:
     next_hop_mac: str | None
     interface: str | None
     quic_id: int | None
+    health_since: float | None = None
+    health_error: str | None = None
+    health_held: bool = False
+    health_checked_at: float | None = None
+    health_check_seconds: float | None = None
+    syn_retries: int | None = None
+    unreachables: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

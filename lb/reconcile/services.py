@@ -5,7 +5,7 @@ a backend takes new flows, a ring. A backend keeps its place within the block as
 address, so that flows, which remember the place, stay where they are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -20,6 +20,7 @@ from lb.dataplane.room import Room
 from lb.dataplane.tables import Array
 from lb.errors import CapacityError
 from lb.model import AdminState, Affinity, Mode, Service
+from lb.model.standing import FULL, Standing
 from lb.reconcile.vips import inherited_keys
 from lb.settings import TableSizes
 
@@ -47,12 +48,13 @@ class RingRecipe:
     name: bytes
 
     @classmethod
-    def of(cls, service: Service, at: Mapping[bytes, int]) -> "RingRecipe | None":
+    def of(cls, service: Service, at: Mapping[bytes, int], standing: Standing = FULL) -> "RingRecipe | None":
         """For the backends that take new flows, at these places; None if there are none."""
+        weights = {b.address.packed: b.ring_weight for b in service.backends if b.ring_weight}
         parts = sorted(
-            (address, backend.ring_weight, at[address])
-            for backend in service.backends
-            if backend.ring_weight and (address := backend.address.packed) in at
+            (address, weight, at[address])
+            for address, weight in standing.weights(weights).items()
+            if weight and address in at
         )
         words = b"".join(b"%b%d,%d;" % (address, weight, place) for address, weight, place in parts)
         return cls(tuple(parts), blake2b(words, digest_size=16, person=b"ring 1").digest()) if parts else None
@@ -78,6 +80,8 @@ class ServicePlan:
     room enough to use none again."""
     found: frozenset[bytes] | None = None
     """Of one that was found in the maps, and not yet compared with what is wanted: who takes packets there."""
+    standing: Standing = FULL
+    """What its backends' health leaves of their weights."""
 
     @cached_property
     def at(self) -> Mapping[bytes, int]:
@@ -120,7 +124,21 @@ class ServicePlans:
     left: tuple[tuple[int, int, int], ...] = ()
 
 
-def plan_services(services: Mapping[str, Service], before: ServicePlans, sizes: TableSizes) -> ServicePlans:
+StandingOf = Callable[[Service], Standing]
+"""What is known of the health of a service's backends."""
+
+
+def all_full(_: Service) -> Standing:
+    """Where nothing is known of anybody's health."""
+    return FULL
+
+
+def plan_services(
+    services: Mapping[str, Service],
+    before: ServicePlans,
+    sizes: TableSizes,
+    standing_of: StandingOf = all_full,
+) -> ServicePlans:
     """Give every service its number, places and ring. CapacityError names the setting; nothing was changed."""
     _check_ports(services, before, sizes)
     room = before.places.copy() if before.places.size else Room(sizes.backends, [])
@@ -129,8 +147,8 @@ def plan_services(services: Mapping[str, Service], before: ServicePlans, sizes: 
     numbers = iter([n for n in range(sizes.services) if n not in busy])
     plans: dict[str, ServicePlan] = {}
     for name, service in services.items():
-        old = before.by_name.get(name)
-        if old is not None and old.service is service and old.found is None:
+        old, standing = before.by_name.get(name), standing_of(service)
+        if old is not None and old.service is service and old.found is None and old.standing == standing:
             plans[name] = replace(old, reused=()) if old.reused else old
             continue
         number = old.number if old else next(numbers, None)
@@ -138,7 +156,7 @@ def plan_services(services: Mapping[str, Service], before: ServicePlans, sizes: 
             raise CapacityError(
                 f"the services need more than {sizes.services} numbers (with those being removed): raise --services"
             )
-        plans[name] = _place(service, number, old, room)
+        plans[name] = _place(service, number, old, room, standing)
     gone = [
         (old.start, 1 << old.room)
         for name, old in before.by_name.items()
@@ -151,7 +169,10 @@ def plan_services(services: Mapping[str, Service], before: ServicePlans, sizes: 
 
 
 def plan_steps(
-    services: Mapping[str, Service], before: ServicePlans, sizes: TableSizes
+    services: Mapping[str, Service],
+    before: ServicePlans,
+    sizes: TableSizes,
+    standing_of: StandingOf = all_full,
 ) -> list[ServicePlans]:
     """The plans to go through, one after the other; nearly always one.
 
@@ -159,13 +180,13 @@ def plan_steps(
     goes first, and the rest uses what that has freed. CapacityError: it does not fit by parts either.
     """
     try:
-        return [plan_services(services, before, sizes)]
+        return [plan_services(services, before, sizes, standing_of)]
     except CapacityError:
         part = _half_way(services, before)
         if part is None:
             raise
-    first = plan_steps(part, before, sizes)
-    return first + plan_steps(services, first[-1], sizes)
+    first = plan_steps(part, before, sizes, standing_of)
+    return first + plan_steps(services, first[-1], sizes, standing_of)
 
 
 def _half_way(services: Mapping[str, Service], before: ServicePlans) -> dict[str, Service] | None:
@@ -215,7 +236,9 @@ def _ports(service: Service) -> int:
     return 2 if service.port.is_any else service.port.high - service.port.low + 2
 
 
-def _place(service: Service, number: int, old: ServicePlan | None, room: Room) -> ServicePlan:
+def _place(
+    service: Service, number: int, old: ServicePlan | None, room: Room, standing: Standing
+) -> ServicePlan:
     """Places for the backends: the one each had, else one never used, else one that was left earlier.
 
     Those that are left just now have packets until the ring is switched: they are the last resort.
@@ -248,8 +271,8 @@ def _place(service: Service, number: int, old: ServicePlan | None, room: Room) -
     reused = left[: max(0, len(missing) - len(spare))]
     for place, address in zip([*spare, *left], missing, strict=False):
         places[place] = address
-    plan = ServicePlan(service, number, start, bits, tuple(places), None, 0, tuple(reused))
-    return replace(plan, recipe=RingRecipe.of(service, plan.at))
+    plan = ServicePlan(service, number, start, bits, tuple(places), None, 0, tuple(reused), standing=standing)
+    return replace(plan, recipe=RingRecipe.of(service, plan.at, standing))
 
 
 def _give_rings(
@@ -287,16 +310,17 @@ def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
         if backend.admin_state is AdminState.DISABLED:
             continue
         address = backend.address.packed
-        place, hop = plan.at[address], hops.get(address)
-        active.append(place)
-        if backend.ring_weight:
+        place, hop, out = plan.at[address], hops.get(address), plan.standing.is_out(address)
+        if not (out and plan.standing.moving):
+            active.append(place)
+        if backend.ring_weight and not out:
             in_ring.append(place)
         # By a router's MAC an l2 packet, which keeps the VIP as its destination, would come straight back.
         if hop is not None and hop.mac is not None and not (l2 and hop.gateway):
             resolved[place] = hop
     rows["state"][active] = ACTIVE
     at, ways = list(resolved), resolved.values()
-    rows["state"][at] = ACTIVE | RESOLVED
+    rows["state"][at] |= RESOLVED  # also of one whose flows have left it: its checks go there
     rows["state"][in_ring] |= IN_RING
     rows["mac"][at] = _columns((hop.mac or b"" for hop in ways), "u1", 6)
     rows["source_mac"][at] = _columns((hop.source_mac for hop in ways), "u1", 6)

@@ -18,6 +18,7 @@ ROOMS = (
     "lb.dataplane",
     "lb.reconcile",
     "lb.feeds",
+    "lb.health",
     "lb.cli",
     "lb.daemon",
     "api",
@@ -38,9 +39,13 @@ MAY_IMPORT = {
         *("lb.model", "lb.store", "lb.dataplane", "lb.doctor"),
     },
     "lb.feeds": {"lb.errors", "lb.events", "lb.model"},
+    "lb.health": {"lb", "lb.errors", "lb.events", "lb.model"},
     "lb.cli": {"lb", "lb.errors", "lb.settings", "lb.daemon"},
     "lb.daemon": set(ROOMS) - {"lb.cli"},
-    "api": {"lb", "lb.errors", "lb.events", "lb.model", "lb.store", "lb.reconcile", "lb.feeds", "lb.doctor"},
+    "api": {
+        *("lb", "lb.errors", "lb.events", "lb.model", "lb.store"),
+        *("lb.reconcile", "lb.feeds", "lb.health", "lb.doctor"),
+    },
 }
 KERNEL = {"bcc", "pyroute2"}
 """What touches the kernel."""

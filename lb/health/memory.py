@@ -1,0 +1,48 @@
+"""What checks had found, in a file: a restart begins with it, so that no backend changes its state for it."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+from lb.health.target import Key
+from lb.model.standing import Health
+
+log = logging.getLogger("sluice.health")
+
+Known = tuple[Health, float]
+"""A verdict, and since when it holds, in seconds since the epoch."""
+
+
+def load(path: Path) -> dict[Key, Known]:
+    """What was saved; nothing, with a line in the log, if it cannot be read: all count as healthy then."""
+    try:
+        said = json.loads(path.read_bytes())
+        return {
+            (service, ip_address(address).packed): (Health(health), float(since))
+            for service, backends in said.items()
+            for address, (health, since) in backends.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning(
+            "%s cannot be read (%s): every backend counts as healthy until it is checked", path, error
+        )
+        return {}
+
+
+def save(path: Path, known: Mapping[Key, Known]) -> None:
+    """Keep these, all or (where the disk is full) those before; a failure is a line in the log."""
+    document: dict[str, dict[str, tuple[str, float]]] = {}
+    for (service, address), (health, since) in known.items():
+        document.setdefault(service, {})[str(ip_address(address))] = (str(health), since)
+    beside = path.with_suffix(".new")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(document, file)
+        beside.replace(path)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): a restart begins with the health before", path, error)
