@@ -47,7 +47,9 @@ async def _read(
 
 async def _guard(
     request: Request,
-    force: Annotated[bool, Query(description="even if it drops an address that is in use")] = False,
+    force: Annotated[
+        bool, Query(description="even if it drops an address that is in use, or moves more than is allowed")
+    ] = False,
     sluice_caller_address: Annotated[
         str | None, Header(description="where the session of a caller on this host comes from")
     ] = None,
@@ -157,6 +159,16 @@ async def _overlaps(
     return None if overlaps is None else prefix_of("query", "overlaps", overlaps)
 
 
+DryRunDep = Annotated[bool, Query(description="only say what would change, and move")]
+MaxMovedDep = Annotated[
+    float | None,
+    Query(
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="refuse it if more of any service's ring or live flows would move; without: as the settings say",
+    ),
+]
 AcceptDep = Annotated[str, Header(description="the formats that the caller reads, by preference")]
 AfterDep = Annotated[Prefix | None, Depends(_after)]
 OverlapsDep = Annotated[Prefix | None, Depends(_overlaps)]

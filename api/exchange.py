@@ -12,8 +12,10 @@ from api.envelope import PEER_KEY, REVISION_KEY, actor_of
 from api.etags import Preconditions
 from lb.model import Config
 from lb.model.address import AnyAddress
+from lb.reconcile.desired import Desired
 from lb.reconcile.guard import NOBODY, Guard
 from lb.reconcile.loop import Reconciler
+from lb.reconcile.terms import PLAIN, Terms
 
 WARNING_HEADER = "Sluice-Warning"
 """A sentence that whoever asked should read, of something that was done all the same."""
@@ -52,12 +54,16 @@ class Write:
 
         And has its warnings, a header each.
         """
+        return self.make(edit).config
+
+    def make(self, edit: Callable[[Config], Config], terms: Terms = PLAIN) -> Desired:
+        """The same on terms; what was made."""
         summary = f"{self.request.method} {self.request.url.path}"
         actor = actor_of(self.request.scope)
-        desired = self.reconciler.change(edit, actor=actor, summary=summary, guard=self.guard)
+        desired = self.reconciler.change(edit, actor=actor, summary=summary, guard=self.guard, terms=terms)
         self.warn(desired.warnings)
         self.request.scope["state"][REVISION_KEY] = desired.revision
-        return desired.config
+        return desired
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Tell whoever asked, in a header each."""

@@ -40,12 +40,12 @@ def answers(kinds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def takes(bodies: Mapping[Media, Any], example: Any = None) -> dict[str, Any]:
+def takes(bodies: Mapping[Media, Any], example: Any = None, *, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of an operation: a body of one of these types, and an example of the first."""
     content = answers({media.value: kind for media, kind in bodies.items()})
     if example is not None:
         content[next(iter(bodies)).value]["example"] = example
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:

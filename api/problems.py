@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.client import responses
 from typing import Any
 
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from lb.errors import (
+    BudgetError,
     CapacityError,
     ConflictError,
     DataPlaneError,
@@ -56,6 +57,7 @@ FEED = Kind(502, "feed", "The feed was not taken, and what it held stays")
 KINDS: Mapping[type[SluiceError], Kind] = {
     MalformedError: MALFORMED,
     NotFoundError: Kind(404, "not-found", "There is no such thing"),
+    BudgetError: Kind(409, "budget", "It would move more than is allowed"),
     ConflictError: Kind(409, "conflict", "It clashes with what exists"),
     PreconditionError: Kind(412, "precondition", "The state is no longer the one you have seen"),
     TooLargeError: Kind(413, "too-large", "The request is too large"),
@@ -113,7 +115,8 @@ def field_errors(errors: Iterable[FieldError]) -> list[dict[str, Any]]:
 def problem_of(error: SluiceError) -> Response:
     """The answer to any error of lb/errors.py."""
     errors = field_errors(error.errors) if isinstance(error, InvalidError) else None
-    return problem(kind_of_error(error), str(error), errors=errors)
+    disruption = [asdict(move) for move in error.moves] if isinstance(error, BudgetError) else None
+    return problem(kind_of_error(error), str(error), errors=errors, disruption=disruption)
 
 
 def parameter_error(where: str, name: str, detail: str) -> RequestValidationError:

@@ -1,5 +1,6 @@
 """The documents that only the API has: collections, operations, statistics, problems."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
@@ -8,11 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lb.model import Action, Backend, Feed, Rule, Service, Settings
 from lb.model.address import Address
+from lb.model.diff import Diff
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
 from lb.model.owner import OPERATOR, Owner
 from lb.model.times import format_moment
-from lb.reconcile.observed import FlowTableStats, GuardStats, Hits, QuicStats, RuleTally, Tally, VerdictInfo
+from lb.reconcile.disruption import ServiceMove
+from lb.reconcile.observed import (
+    FlowTableStats,
+    GuardStats,
+    Hits,
+    PendingStatus,
+    QuicStats,
+    RuleTally,
+    Tally,
+    VerdictInfo,
+)
 
 T = TypeVar("T")
 
@@ -47,6 +59,7 @@ class Problem(BaseModel):
         description="as in X-Request-Id: the log and the events have it too",
         examples=["9f86d081884c7d65"],
     )
+    disruption: list[ServiceMove] | None = Field(None, description="of services, what moves too much")
 
 
 class Fault(BaseModel):
@@ -254,6 +267,34 @@ class ConfigDocument(BaseModel):
     rules: list[Rule] = []
     feeds: list[Feed] = []
     settings: Settings = Settings()
+
+
+class ConfigChange(Diff):
+    """What was changed, or would be, and what that moves."""
+
+    disruption: list[ServiceMove] = Field(
+        description="what moves of the services that were there and are not left as they are"
+    )
+    pending: PendingStatus | None = Field(None, description="this change, where it waits to be confirmed")
+
+    @classmethod
+    def of(cls, found: Diff, moves: Iterable[ServiceMove], pending: PendingStatus | None) -> "ConfigChange":
+        """A difference, with what it moves."""
+        return cls(**dict(found), disruption=list(moves), pending=pending)
+
+
+class RollbackRequest(BaseModel):
+    """Where to go back to."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"revision": 1}]})
+
+    revision: int | None = Field(None, ge=1, description="null: the newest that differs")
+
+
+class Confirmed(BaseModel):
+    """What is kept."""
+
+    revision: int = Field(description="that waited to be confirmed")
 
 
 class EventDocument(BaseModel):

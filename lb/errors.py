@@ -5,6 +5,7 @@
     ├── MalformedError          the bytes are not the format they claim to be
     ├── NotFoundError           the named thing does not exist
     ├── ConflictError           it clashes with something that exists
+    │   └── BudgetError         it would move more than is allowed
     ├── PreconditionError       the state is no longer the one the caller had seen
     ├── TooLargeError           the request is over a stated limit
     ├── CapacityError           a map is full
@@ -26,6 +27,7 @@ The message of each is one sentence that says what is wrong and what to do.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class SluiceError(Exception):
@@ -71,6 +73,14 @@ class NotFoundError(SluiceError):
 
 class ConflictError(SluiceError):
     """Raised when a change clashes with what exists: a name or a VIP that is taken."""
+
+
+class BudgetError(ConflictError):
+    """Raised when a change would move more of a service than is allowed; nothing was changed. moves: what it would."""
+
+    def __init__(self, message: str, moves: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.moves = tuple(moves)
 
 
 class PreconditionError(SluiceError):

@@ -1,27 +1,35 @@
-"""/config: the whole desired state as one document, and its history."""
+"""/config: the whole desired state as one document."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from api.bodies import Media
-from api.deps import AcceptDep, JsonOrYamlDep, LimitDep, ReadDep, ReconcilerDep, WriteDep
+from api.deps import (
+    AcceptDep,
+    DryRunDep,
+    JsonOrYamlDep,
+    MaxMovedDep,
+    ReadDep,
+    ReconcilerDep,
+    WriteDep,
+)
 from api.etags import etag_of
+from api.exchange import Write
 from api.inputs import object_of
 from api.negotiate import prefers_yaml
-from api.openapi import BODY, DESIRED, OBSERVED, WRITE, documented, takes
-from api.schemas import ConfigDocument, Revision, Revisions
+from api.openapi import BODY, DESIRED, WRITE, documented, takes
+from api.schemas import ConfigChange, ConfigDocument
 from lb.model import Config
-from lb.model.diff import Diff, diff
+from lb.model.diff import diff
 from lb.model.document import parse, to_document, to_yaml
 from lb.model.entries import OPERATOR
-from lb.model.times import format_moment
+from lb.reconcile.terms import Terms
 
 router = APIRouter(prefix="/v1/config")
 
-_ALL = 1 << 31
-"""More than the store keeps."""
 _EXAMPLE = {
     "services": [
         {
@@ -39,7 +47,7 @@ _YAML: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _etag(config: Config, now: float) -> str:
+def etag_of_config(config: Config, now: float) -> str:
     """Of what the document holds, without making it: it may have a million entries."""
     lists = (config.allowlist, config.blocklist)
     return etag_of(
@@ -63,7 +71,7 @@ def _etag(config: Config, now: float) -> str:
 def get_config(read: ReadDep, reconciler: ReconcilerDep, accept: AcceptDep = "") -> Response:
     """The document that PUT takes, JSON or (by Accept) YAML. What feeds hold is no part of it."""
     now = reconciler.now()
-    etag = _etag(read.config, now)
+    etag = etag_of_config(read.config, now)
     headers = {"ETag": etag, "Vary": "Accept"}
     if read.preconditions.not_modified(etag):
         return Response(status_code=304, headers=headers)
@@ -83,48 +91,40 @@ def get_config(read: ReadDep, reconciler: ReconcilerDep, accept: AcceptDep = "")
 def put_config(
     body: JsonOrYamlDep,
     write: WriteDep,
-    dry_run: Annotated[bool, Query(description="only say what would change")] = False,
-) -> Diff:
+    dry_run: DryRunDep = False,
+    max_moved_percent: MaxMovedDep = None,
+    confirm_within_seconds: Annotated[
+        int | None,
+        Query(ge=1, le=86400, description="take it back after so long, unless it is confirmed; 1 s to a day"),
+    ] = None,
+) -> ConfigChange:
     """The whole of what is wanted, in one step: what is left out is removed, but for what feeds hold.
 
-    Answers with what changed, or with `dry_run` with what would.
+    Answers with what changed and what moved, or with `dry_run` with what would.
     """
     if body.media is Media.JSON and not body.data.lstrip().startswith(b"{"):
         object_of(body.json())  # what is no JSON would be read as YAML
     now = write.reconciler.now()
+    terms = Terms(max_moved_percent, tell_moves=True, confirm_within=confirm_within_seconds)
+    return whole(write, lambda config: parse(body.data, now=now, have=config), terms, dry_run=dry_run)
+
+
+def whole(write: Write, edit: Callable[[Config], Config], terms: Terms, *, dry_run: bool) -> ConfigChange:
+    """Make an edit of all that the document holds, or only see what it would come to."""
+    now = write.reconciler.now()
     steps: list[tuple[Config, Config]] = []
 
-    def edit(config: Config) -> Config:
+    def checked(config: Config) -> Config:
         if write.is_conditional:
-            write.check(_etag(config, now))
-        steps.append((config, parse(body.data, now=now, have=config)))
+            write.check(etag_of_config(config, now))
+        steps.append((config, edit(config)))
         return steps[-1][1]
 
     if dry_run:
-        before, after, warnings = write.reconciler.check(edit, guard=write.guard)
-        write.warn(warnings)
-        return diff(before, after, now=now)
-    config = write.change(edit)
-    return write.answer(_etag(config, now), diff(*steps[-1], now=now))
-
-
-@router.get("/revisions", tags=[OBSERVED], summary="The history", responses=documented(422))
-def list_revisions(
-    reconciler: ReconcilerDep,
-    after: Annotated[int | None, Query(ge=1, description="the `next` of the page before")] = None,
-    limit: LimitDep = 1000,
-) -> Revisions:
-    """Who changed what and when, the newest first."""
-    every = reconciler.revisions(_ALL)
-    older = [info for info in every if after is None or info.revision < after]
-    following = str(older[limit - 1].revision) if len(older) > limit else None
-    items = [
-        Revision(
-            revision=info.revision,
-            created_at=format_moment(info.created_at),
-            actor=info.actor,
-            summary=info.summary,
-        )
-        for info in older[:limit]
-    ]
-    return Revisions(items=items, total=len(every), next=following)
+        found = write.reconciler.check(checked, guard=write.guard, terms=terms)
+        write.warn(found.warnings)
+        return ConfigChange.of(diff(found.before, found.after, now=now), found.moves, None)
+    done = write.make(checked, terms)
+    pending = write.reconciler.history.pending if terms.confirm_within else None
+    change = ConfigChange.of(diff(*steps[-1], now=now), done.moves, pending)
+    return write.answer(etag_of_config(done.config, now), change)

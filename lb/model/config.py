@@ -80,6 +80,13 @@ class Settings(BaseModel):
     gue_port: int = Field(
         6080, ge=1, le=65535, strict=True, description="UDP port on which backends take GUE"
     )
+    max_moved_percent: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        strict=True,
+        description="a change that would move more of any service's ring or live flows is refused; null: none is",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from lb.model import Config
+from lb.reconcile.disruption import ServiceMove
 from lb.reconcile.maps import Plans
 
 
@@ -10,12 +11,24 @@ from lb.reconcile.maps import Plans
 class Desired:
     """A revision and what it says. Immutable: readers take it once and see one state.
 
-    warnings: what whoever asked for it should know, a sentence each; only they are told.
+    warnings: what whoever asked for it should know, a sentence each; moves: what it moved, if they wanted to know. Only
+    they are told.
     """
 
     revision: int
     config: Config
     warnings: tuple[str, ...] = ()
+    moves: tuple[ServiceMove, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change that was planned and not made: the present config, and the one that it would make."""
+
+    before: Config
+    after: Config
+    warnings: tuple[str, ...]
+    moves: tuple[ServiceMove, ...]
 
 
 def keeping(present: Config, wanted: Config) -> Config:

@@ -12,9 +12,9 @@ from lb.model.prefix import BITS
 from lb.reconcile import observe
 from lb.reconcile.explained import Explained, FlowEntry, ListEntry, MetRule, View, Way
 from lb.reconcile.lists import ListPlan, rules_of
+from lb.reconcile.maps import Plans
 from lb.reconcile.rule_tables import RulePlan
 from lb.reconcile.rule_words import rule_of
-from lb.reconcile.services import ServicePlans
 from lb.reconcile.steps import entry_of, steps_of
 
 BATCH = 256
@@ -46,12 +46,10 @@ def look(
     traces: Sequence[Trace],
     *,
     config: Config,
-    services: ServicePlans,
-    lists: tuple[ListPlan, ListPlan],
-    rules: RulePlan,
+    plans: Plans,
     now: float,
 ) -> View:
-    """What the numbers in these traces mean; to be called under the lock that they ran under. lists: deny, allow."""
+    """What the numbers in these traces mean; to be called under the lock that they ran under."""
     tables = dataplane.tables
     names = {state.index: state.name for state in dataplane.interfaces()}
     rows = tables.arrays.backends
@@ -60,7 +58,7 @@ def look(
         for place in {trace.place for trace in traces} - {NONE}
     }
     entries: dict[tuple[bool, int, bytes], ListEntry] = {}
-    for allow, held, plan in ((False, config.blocklist, lists[0]), (True, config.allowlist, lists[1])):
+    for allow, held, plan in ((False, config.blocklist, plans.deny), (True, config.allowlist, plans.allow)):
         for rule, source in {(t.allow_entry if allow else t.deny_entry, t.parsed.source) for t in traces}:
             if rule:
                 entry = find_entry(held, plan, rule, source)
@@ -70,10 +68,10 @@ def look(
     return View(
         config=config,
         verdicts={v.number: v for v in dataplane.verdicts},
-        services={plan.number: plan for plan in services.by_name.values()},
+        services={plan.number: plan for plan in plans.services.by_name.values()},
         ways=ways,
         entries=entries,
-        rules=_met_rules(dataplane, traces, rules, now),
+        rules=_met_rules(dataplane, traces, plans.rules, now),
         mac=bytes.fromhex((interface.mac or "").replace(":", "")),
     )
 

@@ -15,23 +15,30 @@ from lb.model import Config, Prefix
 from lb.model.protect import Protected
 from lb.reconcile import expiry, explain, flow_list, inventory, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
-from lb.reconcile.desired import Desired, keeping, without_expired
+from lb.reconcile.confirm import Confirmation
+from lb.reconcile.desired import Desired, Proposal, keeping, without_expired
 from lb.reconcile.doctor import Doctor
 from lb.reconcile.explained import Explained
 from lb.reconcile.floods import FloodWatch
 from lb.reconcile.guard import NOBODY, Callers, Guard, in_use
+from lb.reconcile.history import History
 from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
 from lb.reconcile.seen import Naming
 from lb.reconcile.services import StandingOf
+from lb.reconcile.terms import PLAIN, Terms, account
 from lb.reconcile.watch import Watch
-from lb.store import RevisionInfo, Store
+from lb.store import Store
 
 log = logging.getLogger("sluice.reconcile")
 
 TRIM_AFTER_SECONDS = 10.0
 """How long a feature must have been out of use before the program is built without it."""
+
+
+RETRY_SECONDS = 1.0
+"""After what could not be done."""
 
 
 class Reconciler:
@@ -60,6 +67,9 @@ class Reconciler:
         revision, self._stored = store.load()
         """What the newest revision says: beside what is desired it may hold entries that are over."""
         self._desired = Desired(revision, self._stored.without_expired(clock()))
+        self._confirmation = Confirmation(store, clock)
+        self.history = History(self, store, self._confirmation, self._lock)
+        """Earlier revisions, and what waits to be confirmed."""
         self._changed_at = time.monotonic()
         self._started_at = clock()
         self._thread: threading.Thread | None = None
@@ -81,6 +91,7 @@ class Reconciler:
         """Adopt what the maps hold, write what differs from the store, and keep it so. Raises what applying raises."""
         self.watch.start()
         with self._lock:
+            self._desired, self._stored = self.history.begin(self._desired, self._stored)
             self._maps.fill(self._desired.config)
             self._follow_bans()
         self._dataplane.watch(self._on_hops_changed)
@@ -109,13 +120,20 @@ class Reconciler:
         return self._desired
 
     def change(
-        self, edit: Callable[[Config], Config], *, actor: str, summary: str, guard: Guard = NOBODY
+        self,
+        edit: Callable[[Config], Config],
+        *,
+        actor: str,
+        summary: str,
+        guard: Guard = NOBODY,
+        terms: Terms = PLAIN,
     ) -> Desired:
         """Edit the desired state under the writer's lock; returns when the maps hold it.
 
         edit gets the present config and returns the wanted one; what it raises is passed on and nothing changes.
         A config equal to the present one makes no revision. CapacityError: it does not fit a map, nothing changed.
-        ConflictError: it locks out an address in use, and guard does not say that it may.
+        ConflictError: it locks out an address in use or moves too much, and guard does not say that it may; or a
+        revision waits to be confirmed.
         """
         with self._lock:
             if self._plans.until <= self._clock() and not self._maps.failure:
@@ -124,13 +142,24 @@ class Reconciler:
             before = self._desired
             config = keeping(before.config, edit(before.config))
             if config is before.config:
+                if terms.ends_pending:
+                    self._confirmation.end()
                 return before
+            if not terms.ends_pending:
+                self._confirmation.check(before.config, config)
             self._check_attached()
             warnings = guard.check(before.config, config, self._maps.hops.known, self._clock())
             began = time.perf_counter()
             plans = self._maps.plan(config)
+            found = account(self._maps, before.config, config, plans, guard=guard, terms=terms)
             revision = self._store.commit(
-                config, before=self._stored, actor=actor, summary=summary, now=self._clock()
+                config,
+                before=self._stored,
+                actor=actor,
+                summary=summary,
+                now=self._clock(),
+                confirm_within=terms.confirm_within,
+                ends_pending=terms.ends_pending,
             )
             try:
                 late = self._maps.hops.learn(config, before.config)
@@ -139,6 +168,8 @@ class Reconciler:
                 self._undo(revision, error)
                 raise
             self._desired, self._stored = Desired(revision, config), config
+            if terms.bear_on_pending:
+                self._confirmation.reload()
             self._changed_at = time.monotonic()
             self._follow_bans()
             self.events.publish(
@@ -149,7 +180,8 @@ class Reconciler:
                 summary=summary,
                 apply_seconds=round(time.perf_counter() - began, 6),
             )
-            done = replace(self._desired, warnings=warnings)
+            moves = found.moves if found and terms.tell_moves else ()
+            done = replace(self._desired, warnings=warnings, moves=moves)
         self._notify()
         for listener in self._listeners:
             listener()
@@ -184,22 +216,19 @@ class Reconciler:
             )
 
     def check(
-        self, edit: Callable[[Config], Config], *, guard: Guard = NOBODY
-    ) -> tuple[Config, Config, tuple[str, ...]]:
-        """A dry run: the present config and the one that edit would make, planned but not stored or applied.
+        self, edit: Callable[[Config], Config], *, guard: Guard = NOBODY, terms: Terms = PLAIN
+    ) -> Proposal:
+        """A dry run: planned, but not stored or applied. It raises what a change raises.
 
-        And the warnings that a change would come with. It raises what a change raises.
+        But not that a revision waits to be confirmed: what comes after may be looked at.
         """
         with self._lock:
-            config = keeping(self._desired.config, edit(self._desired.config))
-            warnings = guard.check(self._desired.config, config, self._maps.hops.known, self._clock())
-            self._maps.plan(config)
-            return self._desired.config, config, warnings
-
-    def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
-        """The history, newest first."""
-        with self._lock:
-            return self._store.revisions(limit, before)
+            before = self._desired.config
+            config = keeping(before, edit(before))
+            warnings = guard.check(before, config, self._maps.hops.known, self._clock())
+            plans = self._maps.plan(config)
+            found = account(self._maps, before, config, plans, guard=guard, terms=terms)
+            return Proposal(before, config, warnings, found.moves if found else ())
 
     def now(self) -> float:
         """The clock that entries' deadlines are kept by, seconds since the epoch."""
@@ -294,10 +323,11 @@ class Reconciler:
                 log.exception("the maps could not be brought up to date")
 
     def _follow_once(self, hops_changed: bool) -> None:
-        config = self._desired.config
         if self._maps.failure:
             self._maps.go_back(self._desired.config)
             return
+        self.history.take_back_if_due()
+        config = self._desired.config
         try:
             before = self._maps.hops.known
             moved = hops_changed and self._maps.hops.refresh(config)
@@ -319,7 +349,10 @@ class Reconciler:
 
     def _pause(self) -> float:
         """How long nothing can be due."""
-        longest = 1.0 if self._maps.failure else TRIM_AFTER_SECONDS
+        left = self._confirmation.left()
+        if self._maps.failure or (left is not None and left <= 0):  # what failed is tried again
+            return RETRY_SECONDS
+        longest = TRIM_AFTER_SECONDS if left is None else min(left, TRIM_AFTER_SECONDS)
         return max(0.0, min(longest, self._plans.until + expiry.GATHER_SECONDS - self._clock()))
 
     def status(self) -> Status:
@@ -333,6 +366,7 @@ class Reconciler:
                 settings=self._desired.config.settings,
                 revision=self._desired.revision,
                 reasons=self.readiness(),
+                pending=self._confirmation.status(),
                 started_at=self._started_at,
                 now=self._clock(),
                 reports_of=self._reports_of,
@@ -432,17 +466,8 @@ class Reconciler:
             with self._lock:
                 seen = self._dataplane.tracer(state.name).run(batch)
                 traces = decode(seen.rows)
-                plans = self._plans
-                view = explain.look(
-                    self._dataplane,
-                    state,
-                    traces,
-                    config=self._desired.config,
-                    services=plans.services,
-                    lists=(plans.deny, plans.allow),
-                    rules=plans.rules,
-                    now=self._clock(),
-                )
+                config, plans, now = self._desired.config, self._plans, self._clock()
+                view = explain.look(self._dataplane, state, traces, config=config, plans=plans, now=now)
             found += explain.explained(batch, seen.frames_out, traces, view)
         return found
 

@@ -4,17 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from lb.dataplane.protocol import DataPlane, ProgramWish
+from lb.dataplane.tables import U16
 from lb.errors import CapacityError, DataPlaneError
-from lb.model import Config
+from lb.model import Config, Settings
 from lb.reconcile.apply import ServiceMemory
 from lb.reconcile.apply_lists import ListMemory
 from lb.reconcile.apply_rules import RuleMemory
+from lb.reconcile.flows import FlowCounts, LiveFlows
 from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ListPlan, plan_list
 from lb.reconcile.numbering import ALLOW, DENY
 from lb.reconcile.rule_tables import RulePlan
 from lb.reconcile.rules import RULE_FEATURES, plan_rules
-from lb.reconcile.services import ServicePlans, StandingOf, all_full, plan_steps
+from lb.reconcile.services import RingRecipe, ServicePlans, StandingOf, all_full, plan_steps
 from lb.reconcile.wish import program_wish
 
 
@@ -136,6 +138,15 @@ class Maps:
         redirects = len(self._served) > 1 or not self.hops.interfaces <= self._served
         wish = program_wish(config, plans.deny, plans.allow, redirects=redirects, rules=plans.rules.features)
         return replace(wish, features=wish.features | self._more())
+
+    def live_flows(self, settings: Settings) -> FlowCounts:
+        """The flows that are live now, by these idle times."""
+        flows, now_s = self._dataplane.tables.arrays.flows, self._dataplane.clock_seconds()
+        return LiveFlows.of(flows, now_s, settings).by_backend()
+
+    def ring(self, recipe: RingRecipe, number: int) -> U16:
+        """The ring of a recipe, which has, or would have, that number."""
+        return self._services.rings.ring(recipe, number)
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Used and all places of each table of the lists and rules."""

@@ -21,6 +21,7 @@ from lb.reconcile.observed import (
     FlowTableStats,
     Hits,
     InterfaceStatus,
+    PendingStatus,
     ProgramStatus,
     QuicStats,
     RuleTally,
@@ -153,6 +154,7 @@ def status(
     *,
     settings: Settings,
     revision: int,
+    pending: PendingStatus | None,
     reasons: list[str],
     started_at: float,
     now: float,
@@ -171,6 +173,7 @@ def status(
     return Status(
         version=__version__,
         revision=revision,
+        pending=pending,
         ready=not reasons,
         reasons=reasons,
         started_at=started_at,

@@ -151,11 +151,24 @@ class ProgramStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingStatus:
+    """A revision that waits to be confirmed; back_to: the one that comes back unless it is in time, 0: nothing."""
+
+    revision: int
+    back_to: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """The document of GET /v1/status. program: that in force on the first interface; programs: all that are loaded."""
+    """The document of GET /v1/status. program: that in force on the first interface; programs: all that are loaded.
+
+    pending: null if nothing waits to be confirmed.
+    """
 
     version: str
     revision: int
+    pending: PendingStatus | None
     ready: bool
     reasons: list[str]
     started_at: float

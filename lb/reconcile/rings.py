@@ -30,6 +30,10 @@ class RingMemory:
         """Of the recipe that a ring says it is of: zeros while it is being built."""
         return self._rings[number, _NOTE].tobytes()
 
+    def ring(self, recipe: RingRecipe, number: int) -> U16:
+        """For each slot the place that it leads to; worked out, and not kept, where it does not stand yet."""
+        return self._rings[number, :SLOTS] if self.holds(number, recipe.name) else ring_of(recipe)
+
     def make(self, plans: ServicePlans) -> None:
         """Build those of a plan that do not stand yet."""
         with self.making(plans):
@@ -58,8 +62,13 @@ class RingMemory:
             each.result()
 
     def _build(self, recipe: RingRecipe, number: int) -> None:
-        places = np.array([place for *_, place in recipe.parts], np.uint16)
         ring = self._rings[number]
         ring[_NOTE] = 0
-        ring[:SLOTS] = places.take(build_ring([(address, weight) for address, weight, _ in recipe.parts]))
+        ring[:SLOTS] = ring_of(recipe)
         ring[_NOTE] = np.frombuffer(recipe.name, np.uint16)
+
+
+def ring_of(recipe: RingRecipe) -> U16:
+    """For each slot the place that it leads to."""
+    places = np.array([place for *_, place in recipe.parts], np.uint16)
+    return places.take(build_ring([(address, weight) for address, weight, _ in recipe.parts]))

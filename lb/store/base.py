@@ -16,17 +16,50 @@ class RevisionInfo:
     summary: str
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A revision that waits to be confirmed: base (0: nothing at all) comes back at the deadline, unless it is.
+
+    deadline: in seconds since the epoch; within: the seconds that were given.
+    """
+
+    revision: int
+    base: int
+    deadline: float
+    within: int
+
+
 class Store(Protocol):
     """Holds revisions of the desired state. Every method raises StoreError when the store cannot be used."""
 
     def load(self) -> tuple[int, Config]:
         """The newest revision and what it says; 0 and an empty Config if there is none."""
 
-    def commit(self, config: Config, *, before: Config, actor: str, summary: str, now: float) -> int:
+    def commit(
+        self,
+        config: Config,
+        *,
+        before: Config,
+        actor: str,
+        summary: str,
+        now: float,
+        confirm_within: int | None = None,
+        ends_pending: bool = False,
+    ) -> int:
         """Keep a new revision, and return its number: larger than every one before, those discarded too.
 
         before: what the newest revision says. Either all of it is kept, through a loss of power, or nothing.
+        confirm_within: seconds for which the revision is pending; ends_pending: what is pending no longer is.
         """
+
+    def pending(self) -> Pending | None:
+        """What waits to be confirmed. Its base is kept meanwhile, however old."""
+
+    def confirm(self) -> None:
+        """Nothing waits any more."""
+
+    def last_edit(self, before: int | None = None) -> int | None:
+        """The newest revision (before one, if it is given) that changes more than entries of other owners."""
 
     def discard(self, revision: int) -> None:
         """Take back the newest revision, for it could not be applied; ValueError if it is not the newest."""

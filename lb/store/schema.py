@@ -47,6 +47,16 @@ _STATE = (
     CREATE INDEX layer_checksums ON layers (list, owner, revision, checksum);
     DROP TABLE secrets;
     """,
+    """
+    CREATE TABLE pending (  -- revisions that wait to be confirmed: at most one that has no end
+        revision INTEGER PRIMARY KEY,
+        base INTEGER NOT NULL,  -- the revision that comes back unless it is confirmed; 0: the empty state
+        deadline REAL NOT NULL,
+        within INTEGER NOT NULL,
+        ended_by INTEGER,  -- the revision that took its place before it was confirmed
+        checksum INTEGER NOT NULL  -- of all but ended_by
+    );
+    """,
 )
 AUDIT_KEPT = 500_000
 """Rows of the audit: older ones go, about 100 MB."""

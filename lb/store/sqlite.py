@@ -11,10 +11,12 @@ from typing import Final
 
 from lb.errors import NotFoundError, StoreError
 from lb.model import Config, PrefixList
-from lb.store.base import RevisionInfo
+from lb.model.entries import OPERATOR
+from lb.store.base import Pending, RevisionInfo
 from lb.store.file import FAULTS, connect, damaged, translated
 from lb.store.layers import LISTS, forget_layers, read_layers, sum_of_layers, write_layers
 from lb.store.parts import forget_parts, read_parts, sum_of_parts, write_parts
+from lb.store.pending import begin_pending, discard_pending, end_pending, forget_pending, read_pending
 
 KEEP: Final = 1000
 """Revisions kept, at least: the oldest go a few dozen at a time."""
@@ -46,7 +48,17 @@ class SqliteStore:
                 return 0, Config()
             return newest, config_of(db, newest, self._path)
 
-    def commit(self, config: Config, *, before: Config, actor: str, summary: str, now: float) -> int:
+    def commit(
+        self,
+        config: Config,
+        *,
+        before: Config,
+        actor: str,
+        summary: str,
+        now: float,
+        confirm_within: int | None = None,
+        ends_pending: bool = False,
+    ) -> int:
         """Keep a new revision and return its number; before is what the newest one says."""
         with self._writing() as db:
             last = self._newest(db)
@@ -56,6 +68,10 @@ class SqliteStore:
             )
             revision = int(cursor.lastrowid or 0)
             _write(db, revision, before, config, last=last)
+            if ends_pending:
+                end_pending(db, revision)
+            if confirm_within is not None:
+                begin_pending(db, Pending(revision, last, now + confirm_within, confirm_within))
             self._prune(db)
         return revision
 
@@ -76,6 +92,31 @@ class SqliteStore:
                 raise ValueError(f"revision {revision} is not the newest")
             for table in ("revisions", "parts", "layers"):
                 db.execute(f"DELETE FROM {table} WHERE revision = ?", (revision,))
+            discard_pending(db, revision)
+
+    def pending(self) -> Pending | None:
+        """What waits to be confirmed."""
+        with self._reading() as db:
+            try:
+                return read_pending(db)
+            except ValueError as error:
+                raise damaged(self._path, str(error)) from error
+
+    def confirm(self) -> None:
+        """Nothing waits any more."""
+        with self._writing() as db:
+            forget_pending(db)
+
+    def last_edit(self, before: int | None = None) -> int | None:
+        """The newest revision (before one, if it is given) that changes more than entries of other owners."""
+        with self._reading() as db:
+            newest = _INTEGER_MAX if before is None else min(before, _INTEGER_MAX)
+            (found,) = db.execute(
+                "SELECT max(revision) FROM (SELECT max(revision) AS revision FROM parts WHERE revision < :newest "
+                "UNION ALL SELECT max(revision) FROM layers WHERE owner = :owner AND revision < :newest)",
+                {"newest": newest, "owner": OPERATOR},
+            ).fetchone()
+            return None if found is None else int(found)
 
     def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
         """Up to limit lines of the history, the newest first; those before one revision if it is given."""
@@ -143,6 +184,9 @@ class SqliteStore:
         (oldest_kept,) = db.execute(
             "SELECT revision FROM revisions ORDER BY revision LIMIT 1 OFFSET ?", (count,)
         ).fetchone()
+        pending = read_pending(db)
+        if pending is not None and pending.base:
+            oldest_kept = min(oldest_kept, pending.base)
         db.execute("DELETE FROM revisions WHERE revision < ?", (oldest_kept,))
         forget_parts(db, oldest_kept)
         forget_layers(db, oldest_kept)

@@ -18,6 +18,7 @@ SETTINGS = {
     "answer_echo": True,
     "too_big_replies_per_second": 1000,
     "gue_port": 6080,
+    "max_moved_percent": None,
 }
 
 

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from api.envelope import REVISION_HEADER
 
 JsonDocument = dict[str, Any]
-PLACES = {"{name}": "web", "{address}": "10.0.0.11", "{prefix}": "203.0.113.0%2F24"}
+PLACES = {"{name}": "web", "{address}": "10.0.0.11", "{prefix}": "203.0.113.0%2F24", "{revision}": "1"}
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
@@ -67,6 +67,10 @@ def test_the_paths_are_those_of_this_version(document: JsonDocument) -> None:
         "/v1/feeds/{name}/refresh": {"post"},
         "/v1/config": {"get", "put"},
         "/v1/config/revisions": {"get"},
+        "/v1/config/revisions/{revision}": {"get"},
+        "/v1/config/revisions/{revision}/diff": {"get"},
+        "/v1/config/rollback": {"post"},
+        "/v1/config/confirm": {"post"},
         "/v1/status": {"get"},
         "/v1/stats": {"get"},
         "/v1/verdicts": {"get"},

@@ -215,6 +215,7 @@ def configs(draw: st.DrawFn) -> Config:
         answer_echo=draw(st.booleans()),
         too_big_replies_per_second=draw(st.integers(0, 1_000_000)),
         gue_port=draw(st.integers(1, 65535)),
+        max_moved_percent=draw(st.none() | st.floats(0, 100)),
     )
     named = [draw(rules(f"r{n}", tuple(chosen))) for n in range(draw(st.integers(0, 3)))]
     return Config(

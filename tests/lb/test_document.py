@@ -92,6 +92,7 @@ def test_the_canonical_document() -> None:
             "answer_echo": True,
             "too_big_replies_per_second": 1000,
             "gue_port": 6080,
+            "max_moved_percent": None,
         },
     }
     assert list(to_document(Config(), now=NOW)) == list(KEYS)

@@ -1,0 +1,97 @@
+"""What waits to be confirmed: its deadline, and the way back if nobody confirms it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lb.errors import ConflictError
+from lb.model import Config
+from lb.model.restore import restored, same_document
+from lb.reconcile.observed import PendingStatus
+from lb.store import Pending, Store
+
+
+class Confirmation:
+    """One writer. The deadline is in the store, so a daemon that was killed goes on with it.
+
+    It is kept by the clock of the machine: one that is set back puts it off, by no more than was given at first.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store, self._clock = store, clock
+        self.pending = store.pending()
+        """What waits."""
+
+    def reload(self) -> None:
+        """As the store has it, after a change or none."""
+        self.pending = self._store.pending()
+
+    def end(self) -> None:
+        """Nothing waits any more."""
+        if self.pending is not None:
+            self._store.confirm()
+            self.pending = None
+
+    def left(self) -> float | None:
+        """Seconds until it is taken back, below zero once it should have been; None: nothing waits."""
+        if self.pending is None:
+            return None
+        left = self.pending.deadline - self._clock()
+        if left > self.pending.within:
+            self.pending = replace(self.pending, deadline=self._clock() + self.pending.within)
+            left = float(self.pending.within)
+        return left
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it was not confirmed in time."""
+        left = self.left()
+        return left is not None and left <= 0
+
+    def check(self, before: Config, after: Config) -> None:
+        """ConflictError if something waits, and a change is of more than entries of other owners."""
+        left = self.left()
+        if self.pending is None or left is None or same_document(before, after):
+            return
+        raise ConflictError(
+            f"revision {self.pending.revision} waits to be confirmed for {max(0.0, left):.0f} s more: "
+            'keep it with "sluice confirm" (POST /v1/config/confirm), or take it back with "sluice rollback"'
+        )
+
+    def confirm(self, revision: int | None) -> Pending:
+        """Keep what waits; ConflictError if nothing does, it is another revision, or its time is over."""
+        pending = self.pending
+        if pending is None:
+            raise ConflictError(
+                'nothing waits to be confirmed: "sluice revisions" shows what has been changed, and taken back'
+            )
+        if revision not in (None, pending.revision):
+            raise ConflictError(
+                f"it is revision {pending.revision} that waits to be confirmed, not {revision}: "
+                'look at it with "sluice status"'
+            )
+        if self.is_due:
+            raise ConflictError(
+                f"revision {pending.revision} was not confirmed in time, and is being taken back: apply it again"
+            )
+        self.end()
+        return pending
+
+    def back(self, present: Config) -> Config:
+        """The present state as it is once what waits is taken back."""
+        assert self.pending is not None
+        base = self.pending.base
+        then = self._store.config_at(base) if base else Config()
+        return restored(present, then, self._clock())
+
+    def status(self) -> PendingStatus | None:
+        """As it is shown."""
+        left = self.left()
+        if self.pending is None or left is None:
+            return None
+        return PendingStatus(self.pending.revision, self.pending.base, max(0.0, left))
+
+    def words(self) -> str:
+        """What is done when the time is over."""
+        assert self.pending is not None
+        at = f"revision {self.pending.base}" if self.pending.base else "the empty state"
+        return f"revision {self.pending.revision} was not confirmed in time: back to {at}"

@@ -1,0 +1,71 @@
+"""On what terms one change is made, and what it moves."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from lb.model import Config
+from lb.reconcile.disruption import ServiceMove, check_budget, disruption
+from lb.reconcile.guard import Guard
+from lb.reconcile.maps import Maps, Plans
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """For one change. The defaults are those of a change of which nobody asks more than that it be made.
+
+    max_moved_percent: the most of any service that may move; None: what the settings say. tell_moves: whoever asks
+    wants to know what moves. confirm_within: seconds after which it is taken back unless it is confirmed.
+    ends_pending: it takes the place of what waits to be confirmed.
+    """
+
+    max_moved_percent: float | None = None
+    tell_moves: bool = False
+    confirm_within: int | None = None
+    ends_pending: bool = False
+
+    @property
+    def bear_on_pending(self) -> bool:
+        """Whether something waits, or waits no more, once the change is made."""
+        return self.ends_pending or self.confirm_within is not None
+
+
+PLAIN = Terms()
+
+
+class Account:
+    """What going from the present state to a planned one moves: flows as they are when it is made."""
+
+    def __init__(self, maps: Maps, before: Config, after: Config, plans: Plans) -> None:
+        self._from, self._to, self._rings = maps.plans.services, plans.services, maps.ring
+        self._flows = maps.live_flows(before.settings)
+        idle = [(s.udp_idle_seconds, s.tcp_idle_seconds) for s in (before.settings, after.settings)]
+        self._still = self._flows if idle[0] == idle[1] else maps.live_flows(after.settings)
+
+    @cached_property
+    def moves(self) -> tuple[ServiceMove, ...]:
+        """By service. Of rings that are in memory, both the old and the new, nothing has to be worked out."""
+        return tuple(disruption(self._from, self._to, self._flows, self._still, self._rings))
+
+
+def account(
+    maps: Maps, before: Config, after: Config, plans: Plans, *, guard: Guard, terms: Terms
+) -> Account | None:
+    """What a change moves, if it is to be told or is bounded; BudgetError if it is more than may."""
+    percent = terms.max_moved_percent
+    percent = before.settings.max_moved_percent if percent is None else percent
+    bounded = percent is not None and not guard.force
+    if not (terms.tell_moves or bounded) or not _moves_anything(before, after):
+        return None
+    found = Account(maps, before, after, plans)
+    if bounded:
+        check_budget(found.moves, percent)
+    return found
+
+
+def _moves_anything(before: Config, after: Config) -> bool:
+    """Whether services differ, or when a flow is idle."""
+    return (
+        before.settings != after.settings
+        or before.services.keys() != after.services.keys()
+        or any(after.services[name] is not service for name, service in before.services.items())
+    )
