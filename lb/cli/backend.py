@@ -8,7 +8,7 @@ import click
 from lb.cli.drain import drain
 from lb.cli.names import BACKEND, SERVICE
 from lb.cli.output import count, emit, percent, table
-from lb.cli.session import Group, Session, pass_session
+from lb.cli.session import Group, Session, moving_option, pass_session
 from lb.cli.watch import Watched
 
 _QUIC_ID_MAX = 2**32 - 1
@@ -105,6 +105,7 @@ quic_id_option = click.option(
     "--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 1 unless told, 0 takes none."
 )
 @quic_id_option
+@moving_option
 @pass_session
 def add(session: Session, service: str, address: str, weight: int | None, quic_id: int | None) -> None:
     """Add a backend.
@@ -141,6 +142,7 @@ def add(session: Session, service: str, address: str, weight: int | None, quic_i
 @click.option("--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 0 takes none.")
 @quic_id_option
 @click.option("--no-quic-id", is_flag=True, help="Take its QUIC id away.")
+@moving_option
 @pass_session
 def set_backend(
     session: Session, service: str, address: str, *, weight: int | None, quic_id: int | None, no_quic_id: bool
@@ -171,6 +173,7 @@ backend.add_command(drain)
 @backend.command(example="sluice backend enable web 10.0.0.11")
 @service_argument
 @address_argument
+@moving_option
 @pass_session
 def enable(session: Session, service: str, address: str) -> None:
     """Let a backend take new flows (again)."""
@@ -181,6 +184,7 @@ def enable(session: Session, service: str, address: str) -> None:
 @backend.command(example="sluice backend disable web 10.0.0.11")
 @service_argument
 @address_argument
+@moving_option
 @pass_session
 def disable(session: Session, service: str, address: str) -> None:
     """Send a backend nothing at all.
@@ -194,11 +198,12 @@ def disable(session: Session, service: str, address: str) -> None:
 @backend.command(example="sluice backend remove web 10.0.0.11")
 @service_argument
 @address_argument
+@moving_option
 @pass_session
 def remove(session: Session, service: str, address: str) -> None:
     """Take a backend out of a service.
 
     Its flows move to others at once.
     """
-    answer = session.client.call("DELETE", _path(service, address))
-    emit(session, answer.document, lambda: [f"backend {address} removed from {service}"])
+    document = session.write("DELETE", _path(service, address))
+    emit(session, document, lambda: [f"backend {address} removed from {service}"])

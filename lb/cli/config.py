@@ -1,114 +1,91 @@
-"""sluice apply, diff, export and revisions: the whole desired state as one document."""
+"""sluice apply, confirm and export: the whole desired state as one document."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import click
 
-from lb.cli.output import cell, emit, table, when
+from lb.cli.changes import ended, max_moved_option, percent_of, said_of
+from lb.cli.output import emit
 from lb.cli.session import Command, Session, force_option, forced, pass_session
+from lb.cli.status import pending_words
+from lb.cli.times import Seconds
 
-_YAML = "application/yaml"
-_SIGNS = {"add": "+", "remove": "-", "change": "~"}
-_DONE = {"add": "added", "remove": "removed", "change": "changed"}
-EXIT_DIFFERS = 1
-EXIT_FAILED = 2
-"""The least that diff leaves with on an error, so that a script does not take it for a difference."""
+YAML = "application/yaml"
+DAY = 86400
 
-file_option = click.option(
+
+def put(session: Session, file: BinaryIO, **query: str | int | None) -> dict[str, Any]:
+    """Send a document; what differs, as the API says it. The daemon tells JSON from YAML: JSON is YAML."""
+    found: dict[str, Any] = session.write("PUT", "/config", query=query, stream=file, content_type=YAML)
+    return found
+
+
+@click.command(
+    cls=Command,
+    example=(
+        "sluice apply -f edge.yaml --dry-run\n"
+        "sluice apply -f edge.yaml --max-moved 10% --confirm-within 60s && ./check && sluice confirm"
+    ),
+)
+@click.option(
     "-f",
     "--file",
     required=True,
     type=click.File("rb"),
     help='The document, YAML or JSON; "-" is standard input.',
 )
-
-
-def _put(session: Session, file: BinaryIO, dry_run: bool, force: bool = False) -> dict[str, Any]:
-    """Send a document; what differs, as the API says it. The daemon tells JSON from YAML: JSON is YAML."""
-    query = {"dry_run": "true" if dry_run else None, **forced(force)}
-    found: dict[str, Any] = session.write("PUT", "/config", query=query, stream=file, content_type=_YAML)
-    return found
-
-
-@click.command(
-    cls=Command,
-    example="sluice apply -f edge.yaml --dry-run\nsluice apply -f edge.yaml",
+@click.option("--dry-run", is_flag=True, help="Only say what would change, and move.")
+@max_moved_option
+@click.option(
+    "--confirm-within",
+    type=Seconds(1, DAY),
+    metavar="TIME",
+    help='Take it back after so long (60s, 5m) unless "sluice confirm" comes before.',
 )
-@file_option
-@click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @force_option
 @pass_session
-def apply(session: Session, file: BinaryIO, dry_run: bool, force: bool) -> None:
+def apply(
+    session: Session,
+    file: BinaryIO,
+    *,
+    dry_run: bool,
+    max_moved: str | None,
+    confirm_within: int | None,
+    force: bool,
+) -> None:
     """Make a document the desired state.
 
-    The whole of it: what the document leaves out is removed, but for entries of feeds.
+    The whole of it, or nothing, as one revision: what the document leaves out is removed, but for entries of feeds.
     """
-    found = _put(session, file, dry_run, force)
-    for text in found.get("warnings", ()):
-        click.echo(f"sluice: warning: {cell(text)}", err=True)
+    found = put(
+        session,
+        file,
+        dry_run="true" if dry_run else None,
+        max_moved_percent=percent_of(max_moved),
+        confirm_within_seconds=confirm_within,
+        **forced(force),
+    )
+    emit(session, found, lambda: _applied(found, dry_run))
 
-    def lines() -> Iterator[str]:
-        yield from difference_lines(found)
-        yield summary(found, would=dry_run)
 
-    emit(session, found, lines)
+def _applied(found: dict[str, Any], dry_run: bool) -> Iterator[str]:
+    yield from said_of(found)
+    yield ended(found, "applied", would=dry_run)
+    if found["pending"]:
+        yield pending_words(found["pending"])
 
 
-@click.command(cls=Command, example="sluice diff -f edge.yaml && echo same")
-@file_option
+@click.command(cls=Command, example="sluice confirm\nsluice confirm 7")
+@click.argument("revision", type=click.IntRange(1), required=False)
 @pass_session
-def diff(session: Session, file: BinaryIO) -> None:
-    """What apply would change.
+def confirm(session: Session, revision: int | None) -> None:
+    """Keep what was applied with --confirm-within.
 
-    Exit codes: 0 nothing, 1 something, more than 1 error.
+    With REVISION, only if it is that one that waits.
     """
-    from lb.cli.client import RefusedError
-
-    try:
-        found = _put(session, file, dry_run=True, force=True)
-    except RefusedError as error:
-        error.exit_code = max(EXIT_FAILED, error.exit_code)
-        raise
-    emit(session, found, lambda: difference_lines(found))
-    if not found["same"]:
-        click.get_current_context().exit(EXIT_DIFFERS)
-
-
-def difference_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each change, and one for each kind of which not all are shown."""
-    shown: dict[str, int] = {}
-    for change in found["changes"]:
-        shown[change["kind"]] = shown.get(change["kind"], 0) + 1
-        yield f"{_SIGNS[change['op']]} {change['kind']} {change['name']}{_detail(change)}"
-    for kind, counts in found["counts"].items():
-        more = sum(counts.values()) - shown.get(kind, 0)
-        if more > 0:
-            yield f"  and {more} more of {kind}"
-
-
-def _detail(change: Mapping[str, Any]) -> str:
-    """What a change makes of what; nothing where a whole thing comes or goes."""
-    if change["op"] != "change":
-        return ""
-    before, after = change["before"], change["after"]
-    if not isinstance(after, Mapping):
-        return f": {before} -> {after}"
-    names = dict.fromkeys([*(before or {}), *after])
-    return ": " + ", ".join(f"{name} {(before or {}).get(name)} -> {after.get(name)}" for name in names)
-
-
-def summary(found: Mapping[str, Any], *, would: bool) -> str:
-    """How many of each kind were (or would be) added, removed and changed."""
-    if found["same"]:
-        return "nothing to change"
-    parts = [
-        f"{number} {kind} {_DONE[op]}"
-        for kind, counts in found["counts"].items()
-        for op, number in counts.items()
-        if number
-    ]
-    return ("would change: " if would else "applied: ") + ", ".join(parts)
+    document = session.write("POST", "/config/confirm", query={"revision": revision})
+    emit(session, document, lambda: [f"revision {document['revision']} is confirmed"])
 
 
 @click.command(cls=Command, example="sluice export > edge.yaml\nsluice export -o json | jq .services")
@@ -121,19 +98,4 @@ def export(session: Session) -> None:
     if session.output == "json":
         emit(session, session.client.call("GET", "/config").document, list)
     else:
-        click.echo(session.client.call("GET", "/config", accept=_YAML).document, nl=False)
-
-
-@click.command(cls=Command, example="sluice revisions\nsluice revisions --limit 500 -o json")
-@click.option("--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="How many.")
-@pass_session
-def revisions(session: Session, limit: int) -> None:
-    """Who changed what and when, the newest first."""
-    document = session.client.call("GET", "/config/revisions", query={"limit": limit}).document
-    emit(session, document, lambda: revision_table(document["items"]))
-
-
-def revision_table(items: Iterable[dict[str, Any]]) -> list[str]:
-    """A row for each revision."""
-    header = ("revision", "time", "actor", "summary")
-    return table(header, ((i["revision"], when(i["created_at"]), i["actor"], i["summary"]) for i in items))
+        click.echo(session.client.call("GET", "/config", accept=YAML).document, nl=False)

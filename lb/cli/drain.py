@@ -11,7 +11,7 @@ import click
 
 from lb.cli.names import BACKEND, SERVICE
 from lb.cli.output import emit
-from lb.cli.session import Command, Session, pass_session
+from lb.cli.session import Command, Session, moving_option, pass_session
 
 POLL_SECONDS = 0.5
 TELL_SECONDS = 10.0
@@ -40,6 +40,7 @@ Operation = dict[str, Any]
     show_default=True,
     help="The longest to wait, in seconds.",
 )
+@moving_option
 @pass_session
 def drain(session: Session, service: str, addresses: tuple[str, ...], wait: bool, timeout: int) -> None:
     """Send backends no new flows.

@@ -9,6 +9,7 @@ import click
 from lb.cli.names import FEED
 from lb.cli.output import Row, count, emit, fields, table, when
 from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+from lb.cli.times import seconds_of
 from lb.cli.watch import Watched
 
 _FORMATS = ("auto", "plain", "netset", "csv", "spamhaus-drop", "spamhaus-json", "crowdsec")
@@ -94,11 +95,10 @@ def add(
 
 
 def _seconds(text: str) -> int:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    if not (number.isascii() and number.isdigit()):
-        raise click.UsageError(f'--refresh "{text}" is no time: write 10m, 1h or 1d')
-    return int(number) * units[unit]
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise click.UsageError(f"--refresh {error}") from None
 
 
 def _refreshed(session: Session, name: str, document: dict[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -11,7 +11,7 @@ from lb.cli.health import FIELD as HEALTH
 from lb.cli.health import health_check_words, health_options, take_health_document
 from lb.cli.names import SERVICE
 from lb.cli.output import Row, cell, count, emit, fields, table
-from lb.cli.session import Group, Named, Session, confirm, pass_session, yes_option
+from lb.cli.session import Group, Named, Session, confirm, moving_option, pass_session, yes_option
 from lb.cli.watch import Watched
 
 _MODES = ("l2", "ipip", "gue")
@@ -237,6 +237,7 @@ def add(
 @policy_options(on_or_off=True)
 @flood_options(on_or_off=True)
 @health_options(on_or_off=True)
+@moving_option
 @pass_session
 def set_policy(session: Session, /, name: str, **policy: Any) -> None:
     """Change how a service forwards, is protected and checked.
@@ -266,6 +267,7 @@ def set_policy(session: Session, /, name: str, **policy: Any) -> None:
 @service.command(example="sluice service remove web --yes")
 @click.argument("name", type=SERVICE)
 @yes_option
+@moving_option
 @pass_session
 def remove(session: Session, name: str, yes: bool) -> None:
     """Remove a service and its backends.
@@ -275,5 +277,5 @@ def remove(session: Session, name: str, yes: bool) -> None:
     from lb.cli.client import quoted
 
     confirm(f"Remove service {name} and all its backends?", yes)
-    answer = session.client.call("DELETE", f"/services/{quoted(name)}")
-    emit(session, answer.document, lambda: [f"service {name} removed"])
+    document = session.write("DELETE", f"/services/{quoted(name)}")
+    emit(session, document, lambda: [f"service {name} removed"])

@@ -24,6 +24,8 @@ class Session:
 
     server: str = DEFAULT_SERVER
     output: str = "table"
+    force: bool = False
+    """Whether what is written may move more than is allowed."""
     _client: "Client | None" = field(default=None, init=False)
 
     @property
@@ -42,6 +44,8 @@ class Session:
 
     def write(self, method: str, path: str, **said: Any) -> Any:
         """Client.call for a change: its document. What the daemon warns of goes to standard error."""
+        if self.force:
+            said["query"] = {**(said.get("query") or {}), **forced(True)}
         answer = self.client.call(method, path, **said)
         for warning in answer.warnings:
             click.echo(f"sluice: warning: {warning}", err=True)
@@ -179,6 +183,22 @@ force_option = click.option(
 def forced(force: bool) -> dict[str, str | None]:
     """The query of a change that may lock somebody out."""
     return {"force": "true" if force else None}
+
+
+def _set_force(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    session = context.find_object(Session)
+    if session is not None:
+        session.force = value
+
+
+moving_option = click.option(
+    "--force",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_force,
+    help="Even if it moves more than the setting max_moved_percent allows.",
+)
+"""For what changes where packets go; Session.write then says so."""
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

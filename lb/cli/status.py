@@ -29,6 +29,8 @@ def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
     yield f"Sluice {document['version']}: {state}, revision {document['revision']}, up {up}"
     for reason in document["reasons"]:
         yield f"  {alarming('!')} {cell(reason)}"
+    if pending := document["pending"]:
+        yield f"  {alarming('!')} {pending_words(pending)}"
     for service in document["services"]:
         if service["flood_protection"] and service["flood_protection"]["under_attack"]:
             yield f"  {alarming('!')} {attack_words(service['name'], service['flood_protection'])}"
@@ -62,6 +64,13 @@ def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
             for t in document["tables"]
         ),
     )
+
+
+def pending_words(pending: Mapping[str, Any]) -> str:
+    """What waits to be confirmed, and for how long."""
+    back = f"revision {pending['back_to']}" if pending["back_to"] else "the empty state"
+    left = span(pending["seconds_left"])
+    return f'revision {pending["revision"]} is taken back to {back} in {left}, unless it is confirmed: "sluice confirm"'
 
 
 def _program(program: Mapping[str, Any]) -> Iterator[str]:

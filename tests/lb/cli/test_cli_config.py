@@ -70,6 +70,7 @@ def test_diff_is_0_when_the_same_and_1_when_not(shell: Shell, file: Path) -> Non
         "~ backend web/10.0.0.12: weight 2 -> 5",
         "+ blocklist 198.51.100.0/24",
         "- blocklist 203.0.113.0/24",
+        "  web: 16.7 % of the ring moves, and 0 of 0 live flows",
     ]
     assert shell.rest("/services/web")["backends"][1]["weight"] == 2
 

@@ -23,6 +23,7 @@ PROGRAM = {
 STATUS = {
     "version": "0.1.0",
     "revision": 12,
+    "pending": None,
     "ready": False,
     "reasons": ["eth1: the interface is gone"],
     "started_at": 1_000_000.0,
