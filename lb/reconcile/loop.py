@@ -1,31 +1,27 @@
-"""The reconciler: the one writer. Serialises changes, keeps the maps equal to the store, and reports what is seen."""
+"""The reconciler: the one writer. Serialises changes, keeps the maps equal to the store. What is seen is in observing.py."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
 
-from lb.dataplane.protocol import DataPlane, InterfaceState
-from lb.dataplane.trace import decode
+from lb.dataplane.protocol import DataPlane
 from lb.errors import DataPlaneError, SluiceError
 from lb.events import Events
-from lb.model import Config, Prefix
+from lb.model import Config
 from lb.model.protect import Protected
-from lb.reconcile import expiry, explain, flow_list, inventory, observe
+from lb.reconcile import expiry, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.confirm import Confirmation
 from lb.reconcile.desired import Desired, Proposal, keeping, without_expired
 from lb.reconcile.doctor import Doctor
-from lb.reconcile.explained import Explained
 from lb.reconcile.floods import FloodWatch
 from lb.reconcile.guard import NOBODY, Callers, Guard, in_use
 from lb.reconcile.history import History
 from lb.reconcile.hops import tell_hops
-from lb.reconcile.maps import Maps, Plans
-from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
-from lb.reconcile.seen import Naming
+from lb.reconcile.maps import Maps
+from lb.reconcile.observing import Observing
 from lb.reconcile.services import StandingOf
 from lb.reconcile.terms import PLAIN, Terms, account
 from lb.reconcile.watch import Watch
@@ -35,13 +31,11 @@ log = logging.getLogger("sluice.reconcile")
 
 TRIM_AFTER_SECONDS = 10.0
 """How long a feature must have been out of use before the program is built without it."""
-
-
 RETRY_SECONDS = 1.0
 """After what could not be done."""
 
 
-class Reconciler:
+class Reconciler(Observing):
     """Safe to call from several threads. `start` adopts what the maps hold and makes it what the store says."""
 
     def __init__(
@@ -108,16 +102,6 @@ class Reconciler:
         if self._thread:
             self._thread.join()
         self.watch.close()
-
-    @property
-    def _plans(self) -> Plans:
-        """What is in the maps."""
-        return self._maps.plans
-
-    @property
-    def desired(self) -> Desired:
-        """The last acknowledged revision."""
-        return self._desired
 
     def change(
         self,
@@ -284,15 +268,6 @@ class Reconciler:
             )
             tell_bans(self.events, banned, desired.revision)
 
-    def naming(self) -> Naming:
-        """What the numbers in samples mean, now."""
-        return Naming(
-            self._desired.config,
-            self._plans,
-            self._dataplane.interfaces(),
-            self._dataplane.verdicts,
-        )
-
     def _on_hops_changed(self) -> None:
         self._hops_changed = True
         self._notify()
@@ -354,123 +329,3 @@ class Reconciler:
             return RETRY_SECONDS
         longest = TRIM_AFTER_SECONDS if left is None else min(left, TRIM_AFTER_SECONDS)
         return max(0.0, min(longest, self._plans.until + expiry.GATHER_SECONDS - self._clock()))
-
-    def status(self) -> Status:
-        """All that is observed, but for counters of verdicts."""
-        with self._lock:
-            return observe.status(
-                self._dataplane,
-                self._plans.services,
-                self._maps.hops.known,
-                self._maps.usage(),
-                settings=self._desired.config.settings,
-                revision=self._desired.revision,
-                reasons=self.readiness(),
-                pending=self._confirmation.status(),
-                started_at=self._started_at,
-                now=self._clock(),
-                reports_of=self._reports_of,
-            )
-
-    def service_status(self, name: str) -> ServiceStatus:
-        """One service as it is; NotFoundError."""
-        with self._lock:
-            config = self._desired.config
-            config.service(name)
-            plan = self._plans.services.by_name.get(name)
-            if plan is None:
-                raise DataPlaneError(f'service "{name}" is not in the maps: {self._maps.failure}')
-            hops, now, reports = self._maps.hops.known, self._clock(), self._reports_of
-            return observe.services(self._dataplane, [plan], hops, config.settings, now, reports_of=reports)[
-                0
-            ]
-
-    def readiness(self) -> list[str]:
-        """Why the data plane is not in step with the desired state; empty when it is."""
-        reasons = [self._maps.failure] if self._maps.failure else []
-        for state in self._dataplane.interfaces():
-            if not state.attached:
-                reasons.append(f"interface {state.name} is {'not attached' if state.index else 'not there'}")
-        return reasons
-
-    def counters(self) -> Counters:
-        """All packet counters."""
-        with self._lock:
-            plans = self._plans
-            return observe.counters(self._dataplane, plans.services, plans.deny, plans.rules, self._clock())
-
-    def rule_tally(self, name: str) -> RuleTally:
-        """What a rule has matched; NotFoundError."""
-        with self._lock:
-            self._desired.config.rule(name)
-            found = observe.rules(self._dataplane, self._plans.rules, self._clock()).get(name)
-            if found is None:
-                raise DataPlaneError(f'rule "{name}" is not in the maps: {self._maps.failure}')
-            return found
-
-    def hits(self, prefixes: list[Prefix], *, allow: bool = False, owner: str | None = None) -> list[Hits]:
-        """What each blocklist (or allowlist) entry has decided; by the word of one owner, if it is named."""
-        with self._lock:
-            plan = self._plans.allow if allow else self._plans.deny
-            tables = self._dataplane.tables
-            counters = tables.allow_counters if allow else tables.deny_counters
-            numbered = plan if owner is None else plan.parts.get(owner)
-            return observe.hits(numbered, counters, prefixes, self._dataplane.clock_seconds(), self._clock())
-
-    def live_flows(self, service: str, address: IPv4Address | IPv6Address) -> int:
-        """Flows in the flow table that a backend of a service holds now."""
-        with self._lock:
-            plan = self._plans.services.by_name.get(service)
-            place = plan.place(address.packed) if plan else None
-            if plan is None or place is None:
-                return 0
-            flows = observe.live_flows(self._dataplane, self._desired.config.settings)
-            return flows.of_backend(plan.number, place)
-
-    def flows(
-        self, service: str | None, backend: bytes | None, after: int | None, limit: int
-    ) -> flow_list.FlowsSeen:
-        """A page of the flow table, as flow_list.seen; NotFoundError: there is no such service."""
-        config, plans = self._desired.config, self._plans.services
-        if service is not None:
-            config.service(service)
-        return flow_list.seen(
-            self._dataplane,
-            plans,
-            config.settings,
-            service=service,
-            backend=backend,
-            after=after,
-            limit=limit,
-        )
-
-    def inventory(self) -> inventory.Inventory:
-        """Programs, maps and pins, as the kernel has them."""
-        return inventory.inventory(self._dataplane)
-
-    def interface(self, name: str | None) -> InterfaceState:
-        """The interface of that name, or the only one; errors as in explain.interface_of."""
-        return explain.interface_of(self._dataplane.interfaces(), name)
-
-    def explain(self, frames: Sequence[bytes], interface: str | None = None) -> list[Explained]:
-        """What becomes of each frame that comes in by an interface; nothing is changed, nothing counted.
-
-        InvalidError, NotFoundError, DataPlaneError: as in explain.interface_of. ConflictError: a frame met what was
-        removed while it ran.
-        """
-        state = self.interface(interface)
-        self._dataplane.tracer(state.name)  # is compiled, if it has to be, while others may change things
-        found: list[Explained] = []
-        for start in range(0, len(frames), explain.BATCH):
-            batch = frames[start : start + explain.BATCH]
-            with self._lock:
-                seen = self._dataplane.tracer(state.name).run(batch)
-                traces = decode(seen.rows)
-                config, plans, now = self._desired.config, self._plans, self._clock()
-                view = explain.look(self._dataplane, state, traces, config=config, plans=plans, now=now)
-            found += explain.explained(batch, seen.frames_out, traces, view)
-        return found
-
-    def verdicts(self) -> list[VerdictInfo]:
-        """The verdict list of the data plane, in order of number."""
-        return [VerdictInfo(v.number, v.name, v.action, v.sentence) for v in self._dataplane.verdicts]

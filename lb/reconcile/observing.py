@@ -1,0 +1,170 @@
+"""What readers ask of the reconciler: all that is seen. Nothing here changes anything."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from ipaddress import IPv4Address, IPv6Address
+
+from lb.dataplane.protocol import DataPlane, InterfaceState
+from lb.dataplane.trace import decode
+from lb.errors import DataPlaneError
+from lb.model import Prefix
+from lb.reconcile import explain, flow_list, inventory, observe
+from lb.reconcile.confirm import Confirmation
+from lb.reconcile.desired import Desired
+from lb.reconcile.explained import Explained
+from lb.reconcile.maps import Maps, Plans
+from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
+from lb.reconcile.seen import Naming
+
+
+class Observing:
+    """The reconciler as far as it is only read. Safe to call from several threads."""
+
+    _lock: AbstractContextManager[bool]
+    """The writer's: numbers and what they mean are read together."""
+    _dataplane: DataPlane
+    _maps: Maps
+    _desired: Desired
+    _confirmation: Confirmation
+    _clock: Callable[[], float]
+    _started_at: float
+    _reports_of: observe.ReportsOf
+
+    @property
+    def _plans(self) -> Plans:
+        """What is in the maps."""
+        return self._maps.plans
+
+    @property
+    def desired(self) -> Desired:
+        """The last acknowledged revision."""
+        return self._desired
+
+    def naming(self) -> Naming:
+        """What the numbers in samples mean, now."""
+        return Naming(
+            self._desired.config,
+            self._plans,
+            self._dataplane.interfaces(),
+            self._dataplane.verdicts,
+        )
+
+    def status(self) -> Status:
+        """All that is observed, but for counters of verdicts."""
+        with self._lock:
+            return observe.status(
+                self._dataplane,
+                self._plans.services,
+                self._maps.hops.known,
+                self._maps.usage(),
+                settings=self._desired.config.settings,
+                revision=self._desired.revision,
+                reasons=self.readiness(),
+                pending=self._confirmation.status(),
+                started_at=self._started_at,
+                now=self._clock(),
+                reports_of=self._reports_of,
+            )
+
+    def service_status(self, name: str) -> ServiceStatus:
+        """One service as it is; NotFoundError."""
+        with self._lock:
+            config = self._desired.config
+            config.service(name)
+            plan = self._plans.services.by_name.get(name)
+            if plan is None:
+                raise DataPlaneError(f'service "{name}" is not in the maps: {self._maps.failure}')
+            hops, now, reports = self._maps.hops.known, self._clock(), self._reports_of
+            return observe.services(self._dataplane, [plan], hops, config.settings, now, reports_of=reports)[
+                0
+            ]
+
+    def readiness(self) -> list[str]:
+        """Why the data plane is not in step with the desired state; empty when it is."""
+        reasons = [self._maps.failure] if self._maps.failure else []
+        for state in self._dataplane.interfaces():
+            if not state.attached:
+                reasons.append(f"interface {state.name} is {'not attached' if state.index else 'not there'}")
+        return reasons
+
+    def counters(self) -> Counters:
+        """All packet counters."""
+        with self._lock:
+            plans = self._plans
+            return observe.counters(self._dataplane, plans.services, plans.deny, plans.rules, self._clock())
+
+    def rule_tally(self, name: str) -> RuleTally:
+        """What a rule has matched; NotFoundError."""
+        with self._lock:
+            self._desired.config.rule(name)
+            found = observe.rules(self._dataplane, self._plans.rules, self._clock()).get(name)
+            if found is None:
+                raise DataPlaneError(f'rule "{name}" is not in the maps: {self._maps.failure}')
+            return found
+
+    def hits(self, prefixes: list[Prefix], *, allow: bool = False, owner: str | None = None) -> list[Hits]:
+        """What each blocklist (or allowlist) entry has decided; by the word of one owner, if it is named."""
+        with self._lock:
+            plan = self._plans.allow if allow else self._plans.deny
+            tables = self._dataplane.tables
+            counters = tables.allow_counters if allow else tables.deny_counters
+            numbered = plan if owner is None else plan.parts.get(owner)
+            return observe.hits(numbered, counters, prefixes, self._dataplane.clock_seconds(), self._clock())
+
+    def live_flows(self, service: str, address: IPv4Address | IPv6Address) -> int:
+        """Flows in the flow table that a backend of a service holds now."""
+        with self._lock:
+            plan = self._plans.services.by_name.get(service)
+            place = plan.place(address.packed) if plan else None
+            if plan is None or place is None:
+                return 0
+            flows = observe.live_flows(self._dataplane, self._desired.config.settings)
+            return flows.of_backend(plan.number, place)
+
+    def flows(
+        self, service: str | None, backend: bytes | None, after: int | None, limit: int
+    ) -> flow_list.FlowsSeen:
+        """A page of the flow table, as flow_list.seen; NotFoundError: there is no such service."""
+        config, plans = self._desired.config, self._plans.services
+        if service is not None:
+            config.service(service)
+        return flow_list.seen(
+            self._dataplane,
+            plans,
+            config.settings,
+            service=service,
+            backend=backend,
+            after=after,
+            limit=limit,
+        )
+
+    def inventory(self) -> inventory.Inventory:
+        """Programs, maps and pins, as the kernel has them."""
+        return inventory.inventory(self._dataplane)
+
+    def interface(self, name: str | None) -> InterfaceState:
+        """The interface of that name, or the only one; errors as in explain.interface_of."""
+        return explain.interface_of(self._dataplane.interfaces(), name)
+
+    def explain(self, frames: Sequence[bytes], interface: str | None = None) -> list[Explained]:
+        """What becomes of each frame that comes in by an interface; nothing is changed, nothing counted.
+
+        InvalidError, NotFoundError, DataPlaneError: as in explain.interface_of. ConflictError: a frame met what was
+        removed while it ran.
+        """
+        state = self.interface(interface)
+        self._dataplane.tracer(state.name)  # is compiled, if it has to be, while others may change things
+        found: list[Explained] = []
+        for start in range(0, len(frames), explain.BATCH):
+            batch = frames[start : start + explain.BATCH]
+            with self._lock:
+                seen = self._dataplane.tracer(state.name).run(batch)
+                traces = decode(seen.rows)
+                config, plans, now = self._desired.config, self._plans, self._clock()
+                view = explain.look(self._dataplane, state, traces, config=config, plans=plans, now=now)
+            found += explain.explained(batch, seen.frames_out, traces, view)
+        return found
+
+    def verdicts(self) -> list[VerdictInfo]:
+        """The verdict list of the data plane, in order of number."""
+        return [VerdictInfo(v.number, v.name, v.action, v.sentence) for v in self._dataplane.verdicts]
