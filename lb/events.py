@@ -92,6 +92,10 @@ class Events:
             self._changed.notify_all()
         return event
 
+    def failure(self, text: str) -> None:
+        """Something could not be done, and will be tried again."""
+        self.publish("failure", text, level="error")
+
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call back with each event, in order, from the thread that publishes it; call the result to end that."""
         with self._changed:

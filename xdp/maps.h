@@ -71,4 +71,5 @@ BPF_TABLE_PINNED("percpu_array", u32, struct quic_tally, quic_counters, 1, PINNE
 /* The control plane's notes; the packet path does not read them. */
 BPF_TABLE_PINNED("array", u32, struct entry_owner, deny_owners, ENTRY_NUMBERS, PINNED("deny_owners"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct entry_owner, allow_owners, ALLOW_NUMBERS, PINNED("allow_owners"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct service_owner, service_owners, MAX_SERVICES, PINNED("service_owners"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct entry_owner, rule_owners, RULES_MAX, PINNED("rule_owners"), BPF_F_MMAPABLE);

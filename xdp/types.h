@@ -76,6 +76,14 @@ struct service_ring {
 	__u32 pad;
 };
 
+/* Whose a service's number is, and where its places are: the control plane's note. By it flows find their backends again
+ * when tables of another layout or size take over. */
+struct service_owner {
+	__u64 identity; /* of the service's name; 0: nobody's */
+	__u32 backends; /* as in struct service */
+	__u32 room;
+};
+
 /* A kilobyte of u16 cells. Large arrays are maps of these: an array map rounds every value up to 8 bytes, so single
  * cells would waste three quarters, and the compiler takes seconds over values of thousands of elements. */
 struct cells {
@@ -127,6 +135,8 @@ struct flow_bucket {
 #define FLOW_UDP 4
 #define FLOW_OPENED 8      /* its SYN came by here */
 #define FLOW_CLOSED 16     /* its client has sent FIN or RST */
+#define FLOW_COPY 32       /* taken over from a smaller table, into each bucket that may be the flow's; its next packet clears it */
+#define FLOW_FORMAT 1      /* what tag, place and state mean, and how a bucket is found: flows of another are not taken over */
 
 /* deny4_cells, DIR-24-8 by /24: a cell is an entry number, or DENY_LONGER | index of the /24's line in its /16's run. */
 #define DENY_LONGER 0x8000

@@ -35,14 +35,20 @@ def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
         if service["flood_protection"] and service["flood_protection"]["under_attack"]:
             yield f"  {alarming('!')} {attack_words(service['name'], service['flood_protection'])}"
     yield ""
-    header = ("interface", "attached", "xdp mode", "mac", "mtu", "program")
+    header = ("interface", "attached", "link", "xdp mode", "mac", "mtu", "program")
     yield from table(
         header,
         (
-            (i["name"], "yes" if i["attached"] else "no", i["xdp_mode"], i["mac"], i["mtu"], i["program_id"])
+            (
+                *(i["name"], "yes" if i["attached"] else "no", i["link"]),
+                *(i["xdp_mode"], i["mac"], i["mtu"], i["program_id"]),
+            )
             for i in document["interfaces"]
         ),
     )
+    for i in document["interfaces"]:
+        if i["xdp_mode_reason"]:
+            yield f"  {cell(i['name'])} is {i['xdp_mode']}: {cell(i['xdp_mode_reason'])}"
     yield ""
     if document["program"] is None:
         yield f"program: {alarming('none is loaded')}"

@@ -6,6 +6,8 @@ PIN_ROOT/IF/link is the link, PIN_ROOT/IF/program always the program that is att
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from lb.dataplane import libbpf
@@ -33,6 +35,8 @@ class Hook:
         self.interface = interface
         self.directory = pin_directory(interface, pin_root)
         self._link_fd = -1
+        self.reason = ""
+        """Why the program is hooked as it is, in a clause."""
 
     def adopt(self, link: Link) -> int | None:
         """Take over a link that an earlier run pinned; the id of its program, None if there is none alive."""
@@ -46,6 +50,7 @@ class Hook:
             (self.directory / "link").unlink()
             return None
         self._link_fd = fd
+        self.reason = "as an earlier run attached it"
         return info.program_id
 
     def put(self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool) -> None:
@@ -53,6 +58,10 @@ class Hook:
 
         ForeignProgramError: somebody else's program is attached. InterfaceError: the interface is gone.
         """
+        if self._link_fd >= 0 and mode is not XdpMode.AUTO and link.xdp_mode not in ("none", mode):
+            # A link keeps the mode it was made with: for a moment there is no program.
+            self.lost()
+            link = replace(link, xdp_program_id=None)
         if self._link_fd >= 0:
             try:
                 libbpf.link_update(self._link_fd, program_fd)
@@ -79,6 +88,7 @@ class Hook:
         for flags in _FLAGS[mode]:
             try:
                 self._link_fd = libbpf.link_create(program_fd, link.index, flags)
+                self.reason = _reason(mode, flags, error)
                 break
             except OSError as failure:
                 error = failure
@@ -115,6 +125,15 @@ class Hook:
         )
 
 
+def _reason(mode: XdpMode, flags: int, refused: OSError | None) -> str:
+    if mode is not XdpMode.AUTO:
+        return f"asked for by --xdp-mode {mode}"
+    if flags == libbpf.XDP_FLAGS_DRV_MODE:
+        return "its driver takes XDP programs"
+    why = os.strerror(refused.errno) if refused and refused.errno else "it says no more"
+    return f"its driver does not take this XDP program ({why})"
+
+
 def describe_program(program_id: int) -> str:
     """A program as the person who has to find it wants it named."""
     with contextlib.suppress(OSError):
@@ -140,13 +159,14 @@ def detach_foreign(link: Link) -> None:
         ) from error
 
 
-def remove_other_maps(pins: Path) -> None:
-    """Unpin the maps of earlier layouts, once the program in force works on those pinned here."""
-    for folder in pins.parent.iterdir():
-        if folder.is_dir() and folder != pins:
-            for pin in folder.iterdir():
-                pin.unlink()
-            folder.rmdir()
+def remove_other_maps(pins: Path, interfaces: Iterable[Path]) -> None:
+    """Unpin all other maps, once the programs in force work on those pinned here. interfaces: where to look."""
+    for directory in interfaces:
+        for folder in directory.iterdir() if directory.is_dir() else ():
+            if folder.is_dir() and folder != pins:
+                for pin in folder.iterdir():
+                    pin.unlink()
+                folder.rmdir()
 
 
 def remove_pins(interface: str, pin_root: Path) -> bool:

@@ -12,6 +12,7 @@ from lb.dataplane import clock, libbpf
 from lb.dataplane.backend_probe import ask_backends
 from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program
 from lb.dataplane.explain import TracedProgram, Tracers
+from lb.dataplane.former import Former, find_former, open_former, tell_about
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
 from lb.dataplane.host_facts import clock_offset, gather, is_bpffs
 from lb.dataplane.kernel_tables import open_tables
@@ -52,6 +53,8 @@ class KernelDataPlane:
         self._events = events or Events()
         self.sizes: TableSizes = settings.sizes
         self._settings = settings
+        self._flow_key = flow_key
+        self._former: Former | None = None
         self._key = (
             int.from_bytes(flow_key[:8], "little") | 1 << 63,
             int.from_bytes(flow_key[8:16], "little") | 1 << 63,
@@ -66,10 +69,12 @@ class KernelDataPlane:
         self._problem: str | None = None
         self._clock_began = clock_offset()
         links = self._neighbours.links()
-        for name in settings.interfaces:
-            if name not in links:
-                there = ", ".join(sorted(n for n in links if n != "lo"))
-                raise InterfaceError(f"there is no interface {name}: there are {there}")
+        if not any(name in links for name in settings.interfaces):
+            there = ", ".join(sorted(n for n in links if n != "lo"))
+            names = " or ".join(settings.interfaces)
+            raise InterfaceError(f"there is no interface {names}: there are {there}")
+        self._conditions = {n: links[n].condition if n in links else "gone" for n in settings.interfaces}
+        """Of each interface what was last told."""
         ensure_bpffs(settings.pin_root.parent)
         self._pins = self._make_pins()
         self.tables: Tables = self._open_tables(links)
@@ -84,19 +89,54 @@ class KernelDataPlane:
         sizes = "-".join(f"{value:x}" for value in size_flags(self.sizes).values())
         for name in self._settings.interfaces:
             pin_directory(name, self._settings.pin_root).mkdir(mode=0o700, parents=True, exist_ok=True)
-        first = pin_directory(self._settings.interfaces[0], self._settings.pin_root)
-        pins = first / f"maps-{layout().digest}-{sizes}"
+        name = f"maps-{layout().digest}-{sizes}"
+        # Interfaces may be named in another order than they were.
+        pins = next(
+            (path for d in self._directories if (path := d / name).is_dir()), self._directories[0] / name
+        )
         pins.mkdir(mode=0o700, exist_ok=True)
         return pins
 
+    @property
+    def _directories(self) -> list[Path]:
+        """Where the pins of our interfaces are."""
+        return [pin_directory(name, self._settings.pin_root) for name in self._settings.interfaces]
+
     def _open_tables(self, links: Mapping[str, Link]) -> Tables:
+        tables = self._made_tables(links)
+        tell_about(self._pins, self._flow_key)
+        return tables
+
+    def former(self) -> Former | None:
+        """See DataPlane."""
+        pins = find_former(self._directories, self._pins)
+        if pins is None:
+            return None
+        try:
+            self._former = open_former(pins, self._flow_key)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            text = f"the tables in force cannot be read: flows and counts begin anew ({error})"
+            self._events.publish("failure", text, level="error")
+        return self._former
+
+    def forget_former(self) -> None:
+        """See DataPlane."""
+        if self._former is not None:
+            self._former.close()
+            self._former = None
+            self._events.publish(
+                "tables.rebuilt", "flows and counts were taken over by tables of other sizes or layout"
+            )
+        remove_other_maps(self._pins, self._directories)
+
+    def _made_tables(self, links: Mapping[str, Link]) -> Tables:
         try:
             return open_tables(self._pins, self.sizes)
         except OSError:
             # Not all there yet: compiling makes and pins those that are missing.
-            build = self._build(links[self._settings.interfaces[0]], ProgramWish(frozenset()))
-            program = compile_program(build)
-            self._programs[build.name, self._settings.interfaces[0]] = program
+            link = next(links[name] for name in self._settings.interfaces if name in links)
+            build = self._build(link, ProgramWish(frozenset()))
+            self._programs[build.name, link.name] = compile_program(build)
             return open_tables(self._pins, self.sizes)
 
     def _build(self, link: Link, wish: ProgramWish) -> Build:
@@ -188,7 +228,6 @@ class KernelDataPlane:
         self._forget_old()
         if not self._in_force:
             raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
-        remove_other_maps(self._pins)
 
     def _tell(self, kind: str, text: str, interface: str, *, level: str = "info", **facts: object) -> None:
         self._events.publish(kind, text, level=level, interface=interface, **facts)
@@ -243,6 +282,7 @@ class KernelDataPlane:
     def _look_after_interfaces(self) -> None:
         with self._lock:
             links = self._neighbours.links()
+            self._tell_conditions(links)
             for name, hook in self._hooks.items():
                 link, program = links.get(name), self._in_force.get(name)
                 there = program is not None and hook.is_alive(link)
@@ -252,6 +292,19 @@ class KernelDataPlane:
                 self._attach(links, self._wish)
                 self._problem = None
                 return
+
+    def _tell_conditions(self, links: Mapping[str, Link]) -> None:
+        """Interfaces that went down, or came up."""
+        for name, before in self._conditions.items():
+            now = links[name].condition if name in links else "gone"
+            if now == before:
+                continue
+            self._conditions[name] = now
+            if now == "up":
+                self._tell("interface.up", f"interface {name} is up", name)
+            elif now != "gone":  # that it is lost is told where it is taken off
+                told = "is down" if now == "down" else "has no carrier"
+                self._tell("interface.down", f"interface {name} {told}", name, level="warning")
 
     def _program_fits(self, program: Program, link: Link) -> bool:
         return program.build.name == self._build(link, self._wish).name
@@ -263,7 +316,7 @@ class KernelDataPlane:
         for name, hook in self._hooks.items():
             link = links.get(name)
             if link is None:
-                states.append(InterfaceState(name, None, None, None, False, "none", None))
+                states.append(InterfaceState(name, None, None, None, False, "none", None, link="gone"))
                 continue
             attached = name in self._in_force and hook.is_alive(link)
             states.append(
@@ -276,6 +329,8 @@ class KernelDataPlane:
                     link.xdp_mode,
                     link.xdp_program_id,
                     hook.pins(),
+                    hook.reason if attached else "",
+                    link.condition,
                 )
             )
         return states

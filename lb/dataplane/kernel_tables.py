@@ -62,9 +62,10 @@ class KernelTable:
 class KernelCounters:
     """A per-CPU array map."""
 
-    def __init__(self, name: str, fd: int, capacity: int) -> None:
+    def __init__(self, name: str, fd: int, capacity: int, dtype: np.dtype[Any] | None = None) -> None:
+        """dtype: of an entry, where that is not this version's."""
         self._fd, self._capacity, self._cpus = fd, capacity, libbpf.possible_cpus()
-        self._dtype = dtype_of(COUNTER_STRUCTS[name])
+        self._dtype = dtype or dtype_of(COUNTER_STRUCTS[name])
 
     def read(self) -> Array:
         """Sums over CPUs of all entries."""
@@ -91,8 +92,13 @@ class KernelCounters:
 
     def clear(self, indexes: list[int]) -> None:
         """Zero on every CPU."""
+        self.put(indexes, np.zeros(len(indexes), self._dtype))
+
+    def put(self, indexes: list[int], rows: Array) -> None:
+        """The rows on the first CPU, zero on all others."""
         keys = np.array(indexes, np.uint32)
         values = np.zeros((len(indexes), self._cpus), self._dtype)
+        values[:, 0] = rows
         libbpf.map_update_batch(self._fd, keys.ctypes, values.ctypes, len(keys))
 
     def add(self, index: int, packets: int, octets: int) -> None:

@@ -148,7 +148,7 @@ class ProgramInfo:
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """The kind of a map. Sizes in bytes; name: at most 15 characters."""
+    """The kind of a map. Sizes in bytes; name: at most 15 characters; id: the kernel's number of one that is there."""
 
     type: int
     key_size: int
@@ -249,6 +249,17 @@ def link_info(fd: int) -> LinkInfo:
 def prog_by_id(program_id: int) -> int:
     """Open a program by id; its file descriptor."""
     return _check(_lib().bpf_prog_get_fd_by_id(c_uint32(program_id)), f"program {program_id}")
+
+
+def prog_map_ids(fd: int) -> set[int]:
+    """The maps that a program works on."""
+    info = _ProgInfo()
+    size = c_uint32(ctypes.sizeof(info))
+    _check(_lib().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "program info")
+    ids = (c_uint32 * info.nr_map_ids)()
+    info = _ProgInfo(nr_map_ids=len(ids), map_ids=ctypes.addressof(ids))
+    _check(_lib().bpf_obj_get_info_by_fd(fd, byref(info), byref(size)), "program's maps")
+    return set(ids)
 
 
 def map_info(fd: int) -> MapInfo:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lb.dataplane.former import Former
 from lb.dataplane.layout import Verdict
 from lb.dataplane.samples import SampleQueue
 from lb.dataplane.tables import Array, Tables
@@ -37,7 +38,10 @@ class NextHop:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceState:
-    """One interface as it is. xdp_mode: native, generic or none; pins: paths of its program and its link."""
+    """One interface as it is. xdp_mode: native, generic or none; xdp_mode_reason: why, in a clause.
+
+    pins: paths of its program and its link; link: up, down, no-carrier or gone.
+    """
 
     name: str
     index: int | None
@@ -47,6 +51,18 @@ class InterfaceState:
     xdp_mode: str
     program_id: int | None
     pins: tuple[str, ...] = ()
+    xdp_mode_reason: str = ""
+    link: str = "up"
+
+    @property
+    def problem(self) -> str | None:
+        """Why packets are not served there, in a sentence; None if they are."""
+        if self.link == "gone" or self.index is None:
+            return f"interface {self.name} is not there"
+        if not self.attached:
+            return f"interface {self.name} is not attached"
+        told = {"down": "is down", "no-carrier": "has no carrier"}.get(self.link)
+        return f"interface {self.name} {told}" if told else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +165,12 @@ class DataPlane(Protocol):
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The verdict list."""
+
+    def former(self) -> Former | None:
+        """Tables of another layout or size that are in force until the next `require`; None if there are none."""
+
+    def forget_former(self) -> None:
+        """All that matters of them was taken over."""
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """Return when the program in force can do what is wished, and (exactly) no more.

@@ -23,7 +23,7 @@ _DST, _LLADDR = 1, 2
 _ADDRESS, _NAME, _MTU, _EXT_MASK, _XDP = 1, 3, 4, 29, 43
 _XDP_ATTACHED, _XDP_PROG_ID = 2, 4
 _XDP_MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several"}
-_IFF_UP = 1
+_IFF_UP, _IFF_LOWER_UP = 1, 1 << 16
 _WITHOUT_COUNTERS = 8
 _NESTED = 0x8000
 _NTF_USE = 1
@@ -43,7 +43,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One interface. mac is empty where it has none."""
+    """One interface. mac is empty where it has none; carrier: its cable, or what stands for it, is plugged in."""
 
     index: int
     name: str
@@ -52,6 +52,14 @@ class Link:
     up: bool
     xdp_program_id: int | None
     xdp_mode: str
+    carrier: bool = True
+
+    @property
+    def condition(self) -> str:
+        """Whether packets come and go: up, down or no-carrier."""
+        if not self.up:
+            return "down"
+        return "up" if self.carrier else "no-carrier"
 
 
 def ask(targets: Iterable[tuple[int, bytes]]) -> None:
@@ -134,6 +142,7 @@ def _link(data: bytes, start: int, stop: int) -> Link:
         mac=mac if len(mac) == 6 else b"",
         mtu=int.from_bytes(found.get(_MTU, b""), sys.byteorder),
         up=bool(flags & _IFF_UP),
+        carrier=bool(flags & _IFF_LOWER_UP),
         xdp_program_id=None if program_id is None else int.from_bytes(program_id, sys.byteorder),
         xdp_mode=_XDP_MODES.get(int.from_bytes(program.get(_XDP_ATTACHED, b""), sys.byteorder), "none"),
     )

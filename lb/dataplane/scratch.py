@@ -73,7 +73,8 @@ class Scratch:
         """A map of the same kind, no larger than is needed."""
         name = next((n for n in capacities(TableSizes()) if n[:15] == kind.name), kind.name)
         if name in capacities(TableSizes()) and name not in _WHOLE:
-            kind = replace(kind, entries=min(kind.entries, room.get(name, _COUNTERS)))
+            # What is filled may need more room than a daemon with small tables has.
+            kind = replace(kind, entries=room.get(name, min(kind.entries, _COUNTERS)))
         fd = libbpf.map_create(kind)
         self._stack.callback(os.close, fd)
         self._fds[name] = fd

@@ -51,6 +51,9 @@ class Counters(Protocol):
     def clear(self, indexes: list[int]) -> None:
         """Set entries to zero on every CPU."""
 
+    def put(self, indexes: list[int], rows: Array) -> None:
+        """Make these the sums of entries; meant for entries that packets do not reach just then."""
+
     def add(self, index: int, packets: int, octets: int) -> None:
         """Add to one entry (on one CPU); meant for entries that packets do not reach just then."""
 
@@ -63,6 +66,7 @@ class Arrays:
     services6: Array  # (buckets, 2) struct service6_slot
     vip_bits: U64  # (2, 128): IPv4, IPv6
     service_rings: Array  # (S,) struct service_ring
+    service_owners: Array  # (S,) struct service_owner
     rings: U16  # (R, 66048): a ring's slots, of which the first 65537 are used
     backends: Array  # (B,) struct backend
     flows: Array  # (F, 4) struct flow
@@ -165,6 +169,7 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
         "vip_prefixes6": sizes.services,
         "quic_ids": sizes.backends,
         "service_rings": sizes.services,
+        "service_owners": sizes.services,
         "rings": sizes.rings * constant["RING_CELLS"],
         "backends": sizes.backends,
         "flows": sizes.flow_slots // constant["FLOW_WAYS"],
@@ -239,6 +244,7 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         services6=view("services6", structs["service6_slot"]).reshape(-1, 2),
         vip_bits=view("vip_bits", np.uint64).reshape(2, -1),
         service_rings=view("service_rings", structs["service_ring"]),
+        service_owners=view("service_owners", structs["service_owner"]),
         rings=view("rings", np.uint16).reshape(-1, width),
         backends=view("backends", structs["backend"]),
         flows=view("flows", structs["flow"]).reshape(-1, constant["FLOW_WAYS"]),
@@ -272,6 +278,7 @@ def array_bytes(name: str, sizes: TableSizes) -> int:
         "services6": "service6_bucket",
         "vip_bits": "vip_bits",
         "service_rings": "service_ring",
+        "service_owners": "service_owner",
         "rings": "cells",
         "backends": "backend",
         "flows": "flow_bucket",

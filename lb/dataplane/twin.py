@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lb.dataplane.former import Former
 from lb.dataplane.joined import join_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.protocol import (
@@ -100,6 +101,10 @@ class TwinCounters:
         """Set entries to zero."""
         self.values[indexes] = 0
 
+    def put(self, indexes: list[int], rows: Array) -> None:
+        """Write entries."""
+        self.values[indexes] = rows
+
     def add(self, index: int, packets: int, octets: int) -> None:
         """Add to one entry."""
         self.values[index]["packets"] += packets
@@ -147,11 +152,24 @@ class TwinDataPlane:
         self.queue = TwinQueue()
         """What tests put in as packets would."""
         self._changed: list[Callable[[], None]] = []
+        self._former: Former | None = None
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The list of xdp/verdicts.h."""
         return layout().verdicts
+
+    def former(self) -> Former | None:
+        """What `take_over_from` named."""
+        return self._former
+
+    def take_over_from(self, twin: "TwinDataPlane") -> None:
+        """Its tables are in force until ours are."""
+        self._former = Former.of(twin.tables)
+
+    def forget_former(self) -> None:
+        """Ours are."""
+        self._former = None
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """Remember the wish."""

@@ -25,6 +25,7 @@ from lb.reconcile.services import (
     ServicePlans,
     ServiceValue,
     backend_rows,
+    service_identity,
 )
 from lb.reconcile.vips import service_keys
 from lb.settings import TableSizes
@@ -100,6 +101,7 @@ class ServiceMemory:
         self._quic_ids.remove((), numbers)
         self._guards.clear_all_but(numbers)
         self._arrays.service_rings["ring"][others] = 0
+        self._arrays.service_owners[others] = np.zeros(1, self._arrays.service_owners.dtype)
         unused = np.ones(len(self._arrays.backends), bool)
         for start, length in blocks:
             unused[start : start + length] = False
@@ -133,6 +135,7 @@ class ServiceMemory:
         moves = {plan.number for _, plan in moved} | {number for number, *_ in before.left}
         staying = [plan for plan in changed if plan.number not in moves]
         moving = [plan for plan in changed if plan.number in moves]
+        self._note(changed)
         self._switch(staying)
         self._keys.put(before, after, changed)
         self._switch(moving)
@@ -157,6 +160,7 @@ class ServiceMemory:
         rows = {at.start: backend_rows(old, hops) for old, new in both for at in (old, new)}
         for start, block in rows.items():
             write_rows(self._arrays, start, block, active=True)
+        self._note(plans)
         # The old ring is good in both blocks; what the new one has added since is not.
         self._switch(plans)
         forget_flows(
@@ -176,6 +180,12 @@ class ServiceMemory:
         self._count_rest(before)
         self._underway = before, before
         return before
+
+    def _note(self, plans: Iterable[ServicePlan]) -> None:
+        """Whose these numbers are, and the block whose rows have every place, old and new."""
+        owners = self._arrays.service_owners
+        for plan in plans:
+            owners[plan.number] = service_identity(plan.service.name), plan.start, plan.room
 
     def _switch(self, plans: Iterable[ServicePlan]) -> None:
         """Ids and ring of each service to these backends."""
@@ -250,6 +260,7 @@ class ServiceMemory:
                 _words(self._arrays.backends[start : start + (1 << bits)])[:] = 0
         for number in {number for number, *_ in left} - numbers:
             self._arrays.service_rings["ring"][number] = 0
+            self._arrays.service_owners[number] = 0, 0, 0
 
 
 def _sum(tallies: Array) -> Array:

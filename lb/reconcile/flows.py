@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lb.dataplane.layout import layout
-from lb.dataplane.tables import Array
+from lb.dataplane.tables import Array, Ints
 from lb.model import Settings
 
 _C = layout().constants
 _UDP, _CLOSED, _CLOSED_S = _C["FLOW_UDP"], _C["FLOW_CLOSED"], _C["FLOW_CLOSED_S"]
+_COPY = _C["FLOW_COPY"]
 _CLASSES = 1 << 16
 _PLACE, _CLASS, _SERVICE = 0, 4, 5
 """Where in a slot, by 16 bits, these stand; the second it was last seen in is the last 32 of it."""
@@ -38,7 +39,11 @@ class LiveFlows:
         slots = flows.reshape(-1)
         seen = slots.view("<u4").reshape(-1, 4)[:, 3]
         kinds = _halves(slots)[:, _CLASS]
-        return cls(slots, (slots["tag_backend"] != 0) & (seen >= _oldest(now_s, settings).take(kinds)))
+        live = (slots["tag_backend"] != 0) & (seen >= _oldest(now_s, settings).take(kinds))
+        copies = np.flatnonzero(kinds & _COPY)
+        if len(copies):
+            live[_spare(slots["tag_backend"] >> np.uint64(16), live, copies)] = False
+        return cls(slots, live)
 
     def by_backend(self) -> FlowCounts:
         """All of them, counted."""
@@ -61,6 +66,16 @@ class LiveFlows:
         halves = _halves(self.slots)
         is_its = (halves[:, _SERVICE] == service) & (halves[:, _PLACE] == place)
         return int(np.count_nonzero(is_its & self.is_live))
+
+
+def _spare(tags: npt.NDArray[np.uint64], live: npt.NDArray[np.bool_], copies: Ints) -> Ints:
+    """Of slots that were taken over into every bucket that may be the flow's, those beyond one for each flow."""
+    real = live.copy()
+    real[copies] = False
+    copies = copies[live[copies]]
+    _, first = np.unique(tags[copies], return_index=True)
+    moved_on = np.isin(tags[copies[first]], tags[real])  # its real place has had a packet since
+    return np.delete(copies, first[~moved_on])
 
 
 def _halves(slots: Array) -> npt.NDArray[np.uint16]:

@@ -13,6 +13,7 @@ from lb.model import Config
 from lb.model.protect import Protected
 from lb.reconcile import expiry, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
+from lb.reconcile.beside import Beside
 from lb.reconcile.confirm import Confirmation
 from lb.reconcile.desired import Desired, Proposal, keeping, without_expired
 from lb.reconcile.doctor import Doctor
@@ -67,6 +68,7 @@ class Reconciler(Observing):
         self._changed_at = time.monotonic()
         self._started_at = clock()
         self._thread: threading.Thread | None = None
+        self._trimmer = Beside(self._trim, self.events.failure)
         self._listeners: list[Callable[[], None]] = []
         self._callers = Callers()
         self._reports_of: observe.ReportsOf = observe.no_reports
@@ -101,6 +103,7 @@ class Reconciler(Observing):
             self._wake.notify()
         if self._thread:
             self._thread.join()
+        self._trimmer.wait()
         self.watch.close()
 
     def change(
@@ -220,16 +223,13 @@ class Reconciler(Observing):
 
     def _undo(self, revision: int, error: Exception) -> None:
         """Whatever part of a change is in the maps, go back. If that fails too, `_follow` tries again."""
-        self._tell_failure(f"revision {revision} could not be applied and is taken back: {error}")
+        self.events.failure(f"revision {revision} could not be applied and is taken back: {error}")
         try:
             self._maps.go_back(self._desired.config)
         except Exception as again:
-            self._tell_failure(f"the maps are not as they were: {again}")
+            self.events.failure(f"the maps are not as they were: {again}")
             self._notify()
         self._store.discard(revision)
-
-    def _tell_failure(self, text: str) -> None:
-        self.events.publish("failure", text, level="error")
 
     def _fit(self) -> None:
         """Put a program in force that does what watchers want too; it is compiled while others may change things."""
@@ -248,7 +248,7 @@ class Reconciler(Observing):
         try:
             self.watch.follow_bans(bans_wanted(self._desired.config))
         except OSError as error:
-            self._tell_failure(
+            self.events.failure(
                 f"who is over a limit cannot be banned, for the reports cannot be read: {error}"
             )
 
@@ -291,9 +291,9 @@ class Reconciler(Observing):
                     self._follow_once(hops_changed)
                     self._follow_bans()
                 if time.monotonic() - self._changed_at >= TRIM_AFTER_SECONDS:
-                    self._trim()
+                    self._trimmer.ask()
             except SluiceError as error:
-                self._tell_failure(f"the maps could not be brought up to date: {error}")
+                self.events.failure(f"the maps could not be brought up to date: {error}")
             except Exception:  # whatever it was, entries must expire and next hops be followed
                 log.exception("the maps could not be brought up to date")
 

@@ -10,6 +10,7 @@ from lb.model import Config, Settings
 from lb.reconcile.apply import ServiceMemory
 from lb.reconcile.apply_lists import ListMemory
 from lb.reconcile.apply_rules import RuleMemory
+from lb.reconcile.carry import Carry
 from lb.reconcile.flows import FlowCounts, LiveFlows
 from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ListPlan, plan_list
@@ -51,6 +52,8 @@ class Maps:
         self._served = {state.name for state in dataplane.interfaces()}
         self._rule_features: frozenset[str] = frozenset()
         """What the rules that may be in force need: until the tables are others, the program must have it."""
+        self._carry: Carry | None = None
+        """What tables that are still in force have, and ours have not yet."""
         self.plans: Plans
         self.failure: str | None = "the data plane has not been filled yet"
         """Why the maps are not as they should be; None when they are."""
@@ -58,6 +61,10 @@ class Maps:
     def fill(self, config: Config) -> None:
         """Whatever the maps hold at the start: adopt of it what is desired, and write the rest."""
         sizes = self._dataplane.sizes
+        former = self._dataplane.former()
+        if former is not None:
+            self._carry = Carry(former, self._dataplane.tables)
+            self._carry.numbers()
         self._take_over(self._services.adopt(config.services, sizes))
         self.hops.refresh(config)
         try:
@@ -117,7 +124,7 @@ class Maps:
                 self._services.put(at, step, self.hops.known, all_rows=all_rows)
                 at = step
             if program_last:
-                self._dataplane.require(wish)
+                self._swap(wish, plans.services)
                 self._put_rules(plans.rules)
         except Exception as error:
             self.failure = str(error)
@@ -127,6 +134,20 @@ class Maps:
             raise
         self.plans, self.failure = replace(plans, steps=()), None
         self._rule_features = plans.rules.features
+
+    def _swap(self, wish: ProgramWish, services: ServicePlans) -> None:
+        """The program, and with it its tables if others were in force."""
+        carry, plans = self._carry, services.by_name.values()
+        if carry is None:
+            self._dataplane.require(wish)
+        else:
+            self._dataplane.prepare(wish)
+            carry.counts_of(plans)
+            carry.flows_of(plans, in_force=False)
+            self._dataplane.require(wish)
+            carry.flows_of(plans, in_force=True)  # what came meanwhile
+            self._carry = None
+        self._dataplane.forget_former()
 
     def _put_rules(self, rules: RulePlan) -> None:
         """From here on they may be in force, whether this comes to its end or not."""

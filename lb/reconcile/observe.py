@@ -178,7 +178,17 @@ def status(
         reasons=reasons,
         started_at=started_at,
         interfaces=[
-            InterfaceStatus(s.name, s.index, s.mac, s.mtu, s.attached, s.xdp_mode, s.program_id)
+            InterfaceStatus(
+                name=s.name,
+                index=s.index,
+                mac=s.mac,
+                mtu=s.mtu,
+                attached=s.attached,
+                xdp_mode=s.xdp_mode,
+                xdp_mode_reason=s.xdp_mode_reason,
+                link=s.link,
+                program_id=s.program_id,
+            )
             for s in dataplane.interfaces()
         ],
         program=next((program for program in programs if program.in_force), None),

@@ -105,7 +105,10 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceStatus:
-    """One interface Sluice was told to serve. xdp_mode is native, generic or none."""
+    """One interface Sluice was told to serve. xdp_mode is native, generic or none; xdp_mode_reason: why, in a clause.
+
+    link: up, down, no-carrier or gone.
+    """
 
     name: str
     index: int | None
@@ -113,6 +116,8 @@ class InterfaceStatus:
     mtu: int | None
     attached: bool
     xdp_mode: str
+    xdp_mode_reason: str
+    link: str
     program_id: int | None
 
 

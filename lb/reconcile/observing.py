@@ -82,10 +82,7 @@ class Observing:
     def readiness(self) -> list[str]:
         """Why the data plane is not in step with the desired state; empty when it is."""
         reasons = [self._maps.failure] if self._maps.failure else []
-        for state in self._dataplane.interfaces():
-            if not state.attached:
-                reasons.append(f"interface {state.name} is {'not attached' if state.index else 'not there'}")
-        return reasons
+        return reasons + [problem for s in self._dataplane.interfaces() if (problem := s.problem)]
 
     def counters(self) -> Counters:
         """All packet counters."""

@@ -124,6 +124,11 @@ class ServicePlans:
     left: tuple[tuple[int, int, int], ...] = ()
 
 
+def service_identity(name: str) -> int:
+    """What stands for a service's name beside its number in memory; never 0."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8, person=b"service").digest(), "little") or 1
+
+
 StandingOf = Callable[[Service], Standing]
 """What is known of the health of a service's backends."""
 

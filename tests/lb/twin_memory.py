@@ -6,7 +6,7 @@ from lb.dataplane.twin import TwinDataPlane
 
 ARRAYS = ("service_rings", "rings", "backends", "deny4_runs", "deny4_lines", "deny4_dense",
           "deny6_filter", "deny_owners", "allow_owners", "rule_bank", "rule_cells", "rule_sets", "rule_actions",
-          "rule_owners", "service_guards")  # fmt: skip
+          "rule_owners", "service_guards", "service_owners")  # fmt: skip
 TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6", "rule_sources4",
           "rule_sources6", "rule_targets4", "rule_targets6")  # fmt: skip
 

@@ -89,7 +89,15 @@ class Programs:
     def wipe(self) -> None:
         """Empty maps, as at a first start; counters that get an owner are cleared by the control plane."""
         arrays = self.tables.arrays
-        for name in ("service_rings", "backends", "flows", "service_guards", "known_sources", "syn_tests"):
+        for name in (
+            "service_rings",
+            "service_owners",
+            "backends",
+            "flows",
+            "service_guards",
+            "known_sources",
+            "syn_tests",
+        ):
             getattr(arrays, name).view("u1")[:] = 0
         for name in (
             "deny4_cells",
@@ -146,6 +154,12 @@ class RigDataPlane:
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         return layout().verdicts
+
+    def former(self) -> None:
+        """There is none."""
+
+    def forget_former(self) -> None:
+        pass
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         self.wished = wish

@@ -35,6 +35,8 @@ STATUS = {
             "mtu": 1500,
             "attached": True,
             "xdp_mode": "native",
+            "xdp_mode_reason": "its driver takes XDP programs",
+            "link": "up",
             "program_id": 42,
         },
         {
@@ -44,6 +46,8 @@ STATUS = {
             "mtu": None,
             "attached": False,
             "xdp_mode": "none",
+            "xdp_mode_reason": "",
+            "link": "gone",
             "program_id": None,
         },
     ],
@@ -81,15 +85,16 @@ def test_status_sums_up_all_there_is_to_know() -> None:
         "  ! eth1: the interface is gone",
     ]
     assert [line.split() for line in text[4:6]] == [
-        ["eth0", "yes", "native", "02:00:00:00:00:01", "1500", "42"],
-        ["eth1", "no", "none", "-", "-", "-"],
+        ["eth0", "yes", "up", "native", "02:00:00:00:00:01", "1500", "42"],
+        ["eth1", "no", "gone", "none", "-", "-", "-"],
     ]
+    assert text[6] == "  eth0 is native: its driver takes XDP programs"
     sizes = "2.3 k instructions, 14.2 kB of machine code, {} of stack, 51.7 k instructions verified"
-    assert text[7] == "program, eth0: " + sizes.format("288 B")
-    assert text[8].endswith(" in 0.84 s, loaded in 0.05 s, checked in 0.07 s")
-    assert text[9] == "  features: ipip, deny4"
-    assert text[10] == "kept ready, eth0: " + sizes.format("?")
-    assert text[11].endswith(" or before, by an earlier run")
+    assert text[8] == "program, eth0: " + sizes.format("288 B")
+    assert text[9].endswith(" in 0.84 s, loaded in 0.05 s, checked in 0.07 s")
+    assert text[10] == "  features: ipip, deny4"
+    assert text[11] == "kept ready, eth0: " + sizes.format("?")
+    assert text[12].endswith(" or before, by an earlier run")
     assert text[-1].split() == ["flows", "262.1", "k", "1.0", "M", "25.0", "%"]
 
 
