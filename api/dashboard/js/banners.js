@@ -1,9 +1,10 @@
 // What must not be overlooked: data that are old, a data plane that is not ready, an attack, a change to be confirmed.
 
-import { call, get } from "./api.js";
+import { call } from "./api.js";
 import { byId, h, say, set } from "./dom.js";
 import { notice } from "./dialogs.js";
 import { span } from "./format.js";
+import { may } from "./session.js";
 
 const lines = new Map();
 
@@ -47,35 +48,18 @@ export function conditions(status) {
   banner("generic", "warn", generic.length ? `${generic.join(", ")} runs in generic XDP mode, which is slow: see whether its driver can do native mode.` : null);
 }
 
-/** The change that waits to be confirmed, if any; a daemon that knows of no such thing is not asked again. */
-export class Pending {
-  #known = true;
-  #waiting = null;
-
-  async look(poll) {
-    if (!this.#known) return;
+/** The change that waits to be confirmed, if any: shown each second, with what is left of its time. */
+export function pendingChange(status, poll) {
+  const pending = status?.pending;
+  if (!pending) { banner("confirm", "warn", null); return; }
+  const left = pending.seconds_left - (poll.age ?? 0);
+  banner("confirm", "warn", `Revision ${pending.revision} waits to be confirmed: it is taken back in ${span(left)}.`, may("admin") ? ["Keep it", async () => {
     try {
-      this.#waiting = await get("/config/confirm");
+      await call("POST", "/config/confirm", { query: { revision: pending.revision }, timeout: 20000 });
+      notice(`revision ${pending.revision} is kept`);
     } catch (problem) {
-      if (problem.status === 404 || problem.status === 405) this.#known = false;
-      this.#waiting = null;
+      notice(problem.message);
     }
-    this.show(poll);
-  }
-
-  show(poll) {
-    const waiting = this.#waiting, until = waiting?.deadline ?? waiting?.expires_at ?? null;
-    if (!waiting || until === null) { banner("confirm", "warn", null); return; }
-    const left = (typeof until === "string" ? Date.parse(until) / 1000 : until) - Date.now() / 1000;
-    banner("confirm", "warn", `Revision ${waiting.revision} waits to be confirmed: it is taken back in ${span(left)}.`, ["Confirm", async () => {
-      try {
-        await call("POST", "/config/confirm", { timeout: 20000 });
-        notice("confirmed");
-      } catch (problem) {
-        notice(problem.message);
-      }
-      this.look(poll);
-      poll.now();
-    }]);
-  }
+    poll.now();
+  }] : null);
 }

@@ -24,7 +24,7 @@ export class Blocklist {
     byId("blocklist").append(
       h("form", { class: "line", role: "search", onsubmit: (event) => { event.preventDefault(); this.search(); } }, this.input, h("button", { type: "submit" }, "Search")),
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Blocklist entries" }, this.table, this.said, this.more));
-    this.input.addEventListener("search", () => this.search());
+    this.input.addEventListener("search", () => this.input.value || this.search()); // it was cleared
     byId("block").addEventListener("click", () => block(this.input.value.trim()));
   }
 

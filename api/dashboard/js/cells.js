@@ -121,9 +121,9 @@ function backendCells(service, first, context) {
       const seen = health(backend);
       well.show(state(seen.word));
       const long = seen.since === null ? "" : span(Date.now() / 1000 - seen.since);
-      say(since, [long, seen.error].filter(Boolean).join(" · "));
+      say(since, [long, seen.held && "held in", seen.error].filter(Boolean).join(" · "));
       set(cells.health, "title", seen.error);
-      say(sub, `weight ${backend.weight}${seen.word === "unknown" ? "" : ` · ${seen.word}`}`);
+      say(sub, `weight ${backend.weight}${seen.word === "unchecked" ? "" : ` · ${seen.word}`}`);
       say(cells.weight, backend.weight);
       set(cells.weight, "title", `${percent(backend.ring_share)} of new flows`);
       rates(cells, line, backendKey(parent.name, backend.address), backend.flows, context);

@@ -18,6 +18,7 @@ function backendFacts(service, backend, rates) {
     ["Health", signed(state(seen.word))],
     ["Since", seen.since === null ? null : `${clock(seen.since)}, ${span(Date.now() / 1000 - seen.since)} ago`],
     ["Last error", seen.error],
+    ["Kept in", seen.held && "by the mass failure guard: too many backends fail at once"],
     ["Weight", `${backend.weight}, ${percent(backend.ring_share)} of new flows`],
     ["Flows", whole(backend.flows)],
     ["Now", `${rate(rates.pps(key))} packets/s, ${rate(rates.bps(key))} bits/s`],

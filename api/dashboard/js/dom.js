@@ -21,11 +21,11 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Set an attribute: true is an empty one; false, null and undefined take it away. Untouched if it is so already. */
+/** Set an attribute: true is an empty one (of aria: "true"); false, null and undefined take it away. Untouched if it is so already. */
 export function set(element, name, value) {
   if (value === false || value === null || value === undefined) element.removeAttribute(name);
   else {
-    const text = value === true ? "" : String(value);
+    const text = value === true && !name.startsWith("aria-") ? "" : String(value);
     if (element.getAttribute(name) !== text) element.setAttribute(name, text);
   }
 }

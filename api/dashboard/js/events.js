@@ -16,13 +16,13 @@ export class EventLog {
   /** onEvent(event): called with what comes while the page looks on. */
   constructor(onEvent) {
     this.onEvent = onEvent;
-    this.list = h("ol", { role: "log", "aria-live": "off", "aria-label": "Events, the newest first", tabindex: 0 });
+    this.list = h("ol");
     this.state = h("span", { class: "hint" }, "");
     this.select = h("select", { "aria-label": "Show events", onchange: () => { this.#level = Number(this.select.value); this.#filter(); } },
       ...["all", "warnings and errors", "errors"].map((label, at) => h("option", { value: at }, label)));
     byId("events-controls").append(this.state, this.select);
     this.empty = h("p", { class: "empty" }, "Nothing has happened yet.");
-    byId("events").append(this.list, this.empty);
+    byId("events").append(h("div", { class: "log", role: "log", "aria-live": "off", "aria-label": "Events, the newest first", tabindex: 0 }, this.list, this.empty));
     this.stream = new Stream({
       onEvent: (event) => { this.#add(event); this.onEvent(event); },
       onLost: (number) => this.#line({ time: Date.now() / 1000, level: "warning", kind: "lost", text: number === null ? "the daemon was started again" : `${number} events were missed` }),

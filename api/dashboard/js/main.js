@@ -2,7 +2,7 @@
 
 import { block, change, unblock } from "./actions.js";
 import { get } from "./api.js";
-import { conditions, freshness, Pending } from "./banners.js";
+import { conditions, freshness, pendingChange } from "./banners.js";
 import { Blocklist } from "./blocklist.js";
 import { details } from "./details.js";
 import { byId, say } from "./dom.js";
@@ -24,7 +24,7 @@ const FORWARDED = "sum/forwarded", DROPPED = "sum/dropped", PASSED = "sum/passed
 
 const rates = new Rates(), dropRates = new Columns(CHART_KEPT);
 const view = { filter: "", troubled: false, sort: null, open: new Set() };
-const poll = new Poll(), pending = new Pending(), looking = new Set();
+const poll = new Poll(), looking = new Set();
 let latest = null, labels = new Map(), labelled = null, actions = new Map(), lookups = null, unfolded = false;
 
 startTheme();
@@ -40,7 +40,6 @@ const log = new EventLog((event) => { if (event.kind.startsWith("config.")) chan
 function changed() {
   poll.now();
   blocklist.search();
-  pending.look(poll);
 }
 
 // ---- what is seen ---------------------------------------------------------------------------------------------------
@@ -78,11 +77,13 @@ function sample({ detail }) {
   if (rates.length > 1) dropRates.add(Date.now() / 1000, dropped.map(([name]) => [name, rates.pps(`v/${name}`)]));
   badges(status);
   conditions(status);
+  pendingChange(status, poll);
   freshness(poll);
   totals(status, stats, rates, { forwarded: FORWARDED, dropped: DROPPED, passed: PASSED }, hitRate(stats.flow_table));
   fill(status.tables);
   drops.show(dropped);
   rows();
+  if (rates.length === 1) performance.mark("rows"); // how long the first ones took, for whoever measures
   if (status.revision !== labelled) readLabels(status.revision);
   for (const look of looking) look();
 }
@@ -162,7 +163,7 @@ async function begin() {
     freshness(poll);
     if (poll.problem.status === 401) askToken(poll.problem).then(() => poll.now());
   });
-  poll.addEventListener("tick", () => { freshness(poll); pending.show(poll); });
+  poll.addEventListener("tick", () => { freshness(poll); pendingChange(latest, poll); });
   onSession(() => { rows(); blocklist.search(); });
   poll.start();
   await startSession();
@@ -170,8 +171,6 @@ async function begin() {
     actions = new Map(items.map((verdict) => [verdict.name, verdict.action]));
     drops.verdicts = items;
   }, () => {});
-  pending.look(poll);
-  setInterval(() => document.hidden || pending.look(poll), 10000);
   log.start();
 }
 

@@ -2,13 +2,12 @@
 
 const STATES = {
   active: ["●", "ok"],
-  up: ["●", "ok"],
+  healthy: ["✓", "ok"],
   draining: ["◐", "warn"],
-  degraded: ["◐", "warn"],
   disabled: ["○", "off"],
-  unknown: ["·", "off"],
+  unchecked: ["–", "off"],
   unresolved: ["▲", "bad"],
-  down: ["✕", "bad"],
+  unhealthy: ["✕", "bad"],
 };
 
 /** {sign, word, tone} of a state; one that this page does not know is shown as it is called. */
@@ -24,7 +23,7 @@ export function summary(backends) {
   const active = counts.get("active") ?? 0;
   counts.delete("active");
   const others = [...counts].map(([word, number]) => `${number} ${word}`);
-  const stuck = backends.some((b) => state(b.effective_state).tone === "bad" || b.health === "down");
+  const stuck = backends.some((b) => state(b.effective_state).tone === "bad" || b.health === "unhealthy");
   const tone = !backends.length ? "off" : !active ? "bad" : stuck ? "warn" : counts.size ? "off" : "ok";
   return {
     sign: { ok: "●", off: "◐", warn: "▲", bad: "✕" }[tone],
@@ -34,11 +33,12 @@ export function summary(backends) {
   };
 }
 
-/** The facts of a backend's health: its state, since when, and what went wrong last. */
+/** What checks say of a backend: in a word, since when, and why the last one failed. held: only the mass failure guard keeps it in. */
 export function health(backend) {
   return {
-    word: backend.health ?? "unknown",
-    since: backend.health_since ?? backend.health_changed_at ?? null,
-    error: backend.last_error ?? backend.health_error ?? null,
+    word: backend.health === "unknown" ? "unchecked" : backend.health,
+    since: backend.health_since ?? null,
+    error: backend.health_error ?? null,
+    held: Boolean(backend.health_held),
   };
 }
