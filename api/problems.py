@@ -114,7 +114,8 @@ def field_errors(errors: Iterable[FieldError]) -> list[dict[str, Any]]:
 
 def problem_of(error: SluiceError) -> Response:
     """The answer to any error of lb/errors.py."""
-    errors = field_errors(error.errors) if isinstance(error, InvalidError) else None
+    found = error.errors if isinstance(error, InvalidError | ConflictError) else ()
+    errors = field_errors(found) or None
     disruption = [asdict(move) for move in error.moves] if isinstance(error, BudgetError) else None
     return problem(kind_of_error(error), str(error), errors=errors, disruption=disruption)
 

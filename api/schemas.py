@@ -83,6 +83,14 @@ class Services(Collection[Service]):
     """Services, in the order they were added."""
 
 
+class ServiceSet(BaseModel):
+    """What is taken beside a bare array. total and next are not looked at."""
+
+    items: list[Service]
+    total: int | None = None
+    next: None = None
+
+
 class Backends(Collection[Backend]):
     """The backends of one service."""
 
@@ -99,8 +107,22 @@ class Rules(Collection[Rule]):
     """Rules, in the order in which they are asked."""
 
 
+class RuleSet(BaseModel):
+    """What is taken beside a bare array. total and next are not looked at."""
+
+    items: list[Rule]
+    total: int | None = None
+    next: None = None
+
+
 class RuleAnswer(Rule):
     """A rule as it was accepted."""
+
+    warnings: list[str] = Field(description="what is accepted, but can hardly be meant")
+
+
+class RulesAnswer(Rules):
+    """Several rules as they were accepted."""
 
     warnings: list[str] = Field(description="what is accepted, but can hardly be meant")
 

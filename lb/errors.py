@@ -72,7 +72,14 @@ class NotFoundError(SluiceError):
 
 
 class ConflictError(SluiceError):
-    """Raised when a change clashes with what exists: a name or a VIP that is taken."""
+    """Raised when a change clashes with what exists: a name or a VIP that is taken.
+
+    errors: of several things that were asked for, what is wrong with which.
+    """
+
+    def __init__(self, message: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
 
 
 class BudgetError(ConflictError):

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import TypeAdapter
 
 from api.bodies import Media
@@ -16,6 +16,7 @@ from api.exchange import Write
 from api.inputs import items_of, object_of, validated
 from api.openapi import BODY, DESIRED, WRITE, documented, takes
 from api.operations import drain_id, drain_operation
+from api.pages import PAGE_MOST, AfterDep, LimitDep, page
 from api.schemas import Backends, BackendSet, Operation
 from lb.errors import InvalidError, NotFoundError
 from lb.model import AdminState, Backend, Config, Service
@@ -81,13 +82,20 @@ def _with_backend(service: Service, backend: Backend) -> Service:
     return _with_backends(service, tuple(backends.values()), f"/backends/{index}", "")
 
 
-@router.get("", summary="The backends of a service", response_model=Backends, responses=documented(404))
-def list_backends(name: NameDep, read: ReadDep) -> Backends | Response:
-    """The set, in the order it was given."""
+@router.get("", summary="The backends of a service", response_model=Backends, responses=documented(404, 422))
+def list_backends(
+    name: NameDep,
+    read: ReadDep,
+    *,
+    state: Annotated[AdminState | None, Query(description="only those in this state")] = None,
+    after: AfterDep = None,
+    limit: LimitDep = PAGE_MOST,
+) -> Backends | Response:
+    """The set, in the order it was given. The ETag is that of all of the service's backends."""
     service = read.config.service(name)
-    etag = _etag_of_all(service)
-    backends = list(service.backends)
-    return read.answer(etag, Backends(items=backends, total=len(backends)))
+    found = [backend for backend in service.backends if state in (None, backend.admin_state)]
+    items, following = page(found, lambda backend: str(backend.address), after, limit)
+    return read.answer(_etag_of_all(service), Backends(items=items, total=len(found), next=following))
 
 
 @router.put(

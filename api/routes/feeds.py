@@ -12,6 +12,7 @@ from api.feeds import shown
 from api.inputs import object_of, validated
 from api.openapi import BODY, DESIRED, OBSERVED, WRITE, documented, takes
 from api.operations import refresh_id, refresh_operation
+from api.pages import PAGE_MOST, AfterDep, LimitDep, page
 from api.schemas import FeedsView, FeedView, RefreshOperation
 from lb.errors import FeedError, InvalidError
 from lb.model import Config, Feed
@@ -27,14 +28,21 @@ def _etag(feed: Feed) -> str:
     return etag_of(feed.model_dump(mode="json"))
 
 
-@router.get("", summary="All feeds", response_model=FeedsView, responses=documented())
-def list_feeds(read: ReadDep, reconciler: ReconcilerDep, feeds: FeedsDep) -> Any:
+@router.get("", summary="All feeds", response_model=FeedsView, responses=documented(422))
+def list_feeds(
+    read: ReadDep,
+    reconciler: ReconcilerDep,
+    feeds: FeedsDep,
+    *,
+    after: AfterDep = None,
+    limit: LimitDep = PAGE_MOST,
+) -> Any:
     """In the order they were added, with what is seen of each, which is no part of the ETag."""
     every = list(read.config.feeds.values())
-    items = shown(every, read.config, reconciler, feeds)
-    return read.answer(
-        etag_of([feed.model_dump(mode="json") for feed in every]), FeedsView(items=items, total=len(items))
-    )
+    found, following = page(every, lambda feed: feed.name, after, limit)
+    etag = etag_of([feed.model_dump(mode="json") for feed in every])
+    items = shown(found, read.config, reconciler, feeds)
+    return read.answer(etag, FeedsView(items=items, total=len(every), next=following))
 
 
 @router.get("/{name}", summary="One feed", response_model=FeedView, responses=documented(404))

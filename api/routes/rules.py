@@ -2,19 +2,22 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import TypeAdapter
 
 from api.bodies import Media
+from api.bulk import Added
 from api.deps import JsonDep, ReadDep, ReconcilerDep, WriteDep
 from api.etags import etag_of
 from api.exchange import Write
 from api.inputs import object_of, validated
 from api.openapi import BODY, DESIRED, OBSERVED, WRITE, documented, takes
-from api.schemas import RuleAnswer, RuleCounts, Rules
+from api.pages import PAGE_MOST, AfterDep, LimitDep, page
+from api.schemas import RuleAnswer, RuleCounts, Rules, RulesAnswer, RuleSet
 from lb.errors import ConflictError, InvalidError
 from lb.model import Config, Rule
 from lb.model.merge_patch import merge_patch
+from lb.model.rule import RuleAction
 from lb.model.rule_match import in_order, warnings
 
 router = APIRouter(prefix="/v1/rules")
@@ -68,34 +71,66 @@ def _answer(write: Write, config: Config, name: str) -> RuleAnswer:
     return write.answer(etag_of(document), RuleAnswer.model_validate({**document, "warnings": said}))
 
 
-@router.get("", tags=[DESIRED], summary="All rules", response_model=Rules, responses=documented())
-def list_rules(read: ReadDep) -> Rules | Response:
-    """Every rule, in the order in which they are asked."""
-    rules = in_order(read.config.rules.values())
-    return read.answer(_etag_of_all(read.config), Rules(items=rules, total=len(rules)))
+@router.get("", tags=[DESIRED], summary="All rules", response_model=Rules, responses=documented(422))
+def list_rules(
+    read: ReadDep,
+    *,
+    action: Annotated[RuleAction | None, Query(description="only those with this action")] = None,
+    service: Annotated[
+        str | None, Query(description="only those that name this service", examples=["web"])
+    ] = None,
+    count_only: Annotated[
+        bool | None, Query(description="only those on trial, or only those in force")
+    ] = None,
+    after: AfterDep = None,
+    limit: LimitDep = PAGE_MOST,
+) -> Rules | Response:
+    """Every rule that fits all that is asked, in the order in which they are asked. The ETag is that of all rules."""
+    found = [
+        rule
+        for rule in in_order(read.config.rules.values())
+        if action in (None, rule.action)
+        and service in (None, rule.service)
+        and count_only in (None, rule.count_only)
+    ]
+    items, following = page(found, lambda rule: rule.name, after, limit)
+    return read.answer(_etag_of_all(read.config), Rules(items=items, total=len(found), next=following))
 
 
 @router.post(
     "",
     tags=[DESIRED],
-    summary="Add a rule",
+    summary="Add a rule, or several",
     status_code=201,
+    response_model=RuleAnswer | RulesAnswer,
     responses=documented(*BODY, *WRITE),
-    openapi_extra=takes({Media.JSON: Rule}, _EXAMPLE),
+    openapi_extra=takes({Media.JSON: Rule | list[Rule] | RuleSet}, _EXAMPLE),
 )
-def add_rule(body: JsonDep, write: WriteDep) -> RuleAnswer:
-    """409 if the name is taken. If-Match means the collection's ETag."""
-    rule = validated(_RULE, body.json())
+def add_rule(body: JsonDep, write: WriteDep) -> RuleAnswer | RulesAnswer:
+    """One, an array or `{"items": […]}`: all or none, with what is wrong with each. 409 if a name is taken.
 
-    def edit(config: Config) -> Config:
-        write.check(_etag_of_all(config))
+    If-Match means the collection's ETag.
+    """
+    wanted = Added.read(Rule, body.json())
+
+    def add(config: Config, rule: Rule) -> Config:
         if rule.name in config.rules:
             raise ConflictError(
                 f'there is a rule "{rule.name}" already: PUT or PATCH it, or take another name'
             )
         return config.with_rule(rule)
 
+    def edit(config: Config) -> Config:
+        write.check(_etag_of_all(config))
+        return wanted.added(config, add)
+
     config = write.change(edit)
+    if not wanted.is_single:
+        items = list(wanted.values)
+        said = warnings(config.rules, config.services, [rule.name for rule in items])
+        answer = RulesAnswer(items=items, total=len(items), warnings=said)
+        return write.answer(_etag_of_all(config), answer)
+    (rule,) = wanted.values
     write.created(f"/v1/rules/{rule.name}")
     return _answer(write, config, rule.name)
 

@@ -1,18 +1,20 @@
 """/services: the services themselves, each with its backends inside."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import TypeAdapter
 
 from api.bodies import Media
-from api.deps import JsonDep, NameDep, ReadDep, WriteDep
+from api.bulk import Added
+from api.deps import JsonDep, NameDep, ReadDep, WriteDep, address_of, prefix_of
 from api.etags import etag_of
 from api.inputs import object_of, validated
 from api.openapi import BODY, DESIRED, WRITE, documented, takes
-from api.schemas import Services
+from api.pages import PAGE_MOST, AfterDep, LabelsDep, LimitDep, has_labels, page
+from api.schemas import Services, ServiceSet
 from lb.errors import ConflictError, InvalidError
-from lb.model import Config, Service
+from lb.model import AdminState, Config, Mode, Prefix, Protocol, Service
 from lb.model.merge_patch import merge_patch
 
 router = APIRouter(prefix="/v1/services", tags=[DESIRED])
@@ -62,34 +64,77 @@ def _kept_name(service: Service, name: str) -> Service:
     return service
 
 
-@router.get("", summary="All services", response_model=Services, responses=documented())
-def list_services(read: ReadDep) -> Services | Response:
-    """Every service, in the order they were added."""
-    services = list(read.config.services.values())
-    etag = _etag_of_all(read.config)
-    return read.answer(etag, Services(items=services, total=len(services)))
+@router.get("", summary="All services", response_model=Services, responses=documented(422))
+def list_services(
+    read: ReadDep,
+    *,
+    label: LabelsDep = None,
+    vip: Annotated[
+        str | None,
+        Query(description="only those with this VIP, or whose VIP holds it", examples=["192.0.2.10"]),
+    ] = None,
+    protocol: Annotated[Protocol | None, Query(description="only those of this protocol")] = None,
+    mode: Annotated[Mode | None, Query(description="only those of this mode")] = None,
+    backend: Annotated[
+        str | None, Query(description="only those with this backend", examples=["10.0.0.11"])
+    ] = None,
+    state: Annotated[AdminState | None, Query(description="only those with a backend in this state")] = None,
+    after: AfterDep = None,
+    limit: LimitDep = PAGE_MOST,
+) -> Services | Response:
+    """Every service that fits all that is asked, in the order they were added. The ETag is that of all services."""
+    at = None if vip is None else prefix_of("query", "vip", vip)
+    address = None if backend is None else address_of("query", "backend", backend)
+    found = [
+        service
+        for service in read.config.services.values()
+        if has_labels(service.labels, label)
+        and (at is None or _is_in(at, service))
+        and protocol in (None, service.protocol)
+        and mode in (None, service.mode)
+        and (address is None or service.backend(address) is not None)
+        and (state is None or any(b.admin_state is state for b in service.backends))
+    ]
+    items, following = page(found, lambda service: service.name, after, limit)
+    return read.answer(_etag_of_all(read.config), Services(items=items, total=len(found), next=following))
+
+
+def _is_in(asked: Prefix, service: Service) -> bool:
+    """Whether an address or prefix lies in what the service takes."""
+    return Prefix.parse(str(service.vip)).contains(asked)
 
 
 @router.post(
     "",
-    summary="Add a service",
+    summary="Add a service, or several",
     status_code=201,
+    response_model=Service | Services,
     responses=documented(*BODY, *WRITE),
-    openapi_extra=takes({Media.JSON: Service}, _EXAMPLE),
+    openapi_extra=takes({Media.JSON: Service | list[Service] | ServiceSet}, _EXAMPLE),
 )
-def add_service(body: JsonDep, write: WriteDep) -> Service:
-    """409 if the name or the VIP is taken. If-Match means the collection's ETag."""
-    service = validated(_SERVICE, body.json())
+def add_service(body: JsonDep, write: WriteDep) -> Service | Services:
+    """One, an array or `{"items": […]}`: all or none, with what is wrong with each. 409 if a name or a VIP is taken.
 
-    def edit(config: Config) -> Config:
-        write.check(_etag_of_all(config))
+    If-Match means the collection's ETag.
+    """
+    wanted = Added.read(Service, body.json())
+
+    def add(config: Config, service: Service) -> Config:
         if service.name in config.services:
             raise ConflictError(
                 f'there is a service "{service.name}" already: PUT or PATCH it, or take another name'
             )
         return config.with_service(service)
 
-    write.change(edit)
+    def edit(config: Config) -> Config:
+        write.check(_etag_of_all(config))
+        return wanted.added(config, add)
+
+    config = write.change(edit)
+    if not wanted.is_single:
+        items = list(wanted.values)
+        return write.answer(_etag_of_all(config), Services(items=items, total=len(items)))
+    (service,) = wanted.values
     write.created(f"/v1/services/{service.name}")
     return write.answer(etag_of(document_of(service)), service)
 
