@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request, Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, WithJsonSchema
 
 from api.bodies import LIST_LIMITS, Body, Media, body_of
 from api.envelope import REVISION_KEY
@@ -17,6 +17,17 @@ from lb.model.address import Address
 from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
 
+_TAG = '(W/)?"[^"]*"'
+Tags = Annotated[
+    list[str],
+    WithJsonSchema({"type": "string", "pattern": rf"^(\*|{_TAG}(, ?{_TAG})*)$", "examples": ['"1f0c9a"']}),
+]
+AddressText = Annotated[
+    str, WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})
+]
+PrefixText = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"})]
+"""How parameters are told in the OpenAPI document."""
+
 # Dependencies are coroutines even where they await nothing: plain functions would each cost a thread hop.
 
 
@@ -28,8 +39,13 @@ async def _reconciler(request: Request) -> Reconciler:
 ReconcilerDep = Annotated[Reconciler, Depends(_reconciler)]
 
 
-def _joined(values: list[str] | None) -> str | None:
-    return None if values is None else ", ".join(values)
+def _preconditions(if_match: list[str] | None, if_none_match: list[str] | None) -> Preconditions:
+    """What several headers of one name say is one list."""
+    headers = (None if values is None else ", ".join(values) for values in (if_match, if_none_match))
+    try:
+        return Preconditions.parse(*headers)
+    except ValueError as error:
+        raise parameter_error("header", *error.args) from None
 
 
 async def _read(
@@ -37,12 +53,12 @@ async def _read(
     response: Response,
     reconciler: ReconcilerDep,
     if_none_match: Annotated[
-        list[str] | None, Header(description="ETags the caller has: 304 if one is still right")
+        Tags | None, Header(description="ETags the caller has: 304 if one is still right")
     ] = None,
 ) -> Read:
     desired = reconciler.desired
     request.scope["state"][REVISION_KEY] = desired.revision
-    return Read(desired.config, Preconditions.parse(None, _joined(if_none_match)), response)
+    return Read(desired.config, _preconditions(None, if_none_match), response)
 
 
 async def _guard(
@@ -51,7 +67,7 @@ async def _guard(
         bool, Query(description="even if it drops an address that is in use, or moves more than is allowed")
     ] = False,
     sluice_caller_address: Annotated[
-        str | None, Header(description="where the session of a caller on this host comes from")
+        AddressText | None, Header(description="where the session of a caller on this host comes from")
     ] = None,
 ) -> Guard:
     try:
@@ -65,17 +81,12 @@ async def _write(
     request: Request,
     response: Response,
     reconciler: ReconcilerDep,
-    if_match: Annotated[
-        list[str] | None, Header(description="write only if the ETag is one of these")
-    ] = None,
-    if_none_match: Annotated[
-        list[str] | None, Header(description="* writes only if nothing is there yet")
-    ] = None,
+    if_match: Annotated[Tags | None, Header(description="write only if the ETag is one of these")] = None,
+    if_none_match: Annotated[Tags | None, Header(description="* writes only if nothing is there yet")] = None,
     *,
     guard: Annotated[Guard, Depends(_guard)],
 ) -> Write:
-    preconditions = Preconditions.parse(_joined(if_match), _joined(if_none_match))
-    return Write(request, response, reconciler, preconditions, guard)
+    return Write(request, response, reconciler, _preconditions(if_match, if_none_match), guard)
 
 
 ReadDep = Annotated[Read, Depends(_read)]
@@ -109,7 +120,7 @@ def address_of(where: str, name: str, text: str) -> IPv4Address | IPv6Address:
 
 
 async def _address(
-    address: Annotated[str, Path(description="address of the backend", examples=["10.0.0.11"])],
+    address: Annotated[AddressText, Path(description="address of the backend", examples=["10.0.0.11"])],
 ) -> IPv4Address | IPv6Address:
     return address_of("path", "address", address)
 
@@ -127,7 +138,7 @@ def prefix_of(where: str, name: str, text: str) -> Prefix:
 
 async def _prefix_in_path(
     prefix: Annotated[
-        str,
+        PrefixText,
         Path(
             description="the prefix, its slash plain or as %2F; a bare address means /32 or /128",
             examples=["203.0.113.0%2F24"],
@@ -142,7 +153,7 @@ PrefixDep = Annotated[Prefix, Depends(_prefix_in_path)]
 
 async def _after(
     after: Annotated[
-        str | None, Query(description="the `next` of the page before", examples=["203.0.113.0/24"])
+        PrefixText | None, Query(description="the `next` of the page before", examples=["203.0.113.0/24"])
     ] = None,
 ) -> Prefix | None:
     return None if after is None else prefix_of("query", "after", after)

@@ -9,6 +9,7 @@ from typing import Any
 from lb.errors import PreconditionError
 
 _TAG = re.compile(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_LIST = re.compile(rf"{_TAG.pattern}([ \t]*,[ \t]*({_TAG.pattern})?)*")
 _ANY = ("*",)
 
 
@@ -27,7 +28,11 @@ def _tags(header: str | None) -> tuple[str, ...] | None:
     """The tags of an If-Match or If-None-Match header, ("*",) for the star, None where there is no header."""
     if header is None:
         return None
-    return _ANY if header.strip() == "*" else tuple(m[0] for m in _TAG.finditer(header))
+    if header.strip() == "*":
+        return _ANY
+    if not _LIST.fullmatch(header.strip()):
+        raise ValueError("it is no ETag: send what ETag said, its quotes too, or *")
+    return tuple(m[0] for m in _TAG.finditer(header))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,14 @@ class Preconditions:
 
     @classmethod
     def parse(cls, if_match: str | None, if_none_match: str | None) -> "Preconditions":
-        """From the two headers. A header without a single valid tag matches nothing."""
-        return cls(_tags(if_match), _tags(if_none_match))
+        """From the two headers. ValueError: one is neither the star nor tags; args are its name and what is wrong."""
+        found = []
+        for name, header in (("If-Match", if_match), ("If-None-Match", if_none_match)):
+            try:
+                found.append(_tags(header))
+            except ValueError as error:
+                raise ValueError(name, str(error)) from None
+        return cls(*found)
 
     def check(self, etag: str | None) -> None:
         """Before a write: PreconditionError unless the present tag fits; None where nothing is there yet.

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from api import problems
 from api.bodies import Media
-from api.envelope import REVISION_HEADER
+from api.envelope import REQUEST_ID_HEADER, REVISION_HEADER
 from api.schemas import Problem
 
 _REF = "#/components/schemas/{model}"
@@ -20,7 +20,7 @@ OBSERVED = "observed"
 
 BODY = (400, 413, 415, 422)
 """How a body is refused."""
-WRITE = (409, 412, 500, 503, 507)
+WRITE = (409, 412, 422, 500, 503, 507)
 """How a change is refused, whatever it is."""
 
 
@@ -83,20 +83,49 @@ def _complete(document: dict[str, Any]) -> None:
             "description": "names this state of the resource, for If-Match",
             "schema": {"type": "string"},
         },
+        "RequestId": {
+            "description": "the id that the caller gave the request, or its own: problems, events and the log have it",
+            "schema": {"type": "string"},
+        },
+        "Location": {"description": "where what was made is, if it is one", "schema": {"type": "string"}},
     }
     for path in document["paths"].values():
-        for operation in path.values():
-            for media in operation.get("requestBody", {}).get("content", {}).values():
-                _lift(media["schema"], schemas)
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]  # FastAPI's guess, where no parameter can be wrong
-            for status, response in operation["responses"].items():
-                for media in response.get("content", {}).values():
-                    _lift(media["schema"], schemas)
-                headers = response.setdefault("headers", {})
-                headers[REVISION_HEADER] = {"$ref": "#/components/headers/Revision"}
-                if DESIRED in operation.get("tags", ()) and status in {"200", "201"}:
-                    headers["ETag"] = {"$ref": "#/components/headers/ETag"}
+        for verb, operation in path.items():
+            _complete_operation(verb, operation, schemas)
+
+
+def _complete_operation(verb: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    parameters, responses = operation.get("parameters", ()), operation["responses"]
+    for parameter in parameters:
+        _say_what_is_sent(parameter)
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        _lift(media["schema"], schemas)
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]  # FastAPI's guess, where no parameter can be wrong
+    is_desired = DESIRED in operation.get("tags", ())
+    if verb == "get" and is_desired:
+        responses["304"] = {"description": "the caller has this very version"}
+        responses |= {str(status): refusal for status, refusal in documented(422).items()}
+    for status, response in responses.items():
+        for media in response.get("content", {}).values():
+            _lift(media["schema"], schemas)
+        headers = response.setdefault("headers", {})
+        headers[REVISION_HEADER] = {"$ref": "#/components/headers/Revision"}
+        headers[REQUEST_ID_HEADER] = {"$ref": "#/components/headers/RequestId"}
+        if is_desired and status in {"200", "201", "304"}:
+            headers["ETag"] = {"$ref": "#/components/headers/ETag"}
+        if status in {"201", "202"}:
+            headers["Location"] = {"$ref": "#/components/headers/Location"}
+
+
+def _say_what_is_sent(parameter: dict[str, Any]) -> None:
+    """A parameter may be left out, but never be null; its description stands beside its schema, not in it too."""
+    schema = parameter["schema"]
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema |= kinds[0]
+    schema.pop("description", None)
 
 
 def _lift(schema: dict[str, Any], schemas: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import ReconcilerDep, prefix_of
+from api.deps import PrefixText, ReconcilerDep, prefix_of
 from api.looking import VerdictsQuery, looking, numbers_of
 from api.openapi import OBSERVED, answers, documented
 from api.schemas import CaptureRecord
@@ -59,7 +59,8 @@ async def capture(
     verdict: VerdictsQuery = None,
     service: Annotated[str | None, Query(description="only packets for this service")] = None,
     prefix: Annotated[
-        str | None, Query(description="only packets from this prefix or address", examples=["203.0.113.0/24"])
+        PrefixText | None,
+        Query(description="only packets from this prefix or address", examples=["203.0.113.0/24"]),
     ] = None,
     count: Annotated[int | None, Query(ge=1, description="end after so many packets")] = None,
     seconds: Annotated[

@@ -22,7 +22,7 @@ from api.exchange import Write
 from api.inputs import object_of
 from api.list_bodies import Wanted, prefixes_of, read_added, read_kept, read_whole
 from api.list_kinds import ListKind, ListQuery
-from api.openapi import BODY, DESIRED, WRITE, documented, takes
+from api.openapi import BODY, DESIRED, WRITE, answers, documented, takes
 from api.schemas import Changed
 from lb.errors import NotFoundError
 from lb.model import Config
@@ -82,7 +82,7 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         "",
         summary=f"The {kind.name}, a page at a time",
         response_model=kind.page,
-        responses=documented(422),
+        responses=documented(422) | {200: {"content": answers({Media.TEXT: str})}},
     )
     def list_entries(
         read: ReadDep,

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import WithJsonSchema
 
 from api.deps import AcceptDep, ReconcilerDep
 from api.openapi import OBSERVED, documented
@@ -16,6 +17,8 @@ from lb.events import Event, Events, matcher
 from lb.model.times import parse_duration
 
 router = APIRouter(prefix="/v1", tags=[OBSERVED])
+
+EventNumber = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[0-9]{0,18}$"})]
 
 HEARTBEAT_SECONDS = 15.0
 READ_MOST = 500
@@ -33,7 +36,7 @@ async def get_events(
     reconciler: ReconcilerDep,
     accept: AcceptDep = "*/*",
     last_event_id: Annotated[
-        str | None, Header(description="the number of the last event that was had: go on after it")
+        EventNumber | None, Header(description="the number of the last event that was had: go on after it")
     ] = None,
     kind: Annotated[
         list[str] | None, Query(description="only these, and those below them: feed takes in feed.failed")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.deps import ReconcilerDep, address_of
+from api.deps import AddressText, ReconcilerDep, address_of
 from api.openapi import OBSERVED, documented
 from api.schemas import Collection
 from lb.reconcile.flow_list import FlowGroup, FlowSeen
@@ -24,7 +24,8 @@ def list_flows(
     reconciler: ReconcilerDep,
     service: Annotated[str | None, Query(description="only flows of this service", examples=["web"])] = None,
     backend: Annotated[
-        str | None, Query(description="only flows of this backend, by its address", examples=["10.0.0.11"])
+        AddressText | None,
+        Query(description="only flows of this backend, by its address", examples=["10.0.0.11"]),
     ] = None,
     after: Annotated[
         int | None, Query(ge=0, le=2**63 - 1, description="the `next` of the page before", examples=[4711])

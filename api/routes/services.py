@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from api.bodies import Media
 from api.bulk import Added
-from api.deps import JsonDep, NameDep, ReadDep, WriteDep, address_of, prefix_of
+from api.deps import AddressText, JsonDep, NameDep, PrefixText, ReadDep, WriteDep, address_of, prefix_of
 from api.etags import etag_of
 from api.inputs import object_of, validated
 from api.openapi import BODY, DESIRED, WRITE, documented, takes
@@ -70,13 +70,13 @@ def list_services(
     *,
     label: LabelsDep = None,
     vip: Annotated[
-        str | None,
+        PrefixText | None,
         Query(description="only those with this VIP, or whose VIP holds it", examples=["192.0.2.10"]),
     ] = None,
     protocol: Annotated[Protocol | None, Query(description="only those of this protocol")] = None,
     mode: Annotated[Mode | None, Query(description="only those of this mode")] = None,
     backend: Annotated[
-        str | None, Query(description="only those with this backend", examples=["10.0.0.11"])
+        AddressText | None, Query(description="only those with this backend", examples=["10.0.0.11"])
     ] = None,
     state: Annotated[AdminState | None, Query(description="only those with a backend in this state")] = None,
     after: AfterDep = None,

@@ -167,9 +167,6 @@ def test_several_rules_are_added_or_none(client: TestClient) -> None:
 
     client.post("/v1/services", json=WEB).raise_for_status()
     made = client.post("/v1/rules", json=RULES)
-    assert (made.status_code, made.json()["total"], made.json()["warnings"]) == (
-        201,
-        3,
-        made.json()["warnings"],
-    )
+    assert (made.status_code, made.json()["total"]) == (201, 3)
+    assert any('"c"' in warning for warning in made.json()["warnings"])
     assert named(client, "/v1/rules") == ["b", "a", "c"]

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from api.etags import Preconditions, etag_of
-from lb.errors import PreconditionError
+from api.etags import etag_of
 
 JsonDocument = dict[str, Any]
 OTHER = '"000000000000000000000000"'
@@ -127,9 +126,21 @@ def test_etags_do_not_depend_on_how_a_document_is_written() -> None:
     assert etag_of({"a": 1, "b": [1, 2]}) != etag_of({"a": 1, "b": [2, 1]})
 
 
-def test_a_header_without_a_valid_tag_matches_nothing() -> None:
-    """If-Match with nonsense refuses, If-None-Match with nonsense lets through."""
-    with pytest.raises(PreconditionError):
-        Preconditions.parse("nonsense", None).check('"a"')
-    Preconditions.parse(None, "nonsense").check('"a"')
-    assert not Preconditions.parse(None, "nonsense").not_modified('"a"')
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("sent", ["", "abc", "'abc'", "W/abc", '"a" "b"', '"a', "**"])
+def test_what_is_no_etag_is_refused(filled: TestClient, header: str, sent: str) -> None:
+    """422 names the header and what to send, and nothing is changed: a precondition is never passed over."""
+    before = filled.get("/v1/config").json()
+
+    answer = filled.delete("/v1/services/web", headers={header: sent})
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert fault["parameter"] == header
+    assert "send what ETag said" in fault["detail"]
+    assert filled.get("/v1/config").json() == before
+
+
+def test_a_read_with_what_is_no_etag_is_refused_too(filled: TestClient) -> None:
+    """Else a caller would read everything anew for ever, and not know why."""
+    assert filled.get("/v1/services", headers={"If-None-Match": "abc"}).status_code == 422
+    assert filled.get("/v1/services", headers={"If-None-Match": ' "a" ,W/"b", '}).status_code == 200
