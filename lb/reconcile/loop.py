@@ -1,4 +1,4 @@
-"""The reconciler: the one writer. Serialises changes, keeps the maps equal to the store. What is seen is in observing.py."""
+"""The reconciler: the one writer. Serialises changes, keeps the maps equal to the store. What is seen: observing.py."""
 
 import logging
 import threading
