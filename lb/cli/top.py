@@ -1,6 +1,7 @@
 """sluice top: who sends the most, second by second."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -19,8 +20,15 @@ _BY = ("source", "prefix", "service", "verdict")
     example=("sluice top\nsluice top --by prefix -n 5 --verdict drop\nsluice top --once --seconds 10"),
 )
 @click.option("--by", type=click.Choice(_BY), default="source", show_default=True, help="prefix: /24 or /64.")
-@click.option("-n", "most", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines.")
-@click.option("--once", is_flag=True, help="Look once; else again and again, until Ctrl-C.")
+@click.option(
+    "-n",
+    "most",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    help="Lines; at a terminal as many as fit.",
+)
+@click.option("--once", is_flag=True, help="Print once; else again and again, until Ctrl-C.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 60),
@@ -35,13 +43,22 @@ _BY = ("source", "prefix", "service", "verdict")
 def top(
     session: Session, *, by: str, most: int, once: bool, seconds: float, verdicts: tuple[str, ...]
 ) -> None:
-    """Show who sends the most.
+    """Show who sends the most, and what goes through services, backends and drop reasons.
+
+    At a terminal it fills the screen: 1 to 4 or Tab choose the tab, the arrows scroll, b puts talkers together
+    otherwise, p holds it still, q ends it. Elsewhere, and with -o json|yaml or --once, who sends the most is printed.
 
     Up to 10,000 packets a second are looked at and scaled to all that came, so a share may be off by what stands
     beside it, with 95 % confidence.
     """
     query: dict[str, object] = {"by": by, "limit": most, "seconds": seconds, "verdict": list(verdicts)}
     with contextlib.suppress(KeyboardInterrupt):
+        if not once and session.is_table and sys.stdin.isatty() and sys.stdout.isatty():
+            from lb.cli import top_screen
+
+            if top_screen.is_possible():
+                top_screen.run(session, query, seconds, top_lines)
+                return
         while True:
             document = session.client.call("GET", "/top", query=query).document
             emit(session, document, partial(top_lines, document))
