@@ -18,11 +18,13 @@ from api.protocol import ProblemProtocol
 from lb import __version__, logs
 from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
+from lb.dataplane.probe_path import remove as remove_probe_path
 from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
 from lb.events import Events, first_of_run
 from lb.feeds.guard import Protected
 from lb.feeds.schedule import Feeds
 from lb.health.checker import Checker
+from lb.health.dial import Way
 from lb.model import Config
 from lb.model.document import parse
 from lb.reconcile.desired import Desired
@@ -87,7 +89,9 @@ def run(settings: ServeSettings) -> int:
         stack.callback(dataplane.close)
         with offering(state, store.close):
             reconciler = Reconciler(store, dataplane, events=events)
-        checker = Checker(events=events, path=settings.state_dir / HEALTH_FILE)
+        checker = Checker(
+            events=events, path=settings.state_dir / HEALTH_FILE, data_path=CheckPath(reconciler)
+        )
         reconciler.heed(checker.book.standing_of, checker.book.reports)
         reconciler.start()
         stack.callback(reconciler.stop)
@@ -127,6 +131,17 @@ def recover(state_dir: Path) -> tuple[str, Path]:
     """Mend a damaged state file: the revision that is in its place now, in words, and where the damaged one is kept."""
     found, aside = recover_state(state_dir / STATE_FILE)
     return str(found), aside
+
+
+class CheckPath:
+    """The data path as checks see it."""
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+
+    def way(self, service: str, backend: bytes, family: int) -> Way:
+        """See DataPath."""
+        return Way(*self._reconciler.probe_way(service, backend, family))
 
 
 class FeedKeeper:
@@ -241,6 +256,7 @@ def _is_loopback(listener: socket.socket) -> bool:
 def detach(interface: str, pin_root: Path) -> None:
     """Take the program off an interface and remove its pins. NotFoundError if there are none."""
     try:
+        remove_probe_path()
         found = remove_pins(interface, pin_root)
     except OSError as error:
         raise StoreError(f"the pins of {interface} cannot be removed ({error}): run it as root") from error

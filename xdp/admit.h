@@ -13,10 +13,20 @@ static __always_inline bool is_nobodys(const struct packet *p)
 	return first == 0xff || (!(p->source6[0] | p->source6[1] | p->source6[2]) && !(p->source6[3] & bpf_htonl(~1U)));
 }
 
-/* A VIP as the source is never a client's: a backend's replies go straight back and do not pass here. */
+/* What a backend answers to our own check: a VIP as the source is right here. Asked only of what has one. */
+static __always_inline bool is_probe_answer(const struct packet *p)
+{
+	u16 port = bpf_ntohs(p->port);
+
+	return p->has_ports && port >= PROBE_PORT_FIRST && port <= PROBE_PORT_LAST && !is_for_vip(p);
+}
+
+/* A VIP as the source is never a client's: a backend's replies go straight back, and pass here to our own checks alone. */
 static __always_inline bool is_spoofed(const struct packet *p)
 {
-	return is_nobodys(p) || (p->family == 4 ? is_vip4(p->source4) : is_vip6(p->source6));
+	if (is_nobodys(p))
+		return true;
+	return (p->family == 4 ? is_vip4(p->source4) : is_vip6(p->source6)) && !(HAVE_PROBES && is_probe_answer(p));
 }
 
 /* The number of the blocklist's longest prefix for the source, 0 for none. */

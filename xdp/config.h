@@ -55,6 +55,9 @@
 #ifndef HAVE_SAMPLES /* somebody looks at samples */
 #define HAVE_SAMPLES 1
 #endif
+#ifndef HAVE_PROBES /* backends are checked through the data path: answers have a VIP as source */
+#define HAVE_PROBES 1
+#endif
 #ifndef HAVE_VIP4 /* a service has an IPv4 VIP */
 #define HAVE_VIP4 1
 #endif
@@ -168,6 +171,18 @@
 #define LIMIT_BUCKETS 65536
 #define SYN_TEST_LINES 65536
 #endif
+
+/* Checks of backends: a packet's mark says its mode and the backend's place. Their source ports are above those that Linux
+ * gives out by itself; lb/health/dial.py has the same numbers. */
+#define PROBE_MARK 0x5c000000
+#define PROBE_MARK_MASK 0xfc000000
+#define PROBE_MODE_SHIFT 24
+#define PROBE_MODE_MASK 3
+#define PROBE_L2 1
+#define PROBE_GUE 2 /* neither: ipip */
+#define PROBE_PLACE_MASK 0x00ffffff
+#define PROBE_PORT_FIRST 61000
+#define PROBE_PORT_LAST 64999
 
 #define VLAN_TAGS_MAX 2
 #define IPV6_EXTENSIONS_MAX 6

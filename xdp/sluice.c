@@ -36,6 +36,7 @@
 #include "select.h"
 #include "rewrite.h"
 #include "too_big.h"
+#include "outer.h"
 #include "encap.h"
 #include "forward.h"
 #include "finish.h"

@@ -109,20 +109,23 @@ def import_bcc() -> Any:
     return bcc.BPF
 
 
+def compile_text(source: str, flags: list[str]) -> Any:
+    """Compile one of xdp/'s programs: bcc's object, whose `cleanup` is the caller's. CompileError; SetupError."""
+    bpf_class = import_bcc()
+    with _one_at_a_time, _stderr_kept() as words:
+        try:
+            return bpf_class(text=join_source(source).encode(), cflags=flags)
+        except Exception as error:  # bcc raises a bare Exception
+            raise CompileError(f"{source} does not compile: {_first_error(words())}", words()) from error
+
+
 def compile_program(build: Build) -> Program:
     """Compile, load, and pass through the known-answer gate; the maps are made and pinned on first use.
 
     CompileError holds the compiler's or the verifier's words; KnownAnswerError the known frame that went wrong.
     """
-    bpf_class = import_bcc()
     began = time.perf_counter()
-    with _one_at_a_time, _stderr_kept() as words:
-        try:
-            compiled = bpf_class(text=join_source("sluice.c").encode(), cflags=build.flags())
-        except Exception as error:  # bcc raises a bare Exception
-            raise CompileError(
-                f"the XDP program does not compile: {_first_error(words())}", words()
-            ) from error
+    compiled = compile_text("sluice.c", build.flags())
     code = compiled.dump_func(b"sluice")
     flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
     statistics = ctypes.create_string_buffer(4096)

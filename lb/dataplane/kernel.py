@@ -20,6 +20,7 @@ from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.link_facts import Served, interfaces_as_they_are
 from lb.dataplane.map_states import map_states
 from lb.dataplane.neighbours import Neighbours
+from lb.dataplane.probe_path import ProbePath
 from lb.dataplane.protocol import (
     BackendQuestion,
     InterfaceState,
@@ -66,6 +67,7 @@ class KernelDataPlane:
         self._wish = ProgramWish(frozenset())
         self._in_force: dict[str, Program] = {}
         self._tracers = Tracers()
+        self._probe_path = ProbePath(self._events)
         self._problem: str | None = None
         self._clock_began = clock_offset()
         links = self._neighbours.links()
@@ -191,6 +193,12 @@ class KernelDataPlane:
                     wish = ready
                 self._attach(links, wish)
                 self._keep_ready()
+            self._fit_probes(self._wish)
+
+    def _fit_probes(self, wish: ProgramWish) -> None:
+        constants = {**size_flags(self.sizes), **dict(wish.constants)}
+        wanted = "HAVE_PROBES" in wish.features
+        self._probe_path.want(Build(frozenset(), constants, self._pins) if wanted else None)
 
     def _attach(self, links: Mapping[str, Link], wish: ProgramWish) -> None:
         # All are compiled and checked before the first is put in force, and a wish that fails is forgotten: unless
@@ -376,6 +384,10 @@ class KernelDataPlane:
         """See DataPlane."""
         return RingBuffer(self._pins / PIN)
 
+    def probe_source(self, ifindex: int, family: int) -> str:
+        """See DataPlane."""
+        return self._probe_path.source(ifindex, family)
+
     def clock_seconds(self) -> int:
         """See DataPlane."""
         return clock.seconds()
@@ -399,6 +411,7 @@ class KernelDataPlane:
 
     def close(self) -> None:
         """See DataPlane."""
+        self._probe_path.close()
         self._neighbours.close()
 
 

@@ -211,6 +211,12 @@ class DataPlane(Protocol):
     def ask_backends(self, questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
         """Try each backend with real packets, all at once; takes a second or two."""
 
+    def probe_source(self, ifindex: int, family: int) -> str:
+        """An address of ours for checks that take the data path to a backend behind an interface. DataPlaneError.
+
+        While a wish has HAVE_PROBES: packets marked with PROBE_MARK, mode and place are carried to that backend.
+        """
+
     def clock_seconds(self) -> int:
         """Now, by the clock of the flow table and the hit counters."""
 

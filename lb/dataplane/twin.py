@@ -242,6 +242,10 @@ class TwinDataPlane:
         self.questions += questions
         return [self.answers.get(one.address, BackendAnswers()) for one in questions]
 
+    def probe_source(self, ifindex: int, family: int) -> str:
+        """Nothing leaves here."""
+        raise DataPlaneError("the twin of the data plane carries no checks")
+
     def clock_seconds(self) -> int:
         """The machine's monotonic clock."""
         return int(time.monotonic())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from lb.errors import SluiceError
+from lb.errors import NotFoundError, SluiceError
 from lb.health.target import Target
 
 PORTS = range(61000, 65000)
@@ -45,7 +45,10 @@ class DataPath(Protocol):
     """The way clients' packets take."""
 
     def way(self, service: str, backend: bytes, family: int) -> Way:
-        """To a backend of a service whose VIP is of that family. SluiceError: there is none just now."""
+        """To a backend of a service whose VIP is of that family.
+
+        NotFoundError: the backend cannot be reached; other SluiceErrors: there is no way just now.
+        """
 
 
 class Dialer:
@@ -76,6 +79,8 @@ class Dialer:
             raise UnableError("there is no data path to check through: set via to direct")
         try:
             way = self._path.way(target.service, target.backend.packed, target.vip.version)
+        except NotFoundError as error:
+            raise ProbeFailedError(str(error)) from error
         except SluiceError as error:
             raise UnableError(str(error)) from error
         try:

@@ -14,6 +14,7 @@ from lb.reconcile.desired import Desired
 from lb.reconcile.explained import Explained
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
+from lb.reconcile.probe_way import probe_way
 from lb.reconcile.seen import Naming
 
 
@@ -65,6 +66,11 @@ class Observing:
                 now=self._clock(),
                 reports_of=self._reports_of,
             )
+
+    def probe_way(self, service: str, backend: bytes, family: int) -> tuple[int, str]:
+        """See probe_way.py. Takes no lock."""
+        plans, hops = self._plans.services, self._maps.hops.known
+        return probe_way(self._dataplane, plans, hops, service=service, backend=backend, family=family)
 
     def service_status(self, name: str) -> ServiceStatus:
         """One service as it is; NotFoundError."""

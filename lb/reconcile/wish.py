@@ -27,6 +27,7 @@ def program_wish(
         "HAVE_PORT_AFFINITY": any(s.affinity is Affinity.DESTINATION_PORT for s in services),
         "HAVE_UDP_MIGRATION": any(s.udp_migration for s in services),
         "HAVE_QUIC": any(s.quic for s in services),
+        "HAVE_PROBES": any(s.health_check and not s.health_check.is_direct(s.mode) for s in services),
         "HAVE_GUARD": any(s.flood_protection for s in services),
         "HAVE_L2": any(s.mode is Mode.L2 for s in services),
         "HAVE_IPIP": any(s.mode is Mode.IPIP for s in services),
@@ -44,7 +45,8 @@ def program_wish(
 def _kind(s: Service) -> tuple[object, ...]:
     """All of a service that features depend on."""
     address = s.vip.version, s.port.is_any, bool(s.vip_length)
-    return *address, s.affinity, s.udp_migration, bool(s.quic), s.mode, s.flood_protection is not None
+    probes = s.health_check is not None and not s.health_check.is_direct(s.mode)
+    return *address, probes, s.affinity, s.udp_migration, bool(s.quic), s.mode, s.flood_protection is not None
 
 
 def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lb.dataplane.protocol import NextHop
 from lb.model import Backend, Config, Mode, Service
+from lb.model.health import CheckType, Via
 from tests.reference import icmp, send, too_big
 from tests.reference.admission import Admission
 from tests.reference.balancer import Balancer
@@ -17,6 +18,8 @@ from tests.reference.packet import TCP, UDP, Flow, Packet, read
 from tests.reference.rules import Document, Rule, Rules
 from tests.reference.services import Services
 from tests.reference.sources import is_nobodys
+
+PROBE_PORTS = range(61000, 65000)
 
 
 class Answer(NamedTuple):
@@ -67,13 +70,17 @@ class Reference:
         self.admission.lists, self.admission.rules = Lists(config, now), Rules(rules, config.services)
         self.guards.configure(list(config.services.values()))
         self._hops = hops
+        checks = [s.health_check for s in config.services.values() if s.health_check]
+        self._probes = any(
+            check.type is not CheckType.COMMAND and check.via is not Via.DIRECT for check in checks
+        )
 
     def run(self, frame: bytes) -> Answer:
         """What becomes of a frame. What is passed or dropped is left as it came."""
         packet = read(frame, self._mac)
         if isinstance(packet, str):
             return Answer(packet, frame)
-        spoofed = self._settings.drop_spoofed and self._is_spoofed(packet.source)
+        spoofed = self._settings.drop_spoofed and self._is_spoofed(packet)
         verdict, later = self.admission.ask(packet, len(frame), spoofed=spoofed)
         if verdict:
             return Answer(verdict, frame)
@@ -92,8 +99,12 @@ class Reference:
             return Answer(backend, frame)
         return self._forward(frame, packet, packet.flow, service.mode, backend)
 
-    def _is_spoofed(self, source: bytes) -> bool:
-        return is_nobodys(source) or self._services.is_vip(source)
+    def _is_spoofed(self, packet: Packet) -> bool:
+        """A backend's answer to a check of ours has a VIP as its source by right."""
+        if is_nobodys(packet.source) or not self._services.is_vip(packet.source):
+            return is_nobodys(packet.source)
+        to_probe = packet.has_ports and packet.port in PROBE_PORTS
+        return not (self._probes and to_probe and not self._services.is_vip(packet.destination))
 
     def _answer_icmp(self, frame: bytes, packet: Packet) -> Answer:
         quoted = icmp.read(frame, packet)

@@ -28,6 +28,8 @@ from scapy.packet import Raw
 
 ANY, AWAY, LOST, EMPTY = "10.200.1.2", "10.200.1.3", "10.200.1.98", "10.200.1.99"
 """VIPs: for any port; with its backends behind another interface, or of unknown MAC; with no backend."""
+CHECKED = "10.200.1.97"
+"""A VIP whose backends are checked through the data path."""
 PORTS, MOVING, GUE4, GUE6, PREFIX = "10.200.1.7", "10.200.1.8", "10.200.1.5", "fc00:1::5", "fc00:1:2::"
 """VIPs: hashed by destination port; with UDP migration; with mode gue; and an IPv6 prefix of 64 bits."""
 ELSEWHERE, UNRESOLVED = {"10.0.0.21", "10.0.0.22"}, {"10.0.0.31"}
@@ -57,6 +59,7 @@ def _document() -> dict[str, Any]:
             service("away-l2", vip=AWAY, protocol="udp", mode="l2", backends=["10.0.0.21", "10.0.0.22"]),
             service("narrow", vip=NARROW, backends=["10.0.0.41"]),
             service("narrow6", vip=NARROW6, backends=["10.0.0.42"]),
+            service("checked", vip=CHECKED, health_check={"type": "tcp"}),
             service("ports", vip=PORTS, port="any", affinity="destination-port"),
             service("gue", vip=GUE4, mode="gue"),
             service("gue-to6", vip=GUE4, protocol="udp", mode="gue", backends=BACKENDS6),
@@ -169,6 +172,16 @@ SPOOFED = [
     _listed("a VIP as source", VIP4, "SPOOF VIP4", verdict="DROP_SPOOFED"),
     _listed("an IPv6 VIP as source", VIP6, "SPOOF VIP6", verdict="DROP_SPOOFED"),
     _listed("a source in a VIP prefix", f"{PREFIX}9", "SPOOF VIP6 VIP_PREFIX", verdict="DROP_SPOOFED"),
+    case(
+        "an answer to a check", "PASS_NO_SERVICE", tcp(src=VIP4, dst=ELSE4, dport=61000), "SPOOF VIP4 PROBES"
+    ),
+    case(
+        "a VIP as source, to the port before",
+        "DROP_SPOOFED",
+        tcp(src=VIP4, dst=ELSE4, dport=60999),
+        "SPOOF VIP4",
+    ),
+    case("a check's port of a VIP", "DROP_SPOOFED", tcp(src=VIP4, dst=PORTS, dport=64999), "SPOOF VIP4"),
     case(
         "a loopback source that may come", "PASS_NO_SERVICE", tcp(src="127.0.0.1", dst=ELSE4), lacks="SPOOF"
     ),

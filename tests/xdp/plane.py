@@ -214,7 +214,7 @@ class RigDataPlane:
 
 def _switched_off(wish: ProgramWish) -> set[str]:
     """What settings turned off, and is not just without use."""
-    off = {"HAVE_SPOOF", "HAVE_ECHO"} - wish.features
+    off = {"HAVE_SPOOF", "HAVE_ECHO", "HAVE_PROBES"} - wish.features
     if dict(wish.constants).get("TOO_BIG_PER_SECOND") == 0:
         off.add("HAVE_TOO_BIG")
     return off

@@ -167,3 +167,35 @@ def test_without_services(rig: Rig) -> None:
     assert rig.verdict(tcp(src="::1", dst=ELSE6)) == "DROP_SPOOFED"
     assert rig.verdict(tcp(src=VIP4, dst=ELSE4)) == "PASS_NO_SERVICE"
     assert rig.verdict(tcp(src=CLIENT6, dst=ELSE6)) == "PASS_NO_SERVICE"
+
+
+CHECKED = service("web", health_check={"type": "tcp"})
+
+
+@pytest.mark.parametrize(("vip", "other"), [(VIP4, ELSE4), (VIP6, ELSE6)])
+def test_answers_to_checks_pass(rig: Rig, vip: str, other: str) -> None:
+    """While backends are checked through the data path, what a VIP sends to a check's port of ours passes."""
+    rig.apply(services=[CHECKED, *SERVICES[1:]])
+    for port, verdict in (
+        (60999, "DROP_SPOOFED"),
+        (61000, "PASS_NO_SERVICE"),
+        (64999, "PASS_NO_SERVICE"),
+        (65000, "DROP_SPOOFED"),
+    ):
+        assert rig.verdict(tcp(src=vip, dst=other, dport=port)) == verdict
+        assert rig.verdict(udp(src=vip, dst=other, dport=port)) == verdict
+
+    rig.apply(services=[service("web", health_check={"type": "tcp", "via": "direct"}), *SERVICES[1:]])
+    assert rig.verdict(tcp(src=vip, dst=other, dport=61000)) == "DROP_SPOOFED"
+
+
+def test_only_answers_to_checks_pass(rig: Rig) -> None:
+    """To a VIP, without ports, from a source that is nobody's, or blocked: nothing of that passes for an answer."""
+    rig.apply(services=[CHECKED, *SERVICES[1:]])
+
+    assert rig.verdict(tcp(src=VIP4, dst=OTHER4, dport=61000)) == "DROP_SPOOFED"
+    assert rig.verdict(tcp(src="127.0.0.1", dst=ELSE4, dport=61000)) == "DROP_SPOOFED"
+    assert rig.verdict(LINK / network(VIP4, ELSE4) / ICMP()) == "DROP_SPOOFED"
+    assert rig.verdict(LINK / network(VIP4, ELSE4, proto=17, frag=3) / b"12345678") == "DROP_SPOOFED"
+    rig.apply(block=[VIP4])
+    assert rig.verdict(tcp(src=VIP4, dst=ELSE4, dport=61000)) == "DROP_BLOCKLIST"
