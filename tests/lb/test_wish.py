@@ -37,6 +37,19 @@ def wish(settings: dict[str, Any], *services: dict[str, Any]) -> tuple[set[str],
         ({}, [{"mode": "l2"}], {"SPOOF", "ECHO", "VIP4", "L2"}),
         (
             {},
+            [{"mode": "l2"}, {"mode": "l2", "health_check": {"type": "tcp"}}],
+            {"SPOOF", "ECHO", "VIP4", "L2", "PROBES"},
+        ),
+        (
+            {},
+            [
+                {"mode": "l2", "health_check": {"type": "tcp", "via": "direct"}},
+                {"mode": "l2", "health_check": {"type": "command", "command": ["/bin/true"]}},
+            ],
+            {"SPOOF", "ECHO", "VIP4", "L2"},
+        ),
+        (
+            {},
             [{"mode": "l2"}, {"mode": "l2", "flood_protection": GUARD}],
             {"SPOOF", "ECHO", "VIP4", "L2", "GUARD"},
         ),
