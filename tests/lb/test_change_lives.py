@@ -20,6 +20,7 @@ from lb.reconcile.disruption import ServiceMove
 from lb.reconcile.loop import Reconciler
 from lb.reconcile.ring import SLOTS
 from lb.reconcile.terms import Terms
+from lb.reconcile.vips import IP_PROTOCOL
 from lb.store import SqliteStore
 
 VIPS = ("192.0.2.10", "192.0.2.11")
@@ -111,6 +112,19 @@ class Changes(RuleBasedStateMachine):
         """A dry run changes nothing, and foretells what then moves."""
         self.change(lambda config: from_mapping(document, now=self.now, have=config))
 
+    @precondition(lambda self: self.reconciler.desired.config.services)
+    @rule(data=st.data())
+    def alter_a_backend(self, data: st.DataObject) -> None:
+        """One field of one backend, or of its service: what happens most."""
+        document = to_document(self.reconciler.desired.config, now=self.now)
+        service = data.draw(st.sampled_from(document["services"]))
+        if service["backends"]:
+            backend = data.draw(st.sampled_from(service["backends"]))
+            backend["admin_state"] = data.draw(st.sampled_from(["enabled", "draining", "disabled"]))
+            backend["weight"] = data.draw(st.sampled_from([0, 1, 2]))
+        service["udp_migration"] = service["protocol"] == "udp" and data.draw(st.booleans())
+        self.change(lambda config: from_mapping(document, now=self.now, have=config))
+
     @rule(document=documents(), seconds=st.sampled_from([3, 40]))
     def apply_and_wait(self, document: Document, seconds: int) -> None:
         """Applied until it is confirmed."""
@@ -170,21 +184,18 @@ class Changes(RuleBasedStateMachine):
         self.over()
         self.packets.send(self.settings)
 
-    @rule(data=st.data(), count=st.integers(1, 6))
-    def connect(self, data: st.DataObject, count: int) -> None:
-        """New flows, to whatever service there is or is not."""
+    @rule(there=st.booleans(), count=st.sampled_from([5, 20]))
+    def connect(self, there: bool, count: int) -> None:
+        """New flows, to services that there are, or to anything."""
+        services = list(self.reconciler.desired.config.services.values())
         for _ in range(count):
-            protocol = data.draw(st.sampled_from([TCP, UDP]))
+            vip, protocol = self.rng.choice(VIPS), int(self.rng.choice([TCP, UDP]))
+            if there and services:
+                service = services[int(self.rng.integers(len(services)))]
+                vip, protocol = str(service.vip), IP_PROTOCOL[service.protocol]
             slots = {affinity: int(self.rng.integers(SLOTS)) for affinity in Affinity}
-            self.packets.flows.append(
-                Flow(
-                    data.draw(st.sampled_from(VIPS)),
-                    data.draw(st.sampled_from([80, 81])),
-                    protocol,
-                    len(self.packets.flows),
-                    slots,
-                )
-            )
+            port = int(self.rng.choice([80, 80, 81]))
+            self.packets.flows.append(Flow(str(vip), port, protocol, len(self.packets.flows), slots))
         self.packets.send(self.settings)
 
     # What is expected of it.
