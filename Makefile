@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz docs lint clean
+.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz chaos docs lint clean
 
 PYTHON := .venv/bin/python
 
@@ -33,6 +33,9 @@ fuzz: setup ## random frames through the program and the reference, for DURATION
 
 docs: setup ## write docs/reference from the code
 	@$(PYTHON) docs/generate.py
+
+chaos: setup ## faults under load for DURATION seconds, drawn from SEED: nothing may fail
+	@$(PYTHON) netns-lab/chaos.py --duration $(or $(DURATION),600) --seed $(or $(SEED),1)
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy lb api

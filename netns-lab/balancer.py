@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 
-def command(names: Names, path: Path, state_dir: Path) -> list[str]:
-    """The command line of the daemon on the balancer's interface. SetupError if it is not installed."""
+def command(names: Names, path: Path, state_dir: Path, more: Sequence[str] = ()) -> list[str]:
+    """The command line of the daemon on the balancer's interface, with more options. SetupError if not installed."""
     if not SLUICE.exists():
         raise SetupError("there is no sluice command in .venv yet: run `make setup` in the checkout")
     places = ["--socket", str(path), "--state-dir", str(state_dir)]
-    return [str(SLUICE), "serve", "--interface", names.balancer_interface, *places]
+    return [str(SLUICE), "serve", "--interface", names.balancer_interface, *places, *more]
 
 
 def client(path: Path, **more: Any) -> httpx.Client:

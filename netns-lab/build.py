@@ -7,6 +7,7 @@ way leaves nothing outside the lab's own namespaces. Removing those removes ever
 import contextlib
 import functools
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import inside
 import processes
 from pyroute2 import IPRoute, netns
+from pyroute2.netlink.exceptions import NetlinkError
 from signals import undisturbed
-from topology import CLIENT_MTU, CLIENTS, SERVERS, VIPS, Configuration, Host, Names, Role, namespaces
+from topology import CLIENT_MTU, CLIENTS, SERVERS, VIPS, Configuration, Host, Names, Network, Role, namespaces
 
 from lb.dataplane import decap, xdpload
 from lb.settings import PIN_ROOT
@@ -24,6 +26,7 @@ BRIDGE = "br0"
 NO_DUPLICATE_DETECTION = 0x02  # IFA_F_NODAD
 LINK = 253  # RT_SCOPE_LINK: there without a gateway
 LOCAL_TABLE = 255  # RT_TABLE_LOCAL
+BLACKHOLE = 6  # FR_ACT_BLACKHOLE
 HOST = 254  # RT_SCOPE_HOST: this machine itself
 HERE = Path(__file__).resolve().parent
 
@@ -82,20 +85,56 @@ def _lay_cables(route: IPRoute, names: Names, hosts: Sequence[Host]) -> None:
     bridge = route.link_lookup(ifname=BRIDGE)[0]
     route.link("set", index=bridge, mtu=max(host.mtu for host in hosts), state="up")
     for host in hosts:
-        route.link(
-            "add",
-            ifname=host.label,
-            kind="veth",
-            mtu=host.mtu,
-            peer={
-                "ifname": names.interface(host),
-                "address": host.mac,
-                "mtu": host.mtu,
-                "net_ns_fd": names.namespace(host.role, host.number),
-            },
+        _lay_cable(route, names, host)
+
+
+def _lay_cable(route: IPRoute, names: Names, host: Host) -> None:
+    route.link(
+        "add",
+        ifname=host.label,
+        kind="veth",
+        mtu=host.mtu,
+        peer={
+            "ifname": names.interface(host),
+            "address": host.mac,
+            "mtu": host.mtu,
+            "net_ns_fd": names.namespace(host.role, host.number),
+        },
+    )
+    port, bridge = (route.link_lookup(ifname=name)[0] for name in (host.label, BRIDGE))
+    route.link("set", index=port, master=bridge, state="up")
+
+
+def set_cable(names: Names, host: Host, state: str) -> None:
+    """Unplug a host's cable at the switch (down), or plug it in again (up)."""
+    _set_link(names.namespace(Role.SWITCH), host.label, state)
+
+
+def set_interface(names: Names, configuration: Configuration, host: Host, state: str) -> None:
+    """Set a host's interface down; or up again, with the addresses and routes that the kernel has forgotten."""
+    namespace = names.namespace(host.role, host.number)
+    _set_link(namespace, names.interface(host), state)
+    if state == "up":
+        inside.route(
+            namespace, functools.partial(_configure, names=names, configuration=configuration, host=host)
         )
-        port = route.link_lookup(ifname=host.label)[0]
-        route.link("set", index=port, master=bridge, state="up")
+
+
+def _set_link(namespace: str, interface: str, state: str) -> None:
+    inside.route(namespace, lambda r: r.link("set", index=r.link_lookup(ifname=interface)[0], state=state))
+
+
+def renew_cable(names: Names, configuration: Configuration, host: Host) -> None:
+    """Take a host's interface away, and make it anew: the same name, another number."""
+    switch, namespace = names.namespace(Role.SWITCH), names.namespace(host.role, host.number)
+    inside.route(switch, lambda route: route.link("del", index=route.link_lookup(ifname=host.label)[0]))
+    inside.route(switch, lambda route: _lay_cable(route, names, host))
+    inside.route(
+        namespace, functools.partial(_configure, names=names, configuration=configuration, host=host)
+    )
+    _set_offloads(names, host)
+    if host.role is Role.BALANCER:
+        _attach_pass(names, host)
 
 
 def _configure(route: IPRoute, *, names: Names, configuration: Configuration, host: Host) -> None:
@@ -108,44 +147,70 @@ def _configure(route: IPRoute, *, names: Names, configuration: Configuration, ho
         _add_address(route, index, str(address.ip), address.network.prefixlen)
     if host.role is Role.CLIENT:
         for servers in SERVERS:
-            route.route("add", dst=str(servers), oif=index, scope=LINK)
+            route.route("replace", dst=str(servers), oif=index, scope=LINK)
         for vips in VIPS:
-            route.route("add", dst=str(vips), gateway=configuration.balancer.address(vips.version), oif=index)
+            route.route(
+                "replace", dst=str(vips), gateway=configuration.balancer.address(vips.version), oif=index
+            )
     else:
         for clients in CLIENTS:
             # The servers' cables carry more than the clients' do, and nobody between would say so.
-            route.route("add", dst=str(clients), oif=index, scope=LINK, metrics={"mtu": CLIENT_MTU})
+            route.route("replace", dst=str(clients), oif=index, scope=LINK, metrics={"mtu": CLIENT_MTU})
+    if host.role is Role.BALANCER:
+        # While no program is attached nothing answers for the VIPs: not even "no route", which ends connections.
+        for vips in VIPS:
+            _drop_from_outside(route, names.interface(host), vips)
     if host.role is Role.BACKEND:
         # The configuration's VIPs as addresses; the rest of their ranges by a route, for services to come.
         for vip in configuration.vips:
             _add_address(route, loopback, vip, 128 if ":" in vip else 32)
         for vips in VIPS:
-            route.route("add", dst=str(vips), oif=loopback, type="local", table=LOCAL_TABLE, scope=HOST)
+            route.route("replace", dst=str(vips), oif=loopback, type="local", table=LOCAL_TABLE, scope=HOST)
+
+
+def _drop_from_outside(route: IPRoute, interface: str, network: Network) -> None:
+    """Packets to these addresses that come in by an interface end here."""
+    family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+    rule = {"iifname": interface, "dst": str(network), "action": BLACKHOLE, "family": family}
+    with contextlib.suppress(NetlinkError):  # it outlives the interface
+        route.rule("add", **rule)
 
 
 def _add_address(route: IPRoute, index: int, address: str, length: int) -> None:
     flags = NO_DUPLICATE_DETECTION if ":" in address else 0
-    route.addr("add", index=index, address=address, prefixlen=length, flags=flags)
+    route.addr("replace", index=index, address=address, prefixlen=length, flags=flags)
 
 
 def _prepare_xdp(names: Names, configuration: Configuration) -> None:
     """The programs and interface settings without which packets are lost between two veths with XDP."""
-    switch = names.namespace(Role.SWITCH)
     for host in configuration.hosts:
-        namespace, interface = names.namespace(host.role, host.number), names.interface(host)
-        # The checksums of what is sent would stay unfinished, and XDP hands frames on as they are.
-        _set_offload(namespace, interface, "tx", "off")
-        if host.role is not Role.CLIENT:
-            # Merged frames are larger than the next XDP program or cable takes.
-            _set_offload(namespace, interface, "gro", "off")
-            _set_offload(switch, host.label, "gro", "off")
-    # What the balancer sends by XDP_TX is taken up by its peer only while that has an XDP program.
-    passing = xdpload.load_program(xdpload.compile_source(HERE / "pass.c"), "pass")
-    inside.call(switch, lambda: xdpload.attach(configuration.balancer.label, passing))
+        _set_offloads(names, host)
+    _attach_pass(names, configuration.balancer)
     for host in configuration.of_role(Role.BACKEND):
         ends = [address.ip for address in host.addresses]
         namespace = names.namespace(host.role, host.number)
         inside.call(namespace, functools.partial(decap.attach, names.interface(host), ends))
+
+
+def _set_offloads(names: Names, host: Host) -> None:
+    switch, namespace = names.namespace(Role.SWITCH), names.namespace(host.role, host.number)
+    interface = names.interface(host)
+    # The checksums of what is sent would stay unfinished, and XDP hands frames on as they are.
+    _set_offload(namespace, interface, "tx", "off")
+    if host.role is not Role.CLIENT:
+        # Merged frames are larger than the next XDP program or cable takes.
+        _set_offload(namespace, interface, "gro", "off")
+        _set_offload(switch, host.label, "gro", "off")
+
+
+def _attach_pass(names: Names, balancer: Host) -> None:
+    """What the balancer sends by XDP_TX is taken up by its peer only while that has an XDP program."""
+    inside.call(names.namespace(Role.SWITCH), lambda: xdpload.attach(balancer.label, _pass_program()))
+
+
+@functools.cache
+def _pass_program() -> int:
+    return xdpload.load_program(xdpload.compile_source(HERE / "pass.c"), "pass")
 
 
 def _set_offload(namespace: str, interface: str, feature: str, state: str) -> None:

@@ -23,7 +23,14 @@ TOOLS = {"ip": "iproute2", "nsenter": "util-linux", "ethtool": "ethtool", "nginx
 """Commands that the lab starts, and the Debian package of each."""
 
 
-def up(name: str, config: str = "default", *, daemon: bool = True, document: bool = True) -> Lab:
+def up(
+    name: str,
+    config: str = "default",
+    *,
+    daemon: bool = True,
+    document: bool = True,
+    daemon_options: Sequence[str] = (),
+) -> Lab:
     """Make a lab, in place of any of that name, and return when it answers.
 
     daemon: start `sluice serve`; document: give it the configuration's services. If this fails or is
@@ -39,9 +46,9 @@ def up(name: str, config: str = "default", *, daemon: bool = True, document: boo
             place.record(lab, [])
             _build(lab)
             if daemon:
-                start_daemon(lab)
+                start_daemon(lab, *daemon_options)
             for host, what, words, log in backends.commands(configuration, lab.data):
-                _start(lab, what, (host.role, host.number), words, log)
+                start_process(lab, what, (host.role, host.number), words, log)
             backends.wait_until_ready(lab.names, configuration)
             if daemon:
                 wait_for_daemon(lab)
@@ -63,10 +70,10 @@ def down(name: str) -> None:
         place.leave(lab)
 
 
-def start_daemon(lab: Lab) -> processes.Process:
-    """Start the daemon, for the first time or again; does not wait for it. SetupError if not installed."""
-    words = balancer.command(lab.names, lab.socket, lab.state_dir)
-    return _start(lab, "daemon", (Role.BALANCER, 1), words, lab.daemon_log)
+def start_daemon(lab: Lab, *more: str) -> processes.Process:
+    """Start the daemon, first or again, with more options; does not wait for it. SetupError if it is not installed."""
+    words = balancer.command(lab.names, lab.socket, lab.state_dir, more)
+    return start_process(lab, "daemon", (Role.BALANCER, 1), words, lab.daemon_log)
 
 
 def _build(lab: Lab) -> None:
@@ -78,7 +85,7 @@ def _build(lab: Lab) -> None:
         ) from error
 
 
-def _start(
+def start_process(
     lab: Lab, what: str, where: tuple[Role, int], words: Sequence[str], log: Path
 ) -> processes.Process:
     """Start a process and put it on record, in place of one that did the same job there."""

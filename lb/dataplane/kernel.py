@@ -66,6 +66,8 @@ class KernelDataPlane:
         self._programs: dict[tuple[str, str], Program] = {}
         self._wish = ProgramWish(frozenset())
         self._in_force: dict[str, Program] = {}
+        self._away: dict[str, Program] = {}
+        """Of interfaces that are gone, the program that they had."""
         self._tracers = Tracers()
         self._probe_path = ProbePath(self._events)
         self._problem: str | None = None
@@ -207,7 +209,8 @@ class KernelDataPlane:
         for name, hook in self._hooks.items():
             link = links.get(name)
             if link is None:
-                if self._in_force.pop(name, None) is not None:
+                if (gone := self._in_force.pop(name, None)) is not None:
+                    self._away[name] = gone
                     self._tell("interface.lost", f"interface {name} is gone", name, level="warning")
                 hook.lost()
                 continue
@@ -243,7 +246,7 @@ class KernelDataPlane:
     def _forget_old(self) -> None:
         """Unload programs that are neither in force nor kept ready."""
         self._tracers.keep([program.build for program in self._in_force.values()])
-        keep = {id(program) for program in self._in_force.values()}
+        keep = {id(program) for program in (*self._in_force.values(), *self._away.values())}
         ready = with_standby(self._wish).features
         for key, program in list(self._programs.items()):
             if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} != ready:
@@ -291,6 +294,7 @@ class KernelDataPlane:
         with self._lock:
             links = self._neighbours.links()
             self._tell_conditions(links)
+            self._put_back(links)
             for name, hook in self._hooks.items():
                 link, program = links.get(name), self._in_force.get(name)
                 there = program is not None and hook.is_alive(link)
@@ -300,6 +304,21 @@ class KernelDataPlane:
                 self._attach(links, self._wish)
                 self._problem = None
                 return
+
+    def _put_back(self, links: Mapping[str, Link]) -> None:
+        """An interface that has come back gets the program that it had, at once: the one for it takes seconds."""
+        for name, hook in self._hooks.items():
+            link, program = links.get(name), self._in_force.get(name) or self._away.get(name)
+            if link is None or program is None or hook.is_alive(link):
+                continue
+            hook.lost()
+            with contextlib.suppress(SluiceError):  # it is tried again with the other
+                mode, replace_foreign = self._settings.xdp_mode, self._settings.replace_foreign
+                hook.put(program.fd, link, mode, replace_foreign=replace_foreign)
+                self._in_force[name] = program
+                self._away.pop(name, None)
+                text = f"program {program.info.name}, which it had before, attached on {name}"
+                self._tell("interface.attached", text, name, program=program.info.name)
 
     def _tell_conditions(self, links: Mapping[str, Link]) -> None:
         """Interfaces that went down, or came up."""

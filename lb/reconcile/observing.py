@@ -16,6 +16,7 @@ from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
 from lb.reconcile.probe_way import probe_way
 from lb.reconcile.seen import Naming
+from lb.store import Store
 
 
 class Observing:
@@ -25,6 +26,7 @@ class Observing:
     """The writer's: numbers and what they mean are read together."""
     _dataplane: DataPlane
     _maps: Maps
+    _store: Store
     _desired: Desired
     _confirmation: Confirmation
     _clock: Callable[[], float]
@@ -87,7 +89,7 @@ class Observing:
 
     def readiness(self) -> list[str]:
         """Why the data plane is not in step with the desired state; empty when it is."""
-        reasons = [self._maps.failure] if self._maps.failure else []
+        reasons = [each for each in (self._maps.failure, self._store.problem()) if each]
         return reasons + [problem for s in self._dataplane.interfaces() if (problem := s.problem)]
 
     def counters(self) -> Counters:

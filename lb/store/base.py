@@ -70,5 +70,8 @@ class Store(Protocol):
     def config_at(self, revision: int) -> Config:
         """What a revision says; NotFoundError if it is unknown, or so old that it is no longer kept."""
 
+    def problem(self) -> str | None:
+        """Why changes cannot be kept at present, in a sentence; None if they can."""
+
     def close(self) -> None:
         """Let go of the store; it cannot be used afterwards. A second call does nothing."""

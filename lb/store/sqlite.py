@@ -1,9 +1,9 @@
 """Keeps the desired state and its history in one SQLite file."""
 
+import contextlib
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -13,10 +13,11 @@ from lb.errors import NotFoundError, StoreError
 from lb.model import Config, PrefixList
 from lb.model.entries import OPERATOR
 from lb.store.base import Pending, RevisionInfo
-from lb.store.file import FAULTS, connect, damaged, translated
+from lb.store.file import FAULTS, MEMORY, VERSION, connect, damaged, translated
 from lb.store.layers import LISTS, forget_layers, read_layers, sum_of_layers, write_layers
 from lb.store.parts import forget_parts, read_parts, sum_of_parts, write_parts
 from lb.store.pending import begin_pending, discard_pending, end_pending, forget_pending, read_pending
+from lb.store.place import Place
 
 KEEP: Final = 1000
 """Revisions kept, at least: the oldest go a few dozen at a time."""
@@ -39,6 +40,9 @@ class SqliteStore:
         self._path, self._keep, self._history_bytes = str(path), keep, history_bytes
         self._lock = RLock()
         self._connection: sqlite3.Connection | None = connect(path)
+        self._place = Place(None if str(path) == MEMORY else Path(path))
+        self._refused: str | None = None
+        """Why the last change could not be kept."""
 
     def load(self) -> tuple[int, Config]:
         """The newest revision and what it says; 0 and an empty Config if there is none."""
@@ -141,7 +145,7 @@ class SqliteStore:
                 self._connection.close()
                 self._connection = None
 
-    @contextmanager
+    @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """The connection for one caller at a time; what sqlite3 raises becomes StoreError."""
         with self._lock:
@@ -152,17 +156,31 @@ class SqliteStore:
             except FAULTS as error:
                 raise translated(error, self._path) from error
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it is kept, or nothing."""
-        with self._reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:  # something went wrong, and SQLite has not rolled back by itself
-                    db.execute("ROLLBACK")
+        try:
+            with self._reading() as db:
+                self._place.check()
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                finally:
+                    if db.in_transaction:  # something went wrong, and SQLite has not rolled back by itself
+                        db.execute("ROLLBACK")
+        except StoreError as error:
+            self._refused = str(error)
+            raise
+        self._refused = None
+
+    def problem(self) -> str | None:
+        """Why changes cannot be kept; None if they can. What was refused once is tried again."""
+        with self._lock:
+            if self._refused is not None and self._place.problem() is None:
+                with contextlib.suppress(StoreError), self._writing() as db:
+                    db.execute(f"PRAGMA user_version = {VERSION}")  # writes what is there already
+            return self._place.problem() or self._refused
 
     @staticmethod
     def _newest(db: sqlite3.Connection) -> int:

@@ -80,9 +80,10 @@ class Judge:
                 if any(a.backend == backend and a.since <= began < a.until for a in self.drained):
                     self.misplaced.append(Fault("drained", began, began, backend, "it took a new connection"))
             for found in report["faults"]:
-                self._judge(Fault(**found))
+                self.judge(Fault(**found))
 
-    def _judge(self, fault: Fault) -> None:
+    def judge(self, fault: Fault) -> None:
+        """One fault; the lock is held."""
         away = [a for a in self.dead if a.meets(fault.began, fault.ended)]
         if fault.kind == "misplaced":
             # What had a connection with a dead one asks the ring once its own place is gone.

@@ -18,7 +18,7 @@ from typing import Any
 
 PATIENCE_SECONDS = 60.0
 """Longer than TCP takes to send again what was lost while a cable was cut."""
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
 REPORT_SECONDS = 0.25
 _LENGTH = re.compile(rb"(?i)content-length: (\d+)")
 NAMES = re.compile(r"backend\d+")
@@ -58,7 +58,7 @@ class Load:
 
     async def _keep_asking(self, vip: str, port: int) -> None:
         """One connection after the other; each lives until it fails, or a hundred answers and more have come."""
-        lifetimes = itertools.cycle((400, 90, 900))  # nginx ends a connection after a thousand
+        lifetimes = itertools.cycle((200, 45, 900))  # nginx ends a connection after a thousand
         while not self._stopping:
             backend: str | None = None
             began = time.monotonic()
