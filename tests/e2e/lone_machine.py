@@ -33,7 +33,7 @@ class Machine:
         self.namespace = f"{PREFIX}{pid}"
         self.interface = f"sla{pid % 10**7}"
         self.socket = folder / "run" / "sluice.sock"
-        self._state = folder / "state"
+        self.state = folder / "state"
 
     def plug(self) -> None:
         """Give it the cable."""
@@ -64,7 +64,7 @@ class Machine:
         """Start the daemon; command: what is the sluice command."""
         words = [*command, "serve", "--interface", self.interface, "--socket", str(self.socket), *SMALL]
         return subprocess.Popen(
-            inside.command(self.namespace, [*words, "--state-dir", str(self._state), *more]),
+            inside.command(self.namespace, [*words, "--state-dir", str(self.state), *more]),
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import inside
 import lifecycle
+import processes
 import pytest
 from place import Lab
 from rerun import CHECKOUT
@@ -185,6 +187,75 @@ def test_killed_daemon_is_not_noticed_and_its_maps_are_adopted(
         assert connection.failure is None
         assert len(set(connection.names)) == 1
     assert sluice(lab, "diff", "-f", str(exported)).returncode == 0
+
+
+LAYOUT = (
+    ("xdp/types.h", "\t__u32 backends;\n\t__u32 room;\n};", "\t__u32 room;\n\t__u32 backends;\n};"),
+    (
+        "xdp/maps.h",
+        "/* Limits and guards. */",
+        'BPF_TABLE_PINNED("array", u32, u64, spare, 8, PINNED("spare"), 0);',
+    ),
+    ("lb/reconcile/apply.py", "plan.start, plan.room\n", "plan.room, plan.start\n"),
+)
+"""What another version has otherwise: file, what stands there, and what stood there then."""
+
+
+def another_version(folder: Path) -> Path:
+    """A copy of the sources in which structs and maps are others."""
+    for name in ("lb", "api", "xdp"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, ours, theirs in LAYOUT:
+        text = (folder / name).read_text()
+        assert text.count(ours) == 1, name
+        (folder / name).write_text(text.replace(ours, theirs))
+    return folder
+
+
+def test_upgrade_moves_nothing_and_fails_nothing(
+    lab: Lab,
+    http: httpx.Client,
+    two_of_three: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From one layout of maps to another, to other sizes, and back, under load: tables are built beside and swapped,
+    established connections stay though the ring has changed since, no request fails, counts go on."""
+    other = another_version(tmp_path / "other")
+    starts = [{"PYTHONPATH": str(other)}, {"SLUICE_FLOW_SLOTS": str(1 << 18), "SLUICE_BACKENDS": "16384"}, {}]
+    pins = Path("/sys/fs/bpf/sluice") / lab.names.balancer_interface
+    before = {path.name for path in pins.glob("maps-*")}
+    third = lab.configuration.of_role(Role.BACKEND)[2]
+    with Load(lab.namespace(Role.CLIENT, 1), two_of_three["vip"], 80) as load:
+        # By the ring alone a third of them would move from here on.
+        http.put(f"/v1/services/web/backends/{third.address(4)}", json={"weight": 3}).raise_for_status()
+        maps, counted = [before], packets(http)
+        for environment in starts:
+            daemon = lifecycle.find_daemon(lab)
+            assert daemon is not None
+            processes.end([daemon])
+            with monkeypatch.context() as patch:
+                for name, value in environment.items():
+                    patch.setenv(name, value)
+                lifecycle.start_daemon(lab)
+            lifecycle.wait_for_daemon(lab)
+            maps.append({path.name for path in pins.glob("maps-*")})
+            assert packets(http) >= counted
+            counted = packets(http)
+            load.wait_for_more(5)
+
+    assert [len(names) for names in maps] == [1, 1, 1, 1]
+    assert maps[0] == maps[3]
+    assert len(set.union(*maps)) == 3
+    for connection in load.connections:
+        assert connection.failure is None
+        assert len(set(connection.names)) == 1
+
+
+def packets(http: httpx.Client) -> int:
+    """Of the service, so far."""
+    found: int = http.get("/v1/stats").json()["services"]["web"]["packets"]
+    return found
 
 
 def wait_until_trimmed(http: httpx.Client) -> None:

@@ -1,0 +1,100 @@
+"""A state file whose disk is full, read-only or gone: what would be lost is not acknowledged, and the store says so."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service_samples import addresses, service
+
+from lb.errors import StoreError
+from lb.model import Config
+from lb.store import SqliteStore
+
+WEB = Config().with_service(service("web", *addresses(3)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "state" / "state.db")
+    yield store
+    store.close()
+
+
+def commit(store: SqliteStore) -> int:
+    revision, before = store.load()
+    config = WEB if revision % 2 == 0 else Config()
+    return store.commit(config, before=before, actor="test", summary="test", now=0.0)
+
+
+def test_all_is_well(store: SqliteStore) -> None:
+    """A store that can be written has no problem; one in memory never has."""
+    commit(store)
+
+    assert store.problem() is None
+    assert SqliteStore(":memory:").problem() is None
+
+
+def test_file_that_is_gone(store: SqliteStore, tmp_path: Path) -> None:
+    """What were written into a file that was removed would be gone with the process: it is refused. Put back, the
+    file is written again."""
+    commit(store)
+    folder, aside = tmp_path / "state", tmp_path / "aside"
+    folder.rename(aside)
+
+    with pytest.raises(StoreError, match=r"state\.db is gone: put it back, or .* sluice export"):
+        commit(store)
+    assert "is gone" in str(store.problem())
+    folder.mkdir()
+    (folder / "state.db").touch()
+    assert "is another file now" in str(store.problem())
+    (folder / "state.db").unlink()
+    folder.rmdir()
+
+    aside.rename(folder)
+    assert commit(store) == 2
+    assert store.problem() is None
+
+
+def test_disk_that_is_full_or_read_only(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before a change fails on it."""
+    real = os.statvfs
+
+    def of(**other: int) -> None:
+        names = [n for n in dir(real("/")) if n.startswith("f_")]
+        values = {name: getattr(real("/"), name) for name in names} | other
+        monkeypatch.setattr(os, "statvfs", lambda path: type("Disk", (), values))
+
+    of(f_bavail=10, f_frsize=4096)
+    assert "is full: no change can be kept" in str(store.problem())
+    of(f_flag=os.ST_RDONLY)
+    assert "read-only file system: no change can be kept" in str(store.problem())
+
+
+def test_what_was_refused_is_said_until_it_works(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure that the disk does not explain is a problem until a write has worked; that is tried when asked."""
+    refuses = True
+
+    class Connection:
+        """Refuses to begin."""
+
+        def __init__(self, inner: object) -> None:
+            self._inner = inner
+
+        def execute(self, *words: object) -> object:
+            if refuses and str(words[0]).startswith("BEGIN"):
+                import sqlite3
+
+                raise sqlite3.OperationalError("disk I/O error")
+            return self._inner.execute(*words)  # type: ignore[attr-defined]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._inner, name)
+
+    monkeypatch.setattr(store, "_connection", Connection(store._connection))
+    with pytest.raises(StoreError):
+        commit(store)
+
+    assert "disk I/O error" in str(store.problem())
+    refuses = False
+    assert store.problem() is None
