@@ -4,12 +4,14 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from api import problems
+from api.access.control import AccessControl, AccessMiddleware, control_of
 from api.collector import registry_of
 from api.envelope import Envelope
 from api.observations import Observations
-from api.openapi import DESIRED, OBSERVED, document_of
+from api.openapi import ACCESS, DESIRED, OBSERVED, document_of
 from api.routes import (
     allowlist,
+    audit,
     backends,
     blocklist,
     capture,
@@ -29,7 +31,9 @@ from api.routes import (
     rules,
     services,
     status,
+    tokens,
     top,
+    whoami,
 )
 from lb import __version__
 from lb.feeds.schedule import Feeds
@@ -45,15 +49,20 @@ ETags name the state of one resource: send them back as `If-Match` to write only
 _TAGS = [
     {"name": DESIRED, "description": "what the operator wants"},
     {"name": OBSERVED, "description": "what is"},
+    {"name": ACCESS, "description": "who may use the API, and who has"},
 ]
 
 
 def create_app(
-    reconciler: Reconciler, refresher: Feeds | None = None, checker: Checker | None = None
+    reconciler: Reconciler,
+    refresher: Feeds | None = None,
+    checker: Checker | None = None,
+    access: AccessControl | None = None,
 ) -> FastAPI:
     """The application over one reconciler. It starts nothing and holds nothing but counts of its requests.
 
-    refresher: who refreshes feeds; without, nobody does. checker: who checks backends, likewise.
+    refresher: who refreshes feeds; without, nobody does. checker: who checks backends, likewise. access: who may do
+    what; without, everyone all.
     """
     observations, refresher, checker = Observations(), refresher or Feeds(reconciler), checker or Checker()
     reconciler.events.listen(observations.on_event)
@@ -73,8 +82,10 @@ def create_app(
     )
     app.state.reconciler = reconciler
     app.state.feeds = refresher
+    app.state.access = access or control_of(reconciler)
     app.state.metrics = registry_of(reconciler, observations, refresher, checker)
     problems.install(app)
+    app.add_middleware(AccessMiddleware, control=app.state.access)
     app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, observations=observations)
     for module in (
         services,
@@ -98,6 +109,9 @@ def create_app(
         health,
         metrics,
         dashboard,
+        whoami,
+        tokens,
+        audit,
     ):
         app.include_router(module.router)
     app.openapi = document_of(app)  # type: ignore[method-assign]  # FastAPI's own way of completing the document

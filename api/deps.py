@@ -6,6 +6,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError, WithJsonSchema
 
+from api.access.control import AccessControl
+from api.access.identity import CALLER_KEY, Caller
 from api.bodies import LIST_LIMITS, Body, Media, body_of
 from api.envelope import REVISION_KEY
 from api.etags import Preconditions
@@ -89,6 +91,32 @@ async def _write(
     return Write(request, response, reconciler, _preconditions(if_match, if_none_match), guard)
 
 
+def hold_stream(request: Request) -> None:
+    """The answer will go on. TooManyError: there are as many such as may be."""
+    control: AccessControl = request.app.state.access
+    control.hold_stream(request.scope)
+
+
+async def _hold(request: Request) -> None:
+    hold_stream(request)
+
+
+HoldDep = Depends(_hold)
+"""Of operations whose answer goes on."""
+
+
+async def _access(request: Request) -> AccessControl:
+    control: AccessControl = request.app.state.access
+    return control
+
+
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.scope["state"][CALLER_KEY]
+    return caller
+
+
+AccessDep = Annotated[AccessControl, Depends(_access)]
+CallerDep = Annotated[Caller, Depends(_caller)]
 ReadDep = Annotated[Read, Depends(_read)]
 WriteDep = Annotated[Write, Depends(_write)]
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import access_log
+from api.access.identity import actor_of
 from api.observations import Observations
 from api.problems import INTERNAL, problem
 from lb.events import REQUEST_ID
@@ -23,8 +24,6 @@ REVISION_HEADER = "Sluice-Revision"
 REVISION_KEY = "sluice.revision"
 """Where in scope["state"] a handler leaves the revision that its answer was made from."""
 REQUEST_ID_HEADER = "X-Request-Id"
-PEER_KEY = "sluice.peer"
-"""Where in the request's scope the server puts {"uid", "gid", "pid"} of a unix socket's client."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -108,11 +107,3 @@ def _without_body(send: Send) -> Send:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return send_head
-
-
-def actor_of(scope: Scope) -> str:
-    """Who asks, for the history and the log: "uid 0" on a unix socket, else the client's address."""
-    peer, client = scope.get(PEER_KEY), scope.get("client")
-    if peer is not None:
-        return f"uid {peer['uid']}"
-    return client[0] if client else "local"

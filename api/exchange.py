@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from fastapi import Request, Response
 
-from api.envelope import PEER_KEY, REVISION_KEY, actor_of
+from api.access.control import REVISIONS_KEY
+from api.access.identity import PEER_KEY, actor_of
+from api.envelope import REVISION_KEY
 from api.etags import Preconditions
 from lb.model import Config
 from lb.model.address import AnyAddress
@@ -60,7 +62,15 @@ class Write:
         """The same on terms; what was made."""
         summary = f"{self.request.method} {self.request.url.path}"
         actor = actor_of(self.request.scope)
-        desired = self.reconciler.change(edit, actor=actor, summary=summary, guard=self.guard, terms=terms)
+        before = 0
+
+        def noting(config: Config) -> Config:
+            nonlocal before
+            before = self.reconciler.desired.revision
+            return edit(config)
+
+        desired = self.reconciler.change(noting, actor=actor, summary=summary, guard=self.guard, terms=terms)
+        self.request.scope["state"][REVISIONS_KEY] = (before, desired.revision)
         self.warn(desired.warnings)
         self.request.scope["state"][REVISION_KEY] = desired.revision
         return desired

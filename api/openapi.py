@@ -18,18 +18,23 @@ DESIRED = "desired"
 OBSERVED = "observed"
 """The tag of what can only be read."""
 
-BODY = (400, 413, 415, 422)
+ACCESS = "access"
+"""The tag of who may use the API."""
+
+BODY = (400, 408, 413, 415, 422)
 """How a body is refused."""
+CALLERS = (401, 403, 429)
+"""How a caller is refused, whatever it asks."""
 WRITE = (409, 412, 422, 500, 503, 507)
 """How a change is refused, whatever it is."""
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation: these problems, and 500."""
+    """The `responses` of an operation: these problems, those that any may be refused with, and 500."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
     return {
         status: {"description": problems.kind_of_status(status).title, "content": content}
-        for status in sorted({*statuses, 500})
+        for status in sorted({*statuses, *CALLERS, 500})
     }
 
 

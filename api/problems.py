@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents: one table from exception to status, and the handlers that use it."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from http.client import responses
@@ -11,12 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from lb.errors import (
+    AuthenticationError,
     BudgetError,
     CapacityError,
     ConflictError,
     DataPlaneError,
     FeedError,
     FieldError,
+    ForbiddenError,
     InvalidError,
     KnownAnswerError,
     MalformedError,
@@ -26,6 +29,8 @@ from lb.errors import (
     SluiceError,
     StoreError,
     TooLargeError,
+    TooManyError,
+    TooSlowError,
 )
 from lb.events import REQUEST_ID
 
@@ -56,12 +61,16 @@ FEED = Kind(502, "feed", "The feed was not taken, and what it held stays")
 
 KINDS: Mapping[type[SluiceError], Kind] = {
     MalformedError: MALFORMED,
+    AuthenticationError: Kind(401, "unauthenticated", "It is not known who asks"),
+    ForbiddenError: Kind(403, "forbidden", "Who asks may not do this"),
     NotFoundError: Kind(404, "not-found", "There is no such thing"),
     BudgetError: Kind(409, "budget", "It would move more than is allowed"),
+    TooSlowError: Kind(408, "timeout", "The request does not come on"),
     ConflictError: Kind(409, "conflict", "It clashes with what exists"),
     PreconditionError: Kind(412, "precondition", "The state is no longer the one you have seen"),
     TooLargeError: Kind(413, "too-large", "The request is too large"),
     InvalidError: INVALID,
+    TooManyError: Kind(429, "too-many-requests", "Too many requests"),
     FeedError: FEED,
     StoreError: Kind(500, "store", "The state cannot be read or written"),
     SetupError: Kind(503, "setup", "This machine lacks something Sluice needs"),
@@ -77,7 +86,6 @@ HTTP_KINDS: Mapping[int, Kind] = {
     405: Kind(405, "method-not-allowed", "The resource has no such method"),
     415: Kind(415, "media-type", "The body is of a type that is not taken here"),
     FEED.status: FEED,
-    429: Kind(429, "too-many-requests", "Too many requests"),
 }
 """Statuses that the framework raises by itself."""
 
@@ -117,7 +125,13 @@ def problem_of(error: SluiceError) -> Response:
     found = error.errors if isinstance(error, InvalidError | ConflictError) else ()
     errors = field_errors(found) or None
     disruption = [asdict(move) for move in error.moves] if isinstance(error, BudgetError) else None
-    return problem(kind_of_error(error), str(error), errors=errors, disruption=disruption)
+    headers = {}
+    if isinstance(error, AuthenticationError):
+        said = f', error="{error.error}"' if error.error else ""
+        headers["WWW-Authenticate"] = f'Bearer realm="sluice"{said}'
+    if isinstance(error, TooManyError):
+        headers["Retry-After"] = str(math.ceil(max(1.0, error.retry_seconds)))
+    return problem(kind_of_error(error), str(error), headers, errors=errors, disruption=disruption)
 
 
 def parameter_error(where: str, name: str, detail: str) -> RequestValidationError:

@@ -5,20 +5,20 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import uvicorn
-
+from api.access.control import control_of
 from api.app import create_app
-from api.protocol import ProblemProtocol
+from api.serving.server import ApiServer
+from api.serving.sockets import admit, listening
+from api.serving.tls import Certificates, TlsFiles
 from lb import __version__, logs
 from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
 from lb.dataplane.probe_path import remove as remove_probe_path
+from lb.dataplane.rights import check_rights
 from lb.errors import InvalidError, NotFoundError, SetupError, StoreError
 from lb.events import Events, first_of_run
 from lb.feeds.guard import Protected
@@ -32,6 +32,7 @@ from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
 from lb.settings import ServeSettings
 from lb.store import RevisionInfo, SqliteStore
+from lb.store.access import AccessStore
 from lb.store.backup import LastGood
 from lb.store.recover import offering
 from lb.store.recover import recover as recover_state
@@ -40,31 +41,11 @@ from lb.store.secret import secret
 log = logging.getLogger("sluice")
 
 STATE_FILE = "state.db"
+ACCESS_FILE = "access.db"
 FEEDS_FILE = "feeds.json"
 HEALTH_FILE = "health.json"
 FLOW_KEY = "flow.key"
 """The secret that the flow table's tags are made with; also the name of its systemd credential."""
-
-
-class _PeerProtocol(ProblemProtocol):
-    """Hands the app who is at the other end of the unix socket (SO_PEERCRED), in scope["sluice.peer"]."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        connection = transport.get_extra_info("socket")
-        peer = None
-        if connection is not None and connection.family == socket.AF_UNIX:
-            pid, uid, gid = struct.unpack(
-                "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            )
-            peer = {"pid": pid, "uid": uid, "gid": gid}
-        app = self.app
-
-        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
-            scope["sluice.peer"] = peer
-            await app(scope, receive, send)
-
-        self.app = with_peer
 
 
 def run(settings: ServeSettings) -> int:
@@ -73,18 +54,23 @@ def run(settings: ServeSettings) -> int:
     Raises SluiceError where the machine, the state file or an interface does not allow to start.
     """
     logs.set_up(settings.log_format, settings.log_level)
-    if os.geteuid() != 0 and not os.access(settings.pin_root.parent, os.W_OK):
-        raise SetupError(
-            "sluice serve needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a writable bpffs: run it as root"
-        )
-    with _listening(settings) as sockets, contextlib.ExitStack() as stack:
+    os.umask(0o077)
+    check_rights(settings.pin_root)
+    files = TlsFiles.of(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    events = Events(first_of_run())
+    events.listen(logs.log_event)
+    certificates = Certificates(files, warn=partial(_warn, events)) if files else None
+    with (
+        listening(settings.socket, settings.socket_group, settings.listen, tls=files is not None) as opened,
+        contextlib.ExitStack() as stack,
+    ):
         settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         state = settings.state_dir / STATE_FILE
         with offering(state):
             store = SqliteStore(state)
         stack.callback(store.close)
-        events = Events(first_of_run())
-        events.listen(logs.log_event)
+        tokens = AccessStore(settings.state_dir / ACCESS_FILE)
+        stack.callback(tokens.close)
         dataplane = KernelDataPlane(settings, secret(settings.state_dir, FLOW_KEY, 16), events)
         stack.callback(dataplane.close)
         with offering(state, store.close):
@@ -109,8 +95,32 @@ def run(settings: ServeSettings) -> int:
         checker.start(reconciler.desired.config.services.values(), reconciler)
         stack.callback(checker.stop)
         reconciler.listen(lambda: checker.follow(reconciler.desired.config.services.values()))
-        asyncio.run(_serve(reconciler, feeds, checker, sockets))
+        access = control_of(reconciler, tokens, socket_group=settings.socket.stat().st_gid)
+        stack.callback(access.audit.close)
+        _follow_grants(reconciler, settings.socket)
+
+        def ready() -> None:
+            where = ", ".join(map(str, opened))
+            events.publish("daemon.ready", f"ready: {where}", version=__version__)
+
+        app = create_app(reconciler, feeds, checker, access)
+        server = ApiServer(app, opened, certificates, ready=ready)
+        asyncio.run(_serve(server, reconciler, certificates))
     return 0
+
+
+def _warn(events: Events, text: str) -> None:
+    events.publish("tls.expiring", text, level="warning")
+
+
+def _follow_grants(reconciler: Reconciler, path: Path) -> None:
+    """Whom the settings give a role on the unix socket, the kernel must let in; who has none is then sent away."""
+
+    def follow() -> None:
+        admit(path, everyone=bool(reconciler.desired.config.settings.access.unix))
+
+    follow()
+    reconciler.listen(follow)
 
 
 def _last_good(state: Path, store: SqliteStore, reconciler: Reconciler) -> LastGood:
@@ -178,22 +188,8 @@ def _apply_first(reconciler: Reconciler, path: Path) -> None:
     )
 
 
-async def _serve(
-    reconciler: Reconciler, feeds: Feeds, checker: Checker, sockets: list[socket.socket]
-) -> None:
-    config = uvicorn.Config(
-        create_app(reconciler, feeds, checker),
-        http=_PeerProtocol,
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=2,
-    )
-    server = uvicorn.Server(config)
-    # uvicorn's own handlers raise the signal again after shutdown; here it is the normal end.
+async def _serve(server: ApiServer, reconciler: Reconciler, certificates: Certificates | None) -> None:
     loop = asyncio.get_running_loop()
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
 
     def stop() -> None:
         server.should_exit = True
@@ -202,55 +198,20 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    listening = ", ".join(str(s.getsockname()) for s in sockets)
-    reconciler.events.publish("daemon.ready", f"ready: {listening}", version=__version__)
-    await server.serve(sockets=sockets)
+    loop.add_signal_handler(signal.SIGHUP, partial(_reload, reconciler.events, certificates))
+    await server.serve()
 
 
-@contextlib.contextmanager
-def _listening(settings: ServeSettings) -> Iterator[list[socket.socket]]:
-    """The sockets, opened before anything is touched: two daemons must not share one data plane."""
-    path = settings.socket
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    if path.exists():
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(path)) == 0:
-                raise SetupError(f"another sluice serves {path}: stop it, or choose another --socket")
-        path.unlink()
-    sockets = [socket.socket(socket.AF_UNIX)]
+def _reload(events: Events, certificates: Certificates | None) -> None:
+    """SIGHUP: take the certificates anew; what is wrong with them is told, and those that are in use stay."""
+    if certificates is None:
+        return
     try:
-        sockets[0].bind(str(path))
-        path.chmod(0o660)
-        if settings.listen:
-            sockets.append(_tcp_socket(settings.listen))
-        yield sockets
-    finally:
-        for each in sockets:
-            each.close()
-        path.unlink(missing_ok=True)
-
-
-def _tcp_socket(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, int(port)))
-    except (OSError, ValueError, OverflowError) as error:
-        raise SetupError(f"cannot listen on {listen} ({error}): write --listen ADDRESS:PORT") from error
-    if not _is_loopback(listener):
-        listener.close()
-        raise SetupError(
-            f"--listen {listen} is not a loopback address: without TLS and tokens only loopback is served"
-        )
-    return listener
-
-
-def _is_loopback(listener: socket.socket) -> bool:
-    address = str(listener.getsockname()[0])
-    return address == "::1" or address.startswith("127.")
+        certificates.reload()
+    except SetupError as error:
+        events.publish("tls.failed", f"the former certificate stays in use: {error}", level="error")
+    else:
+        events.publish("tls.reloaded", "the certificate was taken anew")
 
 
 def detach(interface: str, pin_root: Path) -> None:

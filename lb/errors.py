@@ -14,6 +14,7 @@
     ├── AuthenticationError     nobody knows who asks
     ├── ForbiddenError          who asks may not do this
     ├── TooManyError            who asks does so too often, or holds too much open
+    ├── TooSlowError            a request does not come on
     ├── FeedError               a feed could not be had, or what came is refused
     ├── SetupError              this machine lacks something Sluice needs
     └── DataPlaneError          the kernel refused, or the data plane is not there
@@ -131,6 +132,10 @@ class TooManyError(SluiceError):
     def __init__(self, message: str, retry_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.retry_seconds = retry_seconds
+
+
+class TooSlowError(SluiceError):
+    """Raised when a request does not come on, and would be held open for ever."""
 
 
 class FeedError(SluiceError):

@@ -79,7 +79,11 @@ class ServeSettings:
     xdp_mode: XdpMode = XdpMode.AUTO
     state_dir: Path = DEFAULT_STATE_DIR
     socket: Path = DEFAULT_SOCKET
+    socket_group: str | None = None
     listen: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     config: Path | None = None
     log_format: str = "text"
     log_level: str = "info"

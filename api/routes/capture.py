@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import PrefixText, ReconcilerDep, prefix_of
+from api.deps import HoldDep, PrefixText, ReconcilerDep, prefix_of
 from api.looking import VerdictsQuery, looking, numbers_of
 from api.openapi import OBSERVED, answers, documented
 from api.schemas import CaptureRecord
@@ -50,7 +50,8 @@ class _Asked:
     "/capture",
     summary="Packets as they come",
     response_class=Response,
-    responses=documented(404, 422, 503)
+    dependencies=[HoldDep],
+    responses=documented(404, 422, 429, 503)
     | {200: {"description": "one document a line", "content": answers({NDJSON: CaptureRecord})}},
 )
 async def capture(

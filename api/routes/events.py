@@ -5,10 +5,10 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from api.deps import AcceptDep, ReconcilerDep
+from api.deps import AcceptDep, ReconcilerDep, hold_stream
 from api.openapi import OBSERVED, documented
 from api.problems import parameter_error
 from api.schemas import EventsPage
@@ -29,10 +29,11 @@ READ_MOST = 500
     "/events",
     summary="What happened",
     response_model=EventsPage,
-    responses=documented(422) | {200: {"content": {SSE: {"schema": {"type": "string"}}}}},
+    responses=documented(422, 429) | {200: {"content": {SSE: {"schema": {"type": "string"}}}}},
 )
 async def get_events(
     *,
+    request: Request,
     reconciler: ReconcilerDep,
     accept: AcceptDep = "*/*",
     last_event_id: Annotated[
@@ -61,6 +62,7 @@ async def get_events(
     events, matches = reconciler.events, _matcher(kind or [], level, since)
     place = _place(last_event_id, after)
     if follow if follow is not None else _prefers_stream(accept):
+        hold_stream(request)
         last = place if place is not None else (0 if since else events.last)
         return await streaming(_stream(events, last, matches), SSE)
     part = events.read(place or 0)

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 
+from api.access.identity import actor_of
 from api.bodies import Media
 from api.deps import AcceptDep, DryRunDep, JsonDep, LimitDep, MaxMovedDep, ReconcilerDep, WriteDep
-from api.envelope import actor_of
 from api.inputs import validated
 from api.negotiate import prefers_yaml
 from api.openapi import BODY, DESIRED, OBSERVED, WRITE, documented, takes

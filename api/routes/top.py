@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import ReconcilerDep
+from api.deps import HoldDep, ReconcilerDep
 from api.looking import VerdictsQuery, looking, numbers_of
 from api.openapi import OBSERVED, documented
 from api.schemas import TopTalkers
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=[OBSERVED])
 _SETTLE_SECONDS = 0.05
 
 
-@router.get("/top", summary="Who sends the most", responses=documented(422, 503))
+@router.get("/top", summary="Who sends the most", dependencies=[HoldDep], responses=documented(422, 429, 503))
 async def get_top(
     *,
     reconciler: ReconcilerDep,

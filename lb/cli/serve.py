@@ -45,10 +45,17 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option for a file that the daemon itself looks at, and tells what is wrong with it."""
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option(name, type=kind, envvar=envvar(name.removeprefix("--")), help=says)
+
+
 @click.command(
     cls=Command,
     example=(
         "sluice serve --interface eth0\n"
+        "sluice serve --interface eth0 --listen 192.0.2.1:8443 --tls-cert edge.pem --tls-key edge.key\n"
         "sluice serve --interface eth0 --xdp-mode native --listen 127.0.0.1:8080"
     ),
 )
@@ -87,10 +94,23 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     help="The unix socket of the API.",
 )
 @click.option(
+    "--socket-group",
+    metavar="GROUP",
+    envvar=envvar("socket-group"),
+    help="Whose members may use the socket, as root may; else the daemon's own group.",
+)
+@click.option(
     "--listen",
     type=ListenAddress(),
     envvar=envvar("listen"),
-    help="Open the API on TCP too; without it only the socket.",
+    help="Open the API on TCP too; without it only the socket. Without TLS, only a loopback address.",
+)
+@_file_option(
+    "--tls-cert", "Certificate of the TCP listener (PEM, its chain behind it); SIGHUP takes it anew."
+)
+@_file_option("--tls-key", "Its key (PEM), which others may not read.")
+@_file_option(
+    "--tls-client-ca", "Who signs client certificates (PEM); their roles: settings.access.certificates."
 )
 @click.option(
     "--config",

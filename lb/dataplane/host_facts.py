@@ -2,25 +2,21 @@
 
 import ctypes
 import os
-import re
 import struct
 import sys
 import time
 from pathlib import Path
 
-from lb.dataplane import bcc_probe, headers, kernel_probe
+from lb.dataplane import bcc_probe, headers, kernel_probe, rights
 from lb.doctor.facts import HostFacts
 
-NEEDED = {"CAP_NET_ADMIN": 12, "CAP_PERFMON": 38, "CAP_BPF": 39}
-"""Capabilities of a daemon, by bit: linux/capability.h."""
-_SYS_ADMIN = 21
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of linux/timex.h
 _TIMEX_BYTES, _TIMEX_STATUS = 208, 40
 
 
 def gather(bpffs: Path, *, compiling: bool, clock_began: float | None = None) -> HostFacts:
     """All of it. clock_began: `clock_offset()` when the daemon started."""
-    held = _capabilities()
+    held = rights.held()
     tree = headers.find()
     return HostFacts(
         release=os.uname().release,
@@ -31,17 +27,12 @@ def gather(bpffs: Path, *, compiling: bool, clock_began: float | None = None) ->
         headers_chosen=tree is not None and str(tree) == os.environ.get("BCC_KERNEL_SOURCE"),
         bpffs=str(bpffs),
         bpffs_mounted=is_bpffs(bpffs),
-        can_mount=bool(held & 1 << _SYS_ADMIN),
-        lacks_capabilities=tuple(name for name, bit in NEEDED.items() if not held & (1 << bit | _whole(bit))),
+        can_mount=bool(held & 1 << rights.SYS_ADMIN),
+        lacks_capabilities=rights.lacking(held),
         clock_synchronised=_is_synchronised(),
         clock_stepped_seconds=None if clock_began is None else clock_offset() - clock_began,
         python=sys.executable,
     )
-
-
-def _whole(bit: int) -> int:
-    """CAP_SYS_ADMIN stands for what was split off it."""
-    return 1 << _SYS_ADMIN if bit >= NEEDED["CAP_PERFMON"] else 0
 
 
 def is_bpffs(path: Path) -> bool:
@@ -53,12 +44,6 @@ def is_bpffs(path: Path) -> bool:
 def clock_offset() -> float:
     """How far the wall clock is from the one that nobody sets."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _capabilities() -> int:
-    """The effective ones of this thread."""
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", Path("/proc/thread-self/status").read_text(), re.MULTILINE)
-    return int(found[1], 16) if found else 0
 
 
 def _is_synchronised() -> bool | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from lb.errors import ConflictError, FieldError, InvalidError, NotFoundError
+from lb.model.access import Access
 from lb.model.address import AnyAddress, AnyVip
 from lb.model.entries import FEED_PREFIX, PrefixList
 from lb.model.feed import Feed
@@ -87,6 +88,7 @@ class Settings(BaseModel):
         strict=True,
         description="a change that would move more of any service's ring or live flows is refused; null: none is",
     )
+    access: Access = Field(default_factory=Access, description="who may use the API")
 
 
 @dataclass(frozen=True, slots=True)

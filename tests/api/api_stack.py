@@ -93,5 +93,6 @@ def fill(client: TestClient) -> TestClient:
     ).raise_for_status()
     client.post("/v1/allowlist", json={"prefix": "198.51.100.1"}).raise_for_status()
     client.post("/v1/rules", json=RULE).raise_for_status()
+    client.post("/v1/tokens", json={"name": "web", "role": "viewer"}).raise_for_status()
     client.put("/v1/feeds/web", json={"file": "/no/such/list"}).raise_for_status()
     return client

@@ -80,6 +80,10 @@ def test_the_paths_are_those_of_this_version(document: JsonDocument) -> None:
         "/v1/events": {"get"},
         "/v1/capture": {"get"},
         "/v1/top": {"get"},
+        "/v1/whoami": {"get"},
+        "/v1/tokens": {"get", "post"},
+        "/v1/tokens/{name}": {"get", "delete"},
+        "/v1/audit": {"get"},
         "/v1/operations/{operation_id}": {"get"},
         "/healthz": {"get"},
         "/readyz": {"get"},
@@ -100,6 +104,7 @@ def test_every_operation_documents_its_problems(document: JsonDocument) -> None:
             assert refusals.keys() >= {"409", "412", "503", "507"}, where
         if "requestBody" in operation:
             assert refusals.keys() >= {"400", "413", "415", "422"}, where
+        assert refusals.keys() >= {"401", "403", "429"}, where
         if "{" in path and (method in {"get", "patch", "delete"} or "backends" in path):
             assert "404" in refusals, where
         if "{address}" in path or "{prefix}" in path:
@@ -113,7 +118,7 @@ def test_every_operation_is_described(document: JsonDocument) -> None:
     assert len(set(names)) == len(names)
     for method, path, operation in operations(document):
         assert operation["summary"] and operation["description"], (method, path)
-        assert operation["tags"][0] in {"desired", "observed"}
+        assert operation["tags"][0] in {"desired", "observed", "access"}
         for parameter in operation.get("parameters", []):
             assert parameter.get("description"), (method, path, parameter["name"])
 

@@ -93,6 +93,18 @@ def test_the_canonical_document() -> None:
             "too_big_replies_per_second": 1000,
             "gue_port": 6080,
             "max_moved_percent": None,
+            "access": {
+                "unix": [],
+                "certificates": [],
+                "loopback": "admin",
+                "hosts": [],
+                "limits": {
+                    "requests_per_second": 1000.0,
+                    "request_burst": 2000,
+                    "streams_per_caller": 16,
+                    "streams": 512,
+                },
+            },
         },
     }
     assert list(to_document(Config(), now=NOW)) == list(KEYS)

@@ -1,0 +1,92 @@
+"""How much each caller may ask for: a bucket of requests each, and answers that go on. Used by the event loop alone."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from lb.errors import TooManyError
+from lb.model.access import Limits
+
+BUCKETS_MAX = 10_000
+"""Callers remembered; of more the one that was longest quiet is forgotten, and begins anew."""
+
+UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE = 10.0, 100.0
+"""Requests without credentials that are good, of each address."""
+
+
+class Buckets:
+    """A token bucket for each key, full at first."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: str, rate: float, burst: float) -> float:
+        """Take one out; 0, or the seconds after which there would be one."""
+        now = self._clock()
+        level, since = self._levels.pop(key, (burst, now))
+        level = min(burst, level + max(0.0, now - since) * rate)
+        wait = 0.0 if level >= 1 else (1 - level) / rate
+        self._levels[key] = (level - (wait == 0), now)
+        if len(self._levels) > BUCKETS_MAX:
+            self._levels.popitem(last=False)
+        return wait
+
+
+class Quotas:
+    """What callers have used of the limits."""
+
+    def __init__(self, limits: Callable[[], Limits], clock: Callable[[], float]) -> None:
+        self._limits, self._requests = limits, Buckets(clock)
+        self._streams: Counter[str] = Counter()
+
+    def ask(self, caller: str) -> None:
+        """One request more; TooManyError says when there may be the next."""
+        limits = self._limits()
+        wait = self._requests.take(caller, limits.requests_per_second, limits.request_burst)
+        if wait:
+            raise TooManyError(
+                f"{caller} asks more than {limits.requests_per_second:g} times a second: wait, and ask less often "
+                "(settings.access.limits)",
+                wait,
+            )
+
+    def ask_unknown(self, host: str) -> None:
+        """One request more of somebody whom nobody knows; TooManyError, as from ask."""
+        place = place_of(host)
+        wait = self._requests.take(place, UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE)
+        if wait:
+            raise TooManyError(f"from {place} too many ask without a token that is good: wait", wait)
+
+    def hold(self, caller: str, *, is_exempt: bool) -> None:
+        """One answer more that goes on, until it is let go; TooManyError: there are as many as may be."""
+        limits = self._limits()
+        if not is_exempt and self._streams[caller] >= limits.streams_per_caller:
+            raise TooManyError(
+                f"{caller} has {self._streams[caller]} answers open that go on, the most there may be: end one "
+                "(settings.access.limits.streams_per_caller)"
+            )
+        if self._streams.total() >= limits.streams:
+            raise TooManyError(
+                f"there are {limits.streams} answers open that go on, the most of all callers together: try later "
+                "(settings.access.limits.streams)",
+                10,
+            )
+        self._streams[caller] += 1
+
+    def let_go(self, caller: str, count: int) -> None:
+        """So many of its answers have ended."""
+        self._streams[caller] -= count
+        if self._streams[caller] <= 0:
+            del self._streams[caller]
+
+
+def place_of(host: str) -> str:
+    """Who somebody is that nobody knows: an address; of IPv6 its /64, which one host has all of."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return "address unknown"
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return f"addresses in {ip_network((address, 64), strict=False)}"
+    return f"address {getattr(address, 'ipv4_mapped', None) or address}"

@@ -1,0 +1,34 @@
+"""What role an operation takes. Pure; the same path that the router goes by decides, so the two cannot part."""
+
+import re
+
+from lb.model.access import Role
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN = re.compile(r"/healthz|/|/dashboard/.*", re.DOTALL)
+"""May be read by everyone: whether the process lives, and the page, which is the same for all and holds no data."""
+
+_READ_BY = (
+    (re.compile(r"/v1/(tokens|audit)(/.*)?", re.DOTALL), Role.ADMIN),
+    (re.compile(r"/v1/capture"), Role.OPERATOR),  # it shows what clients send
+)
+_WRITTEN_BY = (
+    (re.compile(r"/v1/explain"), Role.VIEWER),  # it changes nothing
+    (re.compile(r"/v1/(blocklist|allowlist|rules)(/.*)?", re.DOTALL), Role.OPERATOR),
+    (re.compile(r"/v1/services/[^/]+/(backends|drains?)(/.*)?", re.DOTALL), Role.OPERATOR),
+    (re.compile(r"/v1/feeds/[^/]+/refresh"), Role.OPERATOR),
+)
+
+
+def is_open(method: str, path: str) -> bool:
+    """Whether nobody is asked who they are."""
+    return method in SAFE_METHODS and OPEN.fullmatch(path) is not None
+
+
+def needed(method: str, path: str) -> Role:
+    """The least role that may do it. What is in no table: viewers read, admins write."""
+    is_read = method in SAFE_METHODS
+    for pattern, role in _READ_BY if is_read else _WRITTEN_BY:
+        if pattern.fullmatch(path):
+            return role
+    return Role.VIEWER if is_read else Role.ADMIN

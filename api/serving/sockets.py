@@ -1,0 +1,131 @@
+"""Opens the sockets of the API, before anything else is touched: two daemons must not share one data plane."""
+
+import contextlib
+import grp
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.access.identity import LOOPBACK, TLS, UNIX
+from lb.errors import SetupError
+
+MODE, MODE_FOR_ALL = 0o660, 0o666
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """One open socket. kind: unix, loopback or tls."""
+
+    kind: str
+    socket: socket.socket
+
+    def __str__(self) -> str:
+        name = self.socket.getsockname()
+        if self.kind == UNIX:
+            return f"unix://{name}"
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"{'https' if self.kind == TLS else 'http'}://{host}:{name[1]}"
+
+
+@contextlib.contextmanager
+def listening(path: Path, group: str | None, listen: str | None, *, tls: bool) -> Iterator[list[Listening]]:
+    """The unix socket, and the TCP socket if an address is given; SetupError says which cannot be, and why."""
+    if tls and not listen:
+        raise SetupError("--tls-cert is for TCP, and no address is given: give --listen ADDRESS:PORT too")
+    gid = _group(group)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"{path.parent} cannot be made ({error.strerror}): make it, or give another --socket"
+        ) from error
+    _remove_stale(path)
+    opened = [Listening(UNIX, socket.socket(socket.AF_UNIX))]
+    try:
+        _bind(opened[0].socket, path, gid)
+        if listen:
+            opened.append(_tcp(listen, tls=tls))
+        yield opened
+    finally:
+        for each in opened:
+            each.socket.close()
+        path.unlink(missing_ok=True)
+
+
+def admit(path: Path, *, everyone: bool) -> None:
+    """Whether the kernel lets only the owner and the group connect, or all, of whom the API then sends some away."""
+    with contextlib.suppress(FileNotFoundError):
+        path.chmod(MODE_FOR_ALL if everyone else MODE, follow_symlinks=True)
+
+
+def _group(name: str | None) -> int:
+    if name is None:
+        return os.getegid()
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise SetupError(
+            f"--socket-group {name}: there is no such group; groupadd --system {name} makes it"
+        ) from None
+
+
+def _remove_stale(path: Path) -> None:
+    """Take away the socket that a killed daemon left; nothing else."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise SetupError(f"{path} is there, and is no socket: give another --socket, or remove it")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise SetupError(f"another sluice serves {path}: stop it, or choose another --socket")
+    path.unlink()
+
+
+def _bind(unbound: socket.socket, path: Path, gid: int) -> None:
+    before = os.umask(0o177)  # from the very first moment nobody else may connect
+    try:
+        unbound.bind(str(path))
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {path} ({error.strerror or error}): give another --socket"
+        ) from error
+    finally:
+        os.umask(before)
+    try:
+        if gid != path.stat().st_gid:
+            os.chown(path, -1, gid)
+    except OSError as error:
+        raise SetupError(
+            f"{path} cannot be given to group {gid} ({error.strerror}): be a member of it, or leave --socket-group out"
+        ) from error
+    path.chmod(MODE)
+
+
+def _tcp(listen: str, *, tls: bool) -> Listening:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = None
+    try:
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        if listener is not None:
+            listener.close()
+        raise SetupError(f"cannot listen on {listen} ({error}): write --listen ADDRESS:PORT") from error
+    if tls:
+        return Listening(TLS, listener)
+    address = str(listener.getsockname()[0])
+    if not (address == "::1" or address.startswith("127.")):
+        listener.close()
+        raise SetupError(
+            f"--listen {listen} is not a loopback address, and in the clear only loopback is served: "
+            "give --tls-cert and --tls-key"
+        )
+    return Listening(LOOPBACK, listener)

@@ -1,0 +1,125 @@
+"""TLS of the API's TCP listener: files that are looked at before they are used, and taken anew without a restart."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from lb.errors import SetupError
+
+SOON = timedelta(days=14)
+"""Before a certificate ends, this is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. client_ca: who signs client certificates; without it none is asked for."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @classmethod
+    def of(cls, certificate: Path | None, key: Path | None, client_ca: Path | None) -> "TlsFiles | None":
+        """What the options ask for; None: no TLS. SetupError: they do not go together."""
+        if certificate is None and key is None:
+            if client_ca is not None:
+                raise SetupError("--tls-client-ca needs TLS: give --tls-cert and --tls-key too")
+            return None
+        if certificate is None:
+            raise SetupError(f"--tls-key {key} is without its certificate: give --tls-cert too")
+        if key is None:
+            raise SetupError(f"--tls-cert {certificate} is without its key: give --tls-key too")
+        return cls(certificate, key, client_ca)
+
+
+def context_of(
+    files: TlsFiles, *, now: datetime, warn: Callable[[str], None] = lambda _: None
+) -> ssl.SSLContext:
+    """What connections are made with; SetupError says which file is at fault. warn is told what will soon be."""
+    _check_key(files.key)
+    certificate = _read_certificates(files.certificate, "--tls-cert")[0]
+    _check_dates(files.certificate, certificate, now, warn)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    # A resumed session would be spared the look at its client's certificate, though the CA has changed meanwhile.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=_no_password(files.key))
+    except ssl.SSLError as error:
+        says = (
+            f"{files.key} is not the key of {files.certificate}: give the pair that belongs together"
+            if error.reason == "KEY_VALUES_MISMATCH"
+            else f"{files.certificate} and {files.key} cannot be used ({error.reason or error}): give PEM files"
+        )
+        raise SetupError(says) from error
+    if files.client_ca is not None:
+        for authority in _read_certificates(files.client_ca, "--tls-client-ca"):
+            _check_dates(files.client_ca, authority, now, warn)
+        context.load_verify_locations(files.client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL  # who has none may have a token
+    return context
+
+
+class Certificates:
+    """The context that listens, behind which another takes over at each reload; connections that stand stay."""
+
+    def __init__(self, files: TlsFiles, *, warn: Callable[[str], None] = lambda _: None) -> None:
+        self._files, self._warn = files, warn
+        self._current = context_of(files, now=datetime.now(UTC), warn=warn)
+        self.context = context_of(files, now=datetime.now(UTC))
+        self.context.sni_callback = self._hand_over
+
+    def reload(self) -> None:
+        """Take the files anew, for connections that come from now on; SetupError: all is as it was."""
+        self._current = context_of(self._files, now=datetime.now(UTC), warn=self._warn)
+
+    def _hand_over(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._current
+
+
+def _check_key(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+        path.read_bytes()
+    except OSError as error:
+        raise SetupError(
+            f"--tls-key {path} cannot be read ({error.strerror}): see who may read it"
+        ) from error
+    if mode & 0o007:
+        raise SetupError(f"--tls-key {path} can be read by all: chmod o= {path}")
+
+
+def _read_certificates(path: Path, option: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise SetupError(f"{option} {path} cannot be read ({error.strerror}): see who may read it") from error
+    except ValueError as error:
+        raise SetupError(f"{option} {path} holds no certificate: give a PEM file") from error
+
+
+def _check_dates(
+    path: Path, certificate: x509.Certificate, now: datetime, warn: Callable[[str], None]
+) -> None:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now >= ends:
+        raise SetupError(f"the certificate in {path} ended at {ends:%Y-%m-%d %H:%M} UTC: renew it")
+    if now < begins:
+        raise SetupError(
+            f"the certificate in {path} begins at {begins:%Y-%m-%d %H:%M} UTC: wait, or see that the clock is right"
+        )
+    if ends - now < SOON:
+        warn(f"the certificate in {path} ends at {ends:%Y-%m-%d %H:%M} UTC: renew it, and send SIGHUP")
+
+
+def _no_password(path: Path) -> Callable[[], str]:
+    def ask() -> str:
+        raise SetupError(f"--tls-key {path} is encrypted, and nobody is there to be asked: decrypt it")
+
+    return ask
