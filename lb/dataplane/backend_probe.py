@@ -1,27 +1,36 @@
 """Backends tried with real packets, from this machine's own address: pings, plain, full-sized, and in the outer header.
 
 An echo request that goes to the backend's own address in the outer header of clients' packets comes back if the backend
-takes that header off, whether it has a VIP or not; a kernel that does not know the header says so by ICMP.
+takes that header off, whether it has a VIP or not; a kernel that does not know the header says so by ICMP. The VIP is
+asked by TCP from marked sockets, whose packets the data plane carries to the backend in question (probe_path.py).
 """
 
 import contextlib
 import errno
 import itertools
 import os
+import random
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lb.dataplane import packets
+from lb.dataplane.layout import layout
 from lb.dataplane.protocol import BackendQuestion
 from lb.doctor.facts import Answer, BackendAnswers
 
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 2.0
 """How long an answer may take."""
 TRIES = 2
+NOBODYS_PORT = 1
+"""tcpmux: a machine that has the VIP refuses it, or takes it."""
+_PORTS_TRIED = 100
+_SO_MARK = 36
+_RESET = struct.pack("ii", 1, 0)
+"""Closed by a reset, a connection does not hold its port for a minute."""
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _ECHO_REPLY, _UNREACHABLE = 0, 3
 _ECHO_REPLY6, _ERRORS6 = 129, {1, 2, 4}
@@ -45,9 +54,11 @@ class _Probe:
 def ask_backends(questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
     """See DataPlane."""
     with contextlib.ExitStack() as stack:
-        pinger = _Pinger(stack)
+        pinger, dialer = _Pinger(stack), _Dialer(stack)
         probes = [pinger.probe(question) for question in questions]
-        pinger.run()
+        for probe, question in zip(probes, questions, strict=True):
+            probe.asked |= dialer.dial(question)
+        pinger.run(dialer)
     return [BackendAnswers(**{name: asked.answer for name, asked in probe.asked.items()}) for probe in probes]
 
 
@@ -135,7 +146,7 @@ class _Pinger:
         with contextlib.suppress(OSError):
             sender.sendto(data, (address, port))
 
-    def run(self) -> None:
+    def run(self, dialer: "_Dialer") -> None:
         """Send all, twice where nothing comes, and wait for the answers."""
         for _ in range(TRIES):
             waiting = [one for one in self._asked.values() if one.answer is Answer.NOTHING]
@@ -143,14 +154,14 @@ class _Pinger:
                 one.send()
             deadline = time.monotonic() + PATIENCE_SECONDS / TRIES
             while (rest := deadline - time.monotonic()) > 0:
-                if not any(one.answer is Answer.NOTHING for one in waiting):
+                if not dialer.waiting and not any(one.answer is Answer.NOTHING for one in waiting):
                     break
-                ready, _, _ = select.select(list(self._raw.values()), [], [], rest)
-                for each in ready:
-                    for data, sender in _received(each):
-                        self._take(4 if each is self._raw[4] else 6, data, sender)
+                dialer.look(self._raw.values(), rest)
+                for family, each in self._raw.items():
+                    for data in _received(each):
+                        self._take(family, data)
 
-    def _take(self, family: int, data: bytes, sender: str) -> None:
+    def _take(self, family: int, data: bytes) -> None:
         """One ICMP message: a reply, or an error that quotes what was sent."""
         if family == 4:
             data = data[(data[0] & 0xF) * 4 :]
@@ -175,17 +186,93 @@ class _Pinger:
                 asked.answer = Answer.REFUSED
 
 
-def _received(raw: socket.socket) -> Iterator[tuple[bytes, str]]:
+class _Dialer:
+    """TCP connections that are carried to one backend, whatever the ring says."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        constants = layout().constants
+        first, last = constants.get("PROBE_PORT_FIRST", 61000), constants.get("PROBE_PORT_LAST", 64999)
+        self._ports = itertools.cycle(random.sample(range(first, last + 1), last + 1 - first))
+        self._same: dict[tuple[object, ...], _Asked] = {}
+        self.waiting: dict[socket.socket, _Asked] = {}
+
+    def dial(self, question: BackendQuestion) -> dict[str, _Asked]:
+        """Whether the VIP is there at all, told by a port that nobody serves; and the service's own port."""
+        if question.way is None:
+            return {}
+        asked = {"vip_there": self._connect(question, NOBODYS_PORT)}
+        if question.protocol == "tcp" and question.port:
+            asked["vip"] = self._connect(question, question.port)
+        return asked
+
+    def _connect(self, question: BackendQuestion, port: int) -> _Asked:
+        key = (question.address, question.mode, question.vip, port)
+        if key not in self._same:
+            self._same[key] = self._begin(question, port)
+        return self._same[key]
+
+    def _begin(self, question: BackendQuestion, port: int) -> _Asked:
+        mark, source = question.way or (0, "")
+        kind = socket.AF_INET6 if ":" in question.vip else socket.AF_INET
+        asked = _Asked(lambda: None)
+        try:
+            made = self._stack.enter_context(socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            made.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+            self._bind(made, source)
+            code = made.connect_ex((question.vip, port))
+        except OSError:
+            asked.answer = None  # it says nothing of the backend
+            return asked
+        self.waiting[made] = asked
+        if code != errno.EINPROGRESS:
+            self._end(made, code)
+        return asked
+
+    def _bind(self, made: socket.socket, source: str) -> None:
+        for port in itertools.islice(self._ports, _PORTS_TRIED):
+            try:
+                made.bind((source, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    def look(self, raw: Iterable[socket.socket], seconds: float) -> None:
+        """Wait until something has come, for a connection or one of these; what has come for connections is taken."""
+        poll = select.poll()
+        for each in raw:
+            poll.register(each, select.POLLIN)
+        by_number = {made.fileno(): made for made in self.waiting}
+        for number in by_number:
+            poll.register(number, select.POLLOUT)
+        for number, _ in poll.poll(seconds * 1000):
+            if number in by_number:
+                made = by_number[number]
+                self._end(made, made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _end(self, made: socket.socket, code: int) -> None:
+        asked = self.waiting.pop(made)
+        if code == 0:
+            asked.answer = Answer.YES
+        elif code in (errno.ECONNREFUSED, errno.ECONNRESET):
+            asked.answer = Answer.REFUSED
+
+
+def _received(raw: socket.socket) -> Iterator[bytes]:
     while True:
         try:
-            data, sender = raw.recvfrom(1 << 16)
+            data = raw.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError as error:
             if error.errno in (errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EMSGSIZE):
                 continue
             raise
-        yield data, sender[0]
+        yield data
 
 
 def source_for(address: str) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lb.dataplane import host_facts, libbpf, rtnetlink
+from lb.dataplane.build import NAME_PREFIX
 from lb.dataplane.hook import pin_directory
 from lb.dataplane.link_facts import Served, interfaces_as_they_are
 from lb.doctor.examine import examine
@@ -39,12 +40,14 @@ def _interfaces(pinned: dict[str, int], named: Sequence[str]) -> tuple[Interface
     """What is named and was never served is looked at as if it were, but for the program that it cannot have."""
     served = {name: Served("auto", pinned.get(name)) for name in dict.fromkeys([*pinned, *named])}
     busy = [link.name for link in rtnetlink.links().values() if link.xdp_program_id is not None]
-    return tuple(
-        dataclasses.replace(one, attached=True)
-        if one.name not in pinned and one.foreign_program is None
-        else one
-        for one in interfaces_as_they_are(served, busy)
-    )
+    return tuple(_as_served(one, one.name in pinned) for one in interfaces_as_they_are(served, busy))
+
+
+def _as_served(one: InterfaceFacts, is_pinned: bool) -> InterfaceFacts:
+    """A program by our name is ours, also where its pin cannot be seen; one that was never served has none to miss."""
+    if one.foreign_program is not None and one.foreign_program.startswith(f'"{NAME_PREFIX}'):
+        return dataclasses.replace(one, attached=True, foreign_program=None)
+    return one if is_pinned or one.foreign_program is not None else dataclasses.replace(one, attached=True)
 
 
 def _pinned(pin_root: Path) -> dict[str, int]:

@@ -128,10 +128,11 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True)
 class BackendQuestion:
-    """A backend that is to be tried with real packets. overhead: bytes of the outer header, 0 in mode l2.
+    """A backend that is to be tried with real packets.
 
-    key: its service's number and its place there, by which the packet path knows it; full_size: of a packet of clients
-    in its outer header, 0 where the interface does not take it.
+    port: of the service, 0 if it has many; full_size: how long a full-sized packet of clients is in its outer header,
+    0 where the interface does not take it; way: mark and source of packets for the VIP that are carried to it; None:
+    the VIP is not asked.
     """
 
     address: str
@@ -141,7 +142,7 @@ class BackendQuestion:
     mode: str
     gue_port: int
     full_size: int
-    key: tuple[int, int]
+    way: tuple[int, str] | None = None
 
 
 class Tracer(Protocol):

@@ -101,14 +101,14 @@ class BackendAnswers:
     """What a backend answered to real packets; None: not asked, or it could not be.
 
     ping: to its own address. full_size: a ping as long as a full-sized packet in its outer header. unwrapped: a
-    ping to its own address, in the outer header. vip_ping, vip: an echo request, and the service's own first
-    packet, to the VIP in the outer header.
+    ping to its own address, in the outer header. vip_there, vip: a SYN to a port of the VIP that nobody serves, and to
+    the service's own, in the outer header; refused is an answer too.
     """
 
     ping: Answer | None = None
     full_size: Answer | None = None
     unwrapped: Answer | None = None
-    vip_ping: Answer | None = None
+    vip_there: Answer | None = None
     vip: Answer | None = None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import Template
 
-from lb.doctor.backends import FULL_PACKET, vip_command
+from lb.doctor.backends import FULL_PACKET, interface_of, vip_command
 
 TUNNELS = {
     (4, 4): ("sluice-ipip", "ipip", ""),
@@ -78,7 +78,7 @@ def prepare(wish: Wish) -> Preparation:
 
 FIND = Step(
     "The interface that carries the backend's own address.",
-    ("""dev=$(ip -o address show to "$own" | awk '{ print $2; exit }')""",),
+    ("dev=$({})".format(interface_of('"$own"')),),
 )
 
 

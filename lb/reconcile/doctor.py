@@ -1,5 +1,6 @@
 """Gathers what the doctor examines: the machine, the packet path's tables and counters, and the backends' answers."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from ipaddress import ip_address, ip_interface
 import numpy as np
 
 from lb.dataplane.layout import layout
-from lb.dataplane.packets import outer_bytes
+from lb.dataplane.packets import outer_bytes, packed
 from lb.dataplane.protocol import BackendQuestion, DataPlane, NextHop
 from lb.dataplane.tables import Array
 from lb.doctor.backends import FULL_PACKET
@@ -24,14 +25,18 @@ from lb.doctor.facts import (
     VipFacts,
 )
 from lb.doctor.finding import Report
+from lb.doctor.interfaces import STRICT
 from lb.errors import NotFoundError
-from lb.model import AdminState, Config, Service
+from lb.model import AdminState, Backend, Config, Service
 from lb.reconcile.observed import Status
+from lb.reconcile.probing import Probing, Way, WayOf
 from lb.reconcile.services import ServicePlan, ServicePlans
 
 _C = layout().constants
 ASKED_MOST = 256
-"""Backends that are tried with packets when all are looked at."""
+"""Backends of services that are tried with packets, at most."""
+CARRIED = frozenset({"ipip", "gue", "l2"})
+"""Modes in which a backend answers for the VIP itself."""
 SETTLED_SECONDS, LATELY_SECONDS = 2, 300
 """How old a flow must be for its client to have heard an answer, and how old it may be to tell anything."""
 TABLE_OPTIONS = {
@@ -56,9 +61,11 @@ class Doctor:
         dataplane: DataPlane,
         status: Callable[[], Status],
         present: Callable[[], tuple[Config, ServicePlans]],
+        probing: Probing,
     ) -> None:
         """present: what is desired, and what of it is in the maps."""
         self._dataplane, self._status, self._present = dataplane, status, present
+        self.probing = probing
 
     def look(self, service: str | None = None, address: str | None = None, *, seconds: float = 1.0) -> Report:
         """Everything; or a service's backends, or one of them. seconds: how long to look at what packets become.
@@ -68,12 +75,13 @@ class Doctor:
         began, before = time.monotonic(), self._dataplane.tables.verdict_counters.read()
         config, plans = self._present()
         services = _chosen(config, service, address)
-        backends = self._backends(services, config, plans)
+        found = self._backends(services, plans)
+        machine = self._dataplane.machine({one.interface for one in found if one.interface})
+        strict = any(one.served and one.rp_filter == STRICT for one in machine.interfaces)
+        backends = self._ask(found, config.settings.gue_port, vips=not strict)
         if service is not None:
             return examine(Facts(backends=tuple(backends), vips=tuple(self._vips(services, plans, ()))))
         status = self._status()
-        hops = {one.interface for one in backends if one.interface}
-        machine = self._dataplane.machine(hops)
         time.sleep(max(0.0, seconds - (time.monotonic() - began)))
         return examine(
             Facts(
@@ -106,31 +114,31 @@ class Doctor:
             ),
         )
 
-    def _backends(
-        self, services: Sequence[Service], config: Config, plans: ServicePlans
-    ) -> list[BackendFacts]:
-        """Each backend of these services, with its answers."""
+    def _backends(self, services: Sequence[Service], plans: ServicePlans) -> list[BackendFacts]:
+        """Each backend of these services, before it is asked."""
         hops = self._dataplane.next_hops({b.address.packed for s in services for b in s.backends})
         flows = Flows.of(self._dataplane)
-        facts: list[BackendFacts] = []
-        questions: list[tuple[int, BackendQuestion]] = []
+        facts = []
         for service in services:
             plan = plans.by_name.get(service.name)
             for backend in service.backends:
-                hop = hops.get(backend.address.packed)
-                one = _backend(service, str(backend.address), hop)
-                one = replace(one, active=backend.admin_state is not AdminState.DISABLED)
+                one = _backend(service, backend, hops.get(backend.address.packed))
                 place = plan.at.get(backend.address.packed) if plan else None
                 if plan is not None and place is not None:
                     proven, unproven = flows.heard(plan.number, place)
                     one = replace(one, proven=proven, unproven=unproven)
-                    if one.active and one.resolved:
-                        questions.append((len(facts), _question(service, one, config, (plan.number, place))))
                 facts.append(one)
-        asked = _first(questions)
-        for (at, _), answers in zip(asked, self._dataplane.ask_backends([q for _, q in asked]), strict=True):
-            facts[at] = replace(facts[at], answers=answers)
         return facts
+
+    def _ask(self, backends: Sequence[BackendFacts], gue_port: int, *, vips: bool) -> list[BackendFacts]:
+        """Each backend with its answers. vips: for VIPs too; else answers of theirs would not be let in here."""
+        at = [index for index, one in enumerate(backends) if one.active and one.resolved][:ASKED_MOST]
+        asked = [backends[index] for index in at]
+        with self.probing.open() if asked and vips else contextlib.nullcontext(_no_way) as way_of:
+            questions = [_question(one, gue_port, way_of) for one in asked]
+            answers = self._dataplane.ask_backends(questions)
+        known = dict(zip(at, answers, strict=True))
+        return [replace(one, answers=known.get(index, one.answers)) for index, one in enumerate(backends)]
 
     def _vips(
         self, services: Iterable[Service], plans: ServicePlans, interfaces: Iterable[InterfaceFacts]
@@ -203,16 +211,17 @@ def _chosen(config: Config, name: str | None, address: str | None) -> list[Servi
     return [service.model_copy(update={"backends": tuple(found)})]
 
 
-def _backend(service: Service, address: str, hop: NextHop | None) -> BackendFacts:
-    mode, family = str(service.mode), ip_address(address).version
+def _backend(service: Service, backend: Backend, hop: NextHop | None) -> BackendFacts:
+    mode = str(service.mode)
     return BackendFacts(
         service=service.name,
         vip=str(service.vip),
         port=service.port.to_json(),
         protocol=str(service.protocol),
         mode=mode,
-        address=address,
-        overhead=outer_bytes(mode, family),
+        address=str(backend.address),
+        active=backend.admin_state is not AdminState.DISABLED,
+        overhead=outer_bytes(mode, backend.address.version),
         interface=hop.interface if hop else None,
         mtu=hop.mtu if hop else 0,
         resolved=bool(hop and hop.mac),
@@ -220,26 +229,24 @@ def _backend(service: Service, address: str, hop: NextHop | None) -> BackendFact
     )
 
 
-def _question(service: Service, one: BackendFacts, config: Config, key: tuple[int, int]) -> BackendQuestion:
-    need = FULL_PACKET + one.overhead
-    vip = one.vip.partition("/")[0]
+def _question(one: BackendFacts, gue_port: int, way_of: WayOf) -> BackendQuestion:
+    need, vip = FULL_PACKET + one.overhead, one.vip.partition("/")[0]
+    family = 6 if ":" in vip else 4
+    carried = one.mode in CARRIED
     return BackendQuestion(
         address=one.address,
         vip=vip,
-        port=0 if service.port.is_any else service.port.low,
+        port=one.port if isinstance(one.port, int) else int(one.port.partition("-")[0].replace("any", "0")),
         protocol=one.protocol,
         mode=one.mode,
-        gue_port=config.settings.gue_port,
+        gue_port=gue_port,
         full_size=need if one.mtu >= need else 0,
-        key=key,
+        way=way_of(one.service, packed(one.address), family) if carried else None,
     )
 
 
-def _first(questions: list[tuple[int, BackendQuestion]]) -> list[tuple[int, BackendQuestion]]:
-    """Those of the first ASKED_MOST addresses."""
-    addresses = list(dict.fromkeys(question.address for _, question in questions))
-    some = set(addresses[:ASKED_MOST])
-    return [(at, question) for at, question in questions if question.address in some]
+def _no_way(_service: str, _backend: bytes, _family: int) -> Way | None:
+    return None
 
 
 def _where(vip: str, served: Iterable[InterfaceFacts]) -> tuple[str | None, bool]:

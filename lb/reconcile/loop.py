@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lb.dataplane.protocol import DataPlane
-from lb.errors import DataPlaneError, SluiceError
+from lb.errors import DataPlaneError, NotFoundError, SluiceError
 from lb.events import Events
 from lb.model import Config
 from lb.model.protect import Protected
@@ -23,6 +23,7 @@ from lb.reconcile.history import History
 from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps
 from lb.reconcile.observing import Observing
+from lb.reconcile.probing import Probing
 from lb.reconcile.services import StandingOf
 from lb.reconcile.terms import PLAIN, Terms, account
 from lb.reconcile.watch import Watch
@@ -52,12 +53,17 @@ class Reconciler(Observing):
         """What is published to."""
         self.watch = Watch(dataplane, self._fit, self._on_nobody_looks, self._ban)
         """Who looks at packets."""
-        self.doctor = Doctor(dataplane, self.status, lambda: (self._desired.config, self._plans.services))
+        self.doctor = Doctor(
+            dataplane,
+            self.status,
+            lambda: (self._desired.config, self._plans.services),
+            Probing(self._fit, self._on_nobody_looks, self.probe_way),
+        )
         """Who says what is wrong."""
         self._lock = threading.RLock()
         self._wake = threading.Condition()
         self._hops_changed = self._stopping = False
-        self._maps = Maps(dataplane, clock, lambda: self.watch.features)
+        self._maps = Maps(dataplane, clock, lambda: self.watch.features | self.doctor.probing.features)
         self._floods = FloodWatch(dataplane, lambda: self._plans.services, self.events)
         revision, self._stored = store.load()
         """What the newest revision says: beside what is desired it may hold entries that are over."""

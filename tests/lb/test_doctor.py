@@ -198,7 +198,7 @@ ANSWER_FAULTS: list[tuple[dict[str, Answer], str, str, str]] = [
     ({"unwrapped": Answer.REFUSED}, "encapsulation", "fail", SETUP),
     ({"unwrapped": Answer.NOTHING, "vip": Answer.NOTHING}, "encapsulation", "fail", SETUP),
     (
-        {"vip": Answer.NOTHING, "vip_ping": Answer.NOTHING},
+        {"vip": Answer.NOTHING, "vip_there": Answer.NOTHING},
         "vip-on-backend",
         "fail",
         "ip address replace 192.0.2.10/32 dev lo",
