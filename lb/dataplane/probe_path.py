@@ -40,6 +40,8 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _HOST = 254
 """The scope of what is this machine's own."""
 
+_BEING_MADE = "the way of checks through the data path is being made"
+
 Addresses = Mapping[tuple[int, int], str]
 """Ours, by interface index and family: what answers can be sent to."""
 
@@ -53,7 +55,7 @@ class ProbePath:
         self._was_asked = False
         """Once it was, what a killed run has left is taken away, or replaced."""
         self._addresses: Addresses = {}
-        self._problem: str | None = "the way of checks through the data path is being made"
+        self._problem: str | None = _BEING_MADE
         self._wake = threading.Condition()
         self._stopping = self._changed = False
         self._thread: threading.Thread | None = None
@@ -64,6 +66,8 @@ class ProbePath:
             if build == self._wanted and self._was_asked:
                 return
             self._was_asked = True
+            if self._wanted is None:
+                self._problem = _BEING_MADE  # what was there before is gone, or is about to go
             self._wanted, self._changed = build, True
             self._wake.notify()
             if self._thread is None and not self._stopping:
@@ -105,7 +109,7 @@ class ProbePath:
             try:
                 if wanted is None:
                     remove()
-                    made = None
+                    made, self._problem = None, _BEING_MADE
                     with self._wake:
                         if self._wanted is None:
                             self._thread = None

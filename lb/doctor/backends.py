@@ -90,49 +90,60 @@ def headroom(backends: Sequence[BackendFacts]) -> Iterator[Finding]:
 
 def answers(some: Sequence[BackendFacts]) -> Iterator[Finding]:
     """What the backend did with real packets: the first thing that is wrong explains those behind it."""
-    broken = False
+    taken: list[BackendFacts] = []
     for _, same in _groups(some, lambda one: f"{one.mode}, {one.overhead} bytes"):
         if any(one.answers.unwrapped in (Answer.REFUSED, Answer.NOTHING) for one in same):
-            broken = True
             yield _not_unwrapped(same[0], _services(same))
-            continue
-        for _, alike in _groups(same, lambda one: one.vip):
-            yield from _vip(alike)
-    if not broken:
+        else:
+            taken += same
+    served: list[BackendFacts] = []
+    for _, same in _groups(taken, lambda one: one.vip):
+        missing = _vip(same)
+        if missing is not None:
+            yield missing
+        else:
+            served += same
+    for _, same in _groups(served, lambda one: f"{one.protocol} {one.port} {one.answers.vip}"):
+        yield from _server(same)
+    if len(taken) == len(some):
         yield from _full_size(some)
 
 
-def _vip(some: Sequence[BackendFacts]) -> Iterator[Finding]:
-    """some: one address, mode and VIP."""
+def _vip(some: Sequence[BackendFacts]) -> Finding | None:
+    """some: one address and VIP."""
     one = some[0]
     asked = [each for each in some if each.answers.vip is not None]
     silent = all(each.answers.vip is Answer.NOTHING for each in asked)
-    if one.answers.vip_there is Answer.NOTHING and silent:
-        found = fail if asked else warn  # a filter may take the one packet that asked
-        yield found(
-            "vip-on-backend",
-            one.address,
-            f"{one.address} takes packets, but does not answer for {one.vip}: the VIP is not on its lo, "
-            "or its answers do not come back",
-            effect=f"What {_services(some)} sends to it is lost.",
-            command=vip_command(one.vip),
-            run_on=one.address,
-        )
+    if one.answers.vip_there is not Answer.NOTHING or not silent:
+        return None
+    found = fail if asked else warn  # a filter may take the one packet that asked
+    return found(
+        "vip-on-backend",
+        one.address,
+        f"{one.address} takes packets, but does not answer for {one.vip}: the VIP is not on its lo, "
+        "or its answers do not come back",
+        effect=f"What {_services(some)} sends to it is lost.",
+        command=vip_command(one.vip),
+        run_on=one.address,
+    )
+
+
+def _server(some: Sequence[BackendFacts]) -> Iterator[Finding]:
+    """some: one address, protocol, port, and answer."""
+    one = some[0]
+    whys = {
+        Answer.REFUSED: ("no server listens there", "Clients get a reset instead of an answer."),
+        Answer.NOTHING: ("a filter drops it", "Clients wait for an answer until they give up."),
+    }
+    if one.protocol != "tcp" or one.answers.vip not in whys:
         return
-    for each in asked:
-        if each.answers.vip is Answer.REFUSED:
-            yield _server(each, "no server listens there", "Clients get a reset instead of an answer.")
-        elif each.answers.vip is Answer.NOTHING and each.protocol == "tcp":
-            yield _server(each, "a filter drops it", "Clients wait for an answer until they give up.")
-
-
-def _server(one: BackendFacts, why: str, effect: str) -> Finding:
-    return fail(
+    why, effect = whys[one.answers.vip]
+    yield fail(
         "server",
-        f"{one.service} {one.address}",
-        f"{one.address} does not serve {one.protocol} port {one.port} of {one.vip}: {why}",
+        one.address,
+        f"{one.address} does not serve {one.protocol} port {one.port} of {_services(some)}: {why}",
         effect=f"{effect} Start the server; until then take the backend out.",
-        command=f"sluice backend disable {one.service} {one.address}",
+        command=" && ".join(f"sluice backend disable {each.service} {one.address}" for each in some),
     )
 
 

@@ -177,6 +177,11 @@ def test_what_is_broken_is_named_and_mended(ward: Ward, tmp_path: Path) -> None:
     assert "by ICMP" in found["summary"]
     ward.mend(found)
 
+    ward.backend(1, "ip", "address", "del", f"{VIP}/32", "dev", "lo")
+    ward.mend(ward.names("vip-on-backend", "10.0.0.11"))
+
+    _server_is_stopped(ward)
+
     ward.backend(2, "ip", "link", "set", "eth0", "mtu", "1400")
     ward.mend(ward.names("path-mtu", "10.0.0.12"))
 
@@ -187,6 +192,7 @@ def test_what_is_broken_is_named_and_mended(ward: Ward, tmp_path: Path) -> None:
 
     ward.balancer("ip", "link", "set", ward.interface, "mtu", "1500")
     ward.mend(ward.names("mtu", ward.interface))
+    ward.balancer("ip", "link", "set", ward.interface, "mtu", str(ward.lab.configuration.balancer.mtu))
 
     ward.balancer("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
     ward.mend(ward.names("rp-filter", ward.interface))
@@ -198,6 +204,22 @@ def test_what_is_broken_is_named_and_mended(ward: Ward, tmp_path: Path) -> None:
     _table_is_nearly_full(ward)
 
     _machine_alone(ward, tmp_path)
+
+
+def _server_is_stopped(ward: Ward) -> None:
+    """Who is taken out gets no packets, and is not asked; it comes back when it serves again."""
+    (server,) = (one for one in place.started(ward.lab) if (one.what, one.number) == ("nginx", 2))
+    processes.end([server.process])
+    found = ward.names("server", "10.0.0.12")
+    assert "no server listens there" in found["summary"]
+    ward.mend(found)
+    assert set(ward.fetch(VIP, 6)) == {"backend1", "backend3"}
+    files = ward.lab.data / "backend2"
+    words = ["nginx", "-c", str(files / "nginx.conf")]
+    processes.start(ward.lab.namespace(Role.BACKEND, 2), words, files / "nginx.log")
+    for name in ("web", "near"):
+        ward.balancer("sluice", "backend", "enable", name, "10.0.0.12")
+    ward.is_well()
 
 
 def _answers_are_lost(ward: Ward) -> None:
