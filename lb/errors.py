@@ -20,6 +20,7 @@
     └── DataPlaneError          the kernel refused, or the data plane is not there
         ├── InterfaceError      the interface does not exist, or went away
         ├── ForeignProgramError another XDP program holds the hook
+        ├── NotYetError         it is being made, and will be there in seconds
         ├── CompileError        the XDP program did not compile or load
         └── KnownAnswerError    the compiled program does with a known packet what it should not
 
@@ -156,6 +157,10 @@ class InterfaceError(DataPlaneError):
 
 class ForeignProgramError(DataPlaneError):
     """Raised when another XDP program is attached to the interface; it is not replaced unless told to."""
+
+
+class NotYetError(DataPlaneError):
+    """Raised while what is asked for is being made; to ask again in a moment helps."""
 
 
 class CompileError(DataPlaneError):

@@ -192,7 +192,7 @@ class _Dialer:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
         constants = layout().constants
-        first, last = constants.get("PROBE_PORT_FIRST", 61000), constants.get("PROBE_PORT_LAST", 64999)
+        first, last = constants["PROBE_PORT_FIRST"], constants["PROBE_PORT_LAST"]
         self._ports = itertools.cycle(random.sample(range(first, last + 1), last + 1 - first))
         self._same: dict[tuple[object, ...], _Asked] = {}
         self.waiting: dict[socket.socket, _Asked] = {}

@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lb.dataplane.build import Build, compile_text, import_bcc
 from lb.dataplane.layout import layout
-from lb.errors import DataPlaneError, SluiceError
+from lb.errors import DataPlaneError, NotYetError, SluiceError
 from lb.events import Events
 
 log = logging.getLogger("sluice.probes")
@@ -76,6 +76,8 @@ class ProbePath:
 
     def source(self, ifindex: int, family: int) -> str:
         """An address of ours that a backend behind that interface can answer to. DataPlaneError: there is none."""
+        if self._problem is _BEING_MADE:
+            raise NotYetError(_BEING_MADE)
         if self._problem is not None:
             raise DataPlaneError(self._problem)
         addresses = self._addresses

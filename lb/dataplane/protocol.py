@@ -213,8 +213,9 @@ class DataPlane(Protocol):
         """Try each backend with real packets, all at once; takes a second or two."""
 
     def probe_source(self, ifindex: int, family: int) -> str:
-        """An address of ours for checks that take the data path to a backend behind an interface. DataPlaneError.
+        """An address of ours for checks that take the data path to a backend behind an interface.
 
+        DataPlaneError: there is none. NotYetError: it is being made.
         While a wish has HAVE_PROBES: packets marked with PROBE_MARK, mode and place are carried to that backend.
         """
 

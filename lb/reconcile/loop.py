@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lb.dataplane.protocol import DataPlane
-from lb.errors import DataPlaneError, NotFoundError, SluiceError
+from lb.errors import DataPlaneError, SluiceError
 from lb.events import Events
 from lb.model import Config
 from lb.model.protect import Protected

@@ -5,10 +5,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from lb.errors import NotFoundError, SluiceError
+from lb.errors import NotYetError, SluiceError
 
 FEATURE = "HAVE_PROBES"
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
 """How long the way may take to be made."""
 _POLL_SECONDS = 0.05
 
@@ -58,9 +58,9 @@ class Probing:
         while True:
             try:
                 return self._way(service, backend, family)
-            except NotFoundError:
-                return None
-            except SluiceError:
+            except NotYetError:
                 if time.monotonic() >= deadline:
                     return None
+            except SluiceError:
+                return None
             time.sleep(_POLL_SECONDS)

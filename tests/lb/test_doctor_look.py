@@ -14,7 +14,7 @@ from lb.dataplane.protocol import MachineFacts
 from lb.dataplane.twin import TwinDataPlane
 from lb.doctor.facts import Answer, BackendAnswers, HostFacts, InterfaceFacts
 from lb.doctor.finding import Finding, Severity
-from lb.errors import InvalidError, NotFoundError
+from lb.errors import InvalidError, NotFoundError, NotYetError
 from lb.model.document import parse
 from lb.reconcile.doctor import TABLE_OPTIONS, Flows
 from lb.reconcile.loop import Reconciler
@@ -123,6 +123,51 @@ def test_packets_that_come_while_it_looks(reconciler: Reconciler, plane: TwinDat
 
     assert found.severity is Severity.FAIL
     assert "7 packets" in found.summary
+
+
+def test_vip_is_asked_by_the_way_of_checks(
+    reconciler: Reconciler, plane: TwinDataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mark and source are those of health checks; the program lets answers in while it looks, no longer."""
+    monkeypatch.setattr(plane, "probe_source", lambda ifindex, family: f"source{family}")
+    reconciler.doctor.look(seconds=0)
+
+    ways = {q.address: q.way for q in plane.questions if q.mode == "ipip"}
+    assert {address: way[1] for address, way in ways.items() if way} == dict.fromkeys(ways, "source4")
+    assert len({way[0] for way in ways.values() if way}) == 2
+    assert "HAVE_PROBES" in plane.wishes[-1].features
+    assert reconciler.doctor.probing.features == frozenset()
+
+
+def test_way_that_is_being_made_is_waited_for(
+    reconciler: Reconciler, plane: TwinDataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What will be there in a moment is not taken for what is not there."""
+    failures = iter([NotYetError("soon"), NotYetError("soon")])
+
+    def source(_ifindex: int, _family: int) -> str:
+        for failure in failures:
+            raise failure
+        return "source"
+
+    monkeypatch.setattr(plane, "probe_source", source)
+    reconciler.doctor.look("web", "10.0.0.11")
+
+    assert plane.questions[0].way is not None
+
+
+def test_vips_are_not_asked_where_answers_are_dropped(
+    reconciler: Reconciler, plane: TwinDataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a strict reverse path filter here no answer of a VIP comes in: that is told, and no backend accused."""
+    monkeypatch.setattr(plane, "probe_source", lambda ifindex, family: "source")
+    plane.facts = MachineFacts(
+        HostFacts("t", headers="/h", headers_complete=True), (InterfaceFacts("twin0", rp_filter=1),)
+    )
+    found = wrong(reconciler.doctor.look(seconds=0).findings, *VIPS)
+
+    assert found == {("rp-filter", "twin0"), ("mtu", "twin0")}
+    assert all(question.way is None for question in plane.questions)
 
 
 def test_vip_in_the_interfaces_own_network(reconciler: Reconciler, plane: TwinDataPlane) -> None:
