@@ -11,6 +11,11 @@ DEFAULT_STATE_DIR = Path("/var/lib/sluice")
 ENV_PREFIX = "SLUICE_"
 
 
+NAT_BLOCK = 1 << 16
+"""NAT slots of one pool address: one a port."""
+NAT_SLOTS_MOST = 254 * NAT_BLOCK
+
+
 class XdpMode(StrEnum):
     """How the program is hooked: by the driver (native), by the stack (generic), or native if the driver can."""
 
@@ -53,6 +58,11 @@ class TableSizes:
         },
     )
 
+    nat_slots: int = field(
+        default=1 << 18,
+        metadata={"help": "NAT flows, 65536 for each address of the pool; 136 bytes each"},
+    )
+
     def __post_init__(self) -> None:
         """ValueError names the option that cannot be."""
         for name, least in (("flow_slots", 4), ("limit_slots", 4), ("syn_tests", 16)):
@@ -61,6 +71,11 @@ class TableSizes:
                 below = max(least, 1 << max(2, size.bit_length() - 1))
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} {size} is no power of two: write {below} or {2 * below}")
+        if not 0 < self.nat_slots <= NAT_SLOTS_MOST or self.nat_slots % NAT_BLOCK:
+            raise ValueError(
+                f"--nat-slots {self.nat_slots} is no multiple of {NAT_BLOCK} up to {NAT_SLOTS_MOST}: "
+                f"write {NAT_BLOCK} for each address of the pool"
+            )
         for name, most in (
             ("services", 1 << 16),
             ("backends", 1 << 24),

@@ -100,6 +100,18 @@
 #ifndef HAVE_IPIP /* a service forwards by IP-in-IP */
 #define HAVE_IPIP 1
 #endif
+#ifndef HAVE_NAT /* a service is of mode nat */
+#define HAVE_NAT 1
+#endif
+#ifndef HAVE_NAT_KEEP /* and a backend sees its clients' addresses */
+#define HAVE_NAT_KEEP 1
+#endif
+#ifndef HAVE_NAT_CROSS /* and a backend is of the other family */
+#define HAVE_NAT_CROSS 1
+#endif
+#ifndef HAVE_NAT_ECHO /* and echo requests are balanced */
+#define HAVE_NAT_ECHO 1
+#endif
 #ifndef HAVE_REDIRECT /* a next hop may be behind another interface */
 #define HAVE_REDIRECT 1
 #endif
@@ -156,6 +168,22 @@
 #define TCP_IDLE_S 3600
 #endif
 
+/* How long a NAT flow lives without a packet, by state. */
+#ifndef NAT_OPENING_S
+#define NAT_OPENING_S 30
+#define NAT_CLOSING_S 60
+#define NAT_TCP_IDLE_S 7440
+#define NAT_UDP_IDLE_S 120
+#endif
+
+#ifndef STAGE_SLOT /* where in `stages` this build's second program stands */
+#define STAGE_SLOT 0
+#endif
+
+#ifndef OUR_MTU /* of the interface */
+#define OUR_MTU 1500
+#endif
+
 /* Capacities, from lb/settings.py. */
 #ifndef MAX_SERVICES
 #define MAX_SERVICES 4096
@@ -170,6 +198,8 @@
 #define MAX_ALLOW 65536
 #define LIMIT_BUCKETS 65536
 #define SYN_TEST_LINES 65536
+#define NAT_SLOTS 262144
+#define NAT_BUCKETS 65536
 #endif
 
 /* Checks of backends: a packet's mark says its mode and the backend's place. Their source ports are above those that Linux
@@ -190,6 +220,9 @@
 #define FLOW_WAYS 4
 #define FLOW_PROTECT_S 60 /* an established flow seen so recently is never evicted */
 #define FLOW_CLOSED_S 5 /* a closed flow that was seen so recently is not over: the backend may still have to answer */
+#define NAT_PROBES 16 /* ports that a new flow looks at */
+#define NAT_OVERDUE_S 30 /* over for so long: whoever frees entries is not there */
+#define STAGES_MAX 4096
 #define OUTER_TTL 64
 #define SAMPLE_QUEUE (1 << 20) /* bytes */
 #define ENTRY_NUMBERS 32768

@@ -7,6 +7,12 @@ static __always_inline __be16 checksum_folded(u64 sum) /* below 2^36, so that th
 	return ~sum;
 }
 
+/* The same below 2^56. */
+static __always_inline __be16 checksum_wide(u64 sum)
+{
+	return checksum_folded((sum & 0xffffffff) + (sum >> 32));
+}
+
 static __always_inline __be16 checksum_adjusted(__be16 check, u16 old, u16 new)
 {
 	return checksum_folded((u32)(u16)~check + (u16)~old + new);

@@ -76,7 +76,7 @@ static __always_inline u32 flow_find(const struct flow_bucket *bucket, u64 tag)
 	return FLOW_WAYS;
 }
 
-/* Who is evicted first: the lowest. An empty slot, or one whose flow is over, 0, a newcomer by when it was seen, then the established. */
+/* Who is evicted first: the lowest. An empty slot, or one whose flow is over, 0, a newcomer by when seen, then the established. */
 static __always_inline u64 flow_rank(const struct flow *flow, u64 now_s)
 {
 	u64 state = flow->state;

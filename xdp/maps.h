@@ -47,6 +47,19 @@ BPF_TABLE_PINNED("array", u32, struct service_guard, service_guards, MAX_SERVICE
 BPF_TABLE_PINNED("array", u32, struct cell_line, known_sources, KNOWN_LINES, PINNED("known_sources"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct cell_line, syn_tests, SYN_TEST_LINES, PINNED("syn_tests"), BPF_F_MMAPABLE);
 
+/* NAT: entries by slot, who finds them, and what newcomers are given. */
+BPF_TABLE_PINNED("array", u32, struct nat_forward, nat_forward, NAT_SLOTS, PINNED("nat_forward"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct nat_reply, nat_reply, NAT_SLOTS, PINNED("nat_reply"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct nat_bucket, nat_index, NAT_BUCKETS, PINNED("nat_index"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct nat_pool, nat_pools, NAT_BLOCKS, PINNED("nat_pools"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct nat_line, nat_addresses, NAT_ADDRESS_LINES, PINNED("nat_addresses"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct nat_list, nat_lists, NAT_LISTS, PINNED("nat_lists"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("percpu_array", u32, struct nat_cursor, nat_cursors, 1, PINNED("nat_cursors"));
+
+/* Second programs, each build's in a slot of its own. Programs for several buffers and for one cannot share such a map. */
+BPF_TABLE_PINNED("prog", u32, u32, stages, STAGES_MAX, PINNED("stages"));
+BPF_TABLE_PINNED("prog", u32, u32, stages_frags, STAGES_MAX, PINNED("stages_frags"));
+
 /* What somebody looks at: a bounded queue to the control plane. */
 BPF_TABLE_PINNED("array", u32, struct sampling, watching, 2, PINNED("watching"), BPF_F_MMAPABLE);
 struct samples_table_t { /* bcc has no macro for a pinned ring buffer */
@@ -66,6 +79,7 @@ BPF_TABLE_PINNED("percpu_array", u32, struct entry_tally, allow_counters, ALLOW_
 BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, rule_counters, RULES_MAX, PINNED("rule_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct guard_tally, guard_counters, MAX_SERVICES, PINNED("guard_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct flow_tally, flow_counters, 1, PINNED("flow_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct nat_tally, nat_counters, 1, PINNED("nat_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct quic_tally, quic_counters, 1, PINNED("quic_counters"));
 
 /* The control plane's notes; the packet path does not read them. */

@@ -15,6 +15,7 @@
 #include "config.h"
 #include "types.h"
 #include "rule_types.h"
+#include "nat_types.h"
 #include "verdicts.h"
 #include "maps.h"
 #include "packet.h"

@@ -129,7 +129,7 @@ static __always_inline int find_service(struct packet *p, struct service *found)
 	bool is_service = false;
 
 	if (p->fragment)
-		return is_for_vip(p) ? DROP_FRAGMENT : PASS_FRAGMENT;
+		return is_for_vip(p) || (HAVE_NAT && nat_block(p) != NONE) ? DROP_FRAGMENT : PASS_FRAGMENT;
 	if (!p->has_ports)
 		return PASS_PROTOCOL;
 	if (HAVE_VIP4 && p->family == 4)

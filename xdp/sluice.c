@@ -9,10 +9,12 @@
 #include <uapi/linux/ipv6.h>
 #include <uapi/linux/tcp.h>
 #include <uapi/linux/udp.h>
+#include <linux/stddef.h>
 
 #include "config.h"
 #include "types.h"
 #include "rule_types.h"
+#include "nat_types.h"
 #include "verdicts.h"
 #include "maps.h"
 #include "packet.h"
@@ -20,6 +22,7 @@
 #include "hash.h"
 #include "trace.h"
 #include "csum.h"
+#include "nat_enter.h"
 #include "service.h"
 #include "deny4.h"
 #include "deny6.h"
@@ -40,6 +43,17 @@
 #include "encap.h"
 #include "forward.h"
 #include "finish.h"
+#if HAVE_NAT
+#include "nat_index.h"
+#include "nat_slot.h"
+#include "nat_rewrite.h"
+#include "nat_types46.h"
+#include "nat_error.h"
+#include "nat_open.h"
+#include "nat_request.h"
+#include "nat_reply.h"
+#include "nat_program.h"
+#endif
 
 static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 {
@@ -52,20 +66,36 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	trace_packet(p);
 	if (verdict)
 		return verdict;
+	if (HAVE_NAT && p->has_ports) {
+		u32 slot = nat_reply_slot(p);
+
+		if (slot != NONE)
+			return enter_nat(ctx, p, NULL, NAT_REPLY, slot);
+	}
 	if (HAVE_RULES)
 		settle(ctx, p);
 	trace_stage(p, STAGE_ADMIT);
 	verdict = admit(p);
 	if (verdict)
 		return verdict;
+	if (HAVE_NAT && is_icmp(p) && !p->fragment) {
+		u32 block = nat_block(p);
+
+		if (block != NONE)
+			return enter_nat(ctx, p, NULL, NAT_ICMP, block);
+	}
 	trace_stage(p, STAGE_ICMP);
 	verdict = read_icmp(p);
 	if (verdict)
 		return verdict;
 	trace_stage(p, STAGE_SERVICE);
 	verdict = find_service(p, &service);
+	if (HAVE_NAT_KEEP && (verdict == PASS_NO_SERVICE || verdict == PASS_PROTOCOL) && nat_is_of_keep(p))
+		return enter_nat(ctx, p, NULL, NAT_KEPT, verdict);
 	if (verdict)
 		return verdict;
+	if (HAVE_NAT && service.flags & SERVICE_NAT)
+		return enter_nat(ctx, p, &service, NAT_REQUEST, 0);
 	if (HAVE_GUARD || HAVE_LIMIT_FLOWS)
 		settle(ctx, p);
 	trace_stage(p, STAGE_SELECT);

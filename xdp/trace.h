@@ -35,6 +35,10 @@ struct trace {
 	__u32 quic_id;              /* 0: none was read */
 	__u32 rule;                 /* number of the rule that decided, or whose limit did; NONE: none */
 	__u32 guard;                /* GUARD_*: how a guarded service took a new flow; 0: it was not asked */
+	__u32 nat_slot;             /* of the NAT entry that was found or would be made; 0: none */
+	__u32 nat_way;              /* NAT_*: as what the second program took it; 0: it did not */
+	__u64 nat_forward_state;    /* of that entry; both 0: it is new */
+	__u64 nat_reply_state;
 	__u64 flow_state;           /* of the flow table's entry; 0: there is none */
 	__u64 now_s;                /* by the clock of flow_state */
 };
@@ -45,6 +49,7 @@ struct trace {
 #define STAGE_SERVICE 4
 #define STAGE_SELECT 5
 #define STAGE_FORWARD 6
+#define STAGE_NAT 7
 
 #define GUARD_PEACE 1
 #define GUARD_KNOWN 2
@@ -71,7 +76,20 @@ static __always_inline struct trace *new_trace(void)
 	}
 	return trace;
 }
+
+/* The second program goes on where the first has stopped. */
+static __always_inline struct trace *same_trace(void)
+{
+	u32 key = 0;
+
+	return traces.lookup(&key);
+}
 #else
+static __always_inline struct trace *same_trace(void)
+{
+	return NULL;
+}
+
 static __always_inline struct trace *new_trace(void)
 {
 	return NULL;
@@ -131,6 +149,17 @@ static __always_inline void trace_guard(const struct packet *p, u32 answer)
 {
 	if (TRACE)
 		p->trace->guard = answer;
+}
+
+/* NAT's entry of the flow. */
+static __always_inline void trace_nat(const struct packet *p, u32 slot, u64 forward_state, u64 reply_state)
+{
+	if (!TRACE)
+		return;
+	p->trace->nat_slot = slot;
+	p->trace->nat_forward_state = forward_state;
+	p->trace->nat_reply_state = reply_state;
+	p->trace->now_s = coarse_seconds();
 }
 
 static __always_inline void trace_end(const struct packet *p, u32 verdict)

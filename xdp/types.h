@@ -37,6 +37,7 @@ struct service {
 #define SERVICE_GUE 8             /* mode gue */
 #define SERVICE_UDP_MIGRATION 16  /* flows leave a backend that takes no new ones */
 #define SERVICE_QUIC 32           /* connection ids are read */
+#define SERVICE_NAT 128           /* mode nat */
 #define SERVICE_GUARD 64          /* it has a row of service_guards: new flows are counted, and tested under attack */
 
 /* services4 and services6: a key's bucket is one cache line. A slot is free while its last key word is 0, which is written
@@ -105,7 +106,9 @@ struct backend {
 	__u16 mtu; /* of the way there, for the whole IP packet; 0: unknown */
 	__u32 address[4]; /* network order; IPv4 in the first */
 	__u32 ifindex;
-	__u32 pad[7];
+	__be16 port;   /* mode nat: of the backend; 0: the port that came */
+	__u16 nat_keep; /* mode nat: 1: the client's address stays the source */
+	__u32 pad[6];
 };
 
 #define BACKEND_ACTIVE 1   /* takes packets of flows it has; new ones come by the ring */

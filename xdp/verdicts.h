@@ -14,9 +14,13 @@
 	VERDICT(18, TX_GUE, XDP_TX, "Forwarded to a backend in an outer IP and UDP header (GUE).") \
 	VERDICT(19, TX_ECHO, XDP_TX, "An echo request for a VIP, answered.") \
 	VERDICT(20, TX_TOO_BIG, XDP_TX, "Too big for the way once it has its outer header; the client was told.") \
+	VERDICT(24, TX_NAT, XDP_TX, "Forwarded to a backend, its addresses translated.") \
+	VERDICT(25, TX_NAT_REPLY, XDP_TX, "A backend's reply, translated back for the client.") \
 	VERDICT(32, REDIRECT_L2, XDP_REDIRECT, "Forwarded by MAC rewrite out of another interface.") \
 	VERDICT(33, REDIRECT_IPIP, XDP_REDIRECT, "Forwarded in an outer IP header out of another interface.") \
 	VERDICT(34, REDIRECT_GUE, XDP_REDIRECT, "Forwarded in an outer IP and UDP header (GUE) out of another interface.") \
+	VERDICT(40, REDIRECT_NAT, XDP_REDIRECT, "Forwarded out of another interface, its addresses translated.") \
+	VERDICT(41, REDIRECT_NAT_REPLY, XDP_REDIRECT, "A backend's reply, translated back, out of another interface.") \
 	VERDICT(48, DROP_BLOCKLIST, XDP_DROP, "The source address is on the blocklist and not on the allowlist.") \
 	VERDICT(49, DROP_TRUNCATED, XDP_DROP, "The frame ends before a header, or the packet, that it announces.") \
 	VERDICT(50, DROP_BAD_IPV4, XDP_DROP, "IPv4 version, header length or total length cannot be right.") \
@@ -34,7 +38,12 @@
 	VERDICT(62, DROP_RULE, XDP_DROP, "A rule drops what it matches.") \
 	VERDICT(63, DROP_LIMIT, XDP_DROP, "Over the rate that a rule allows.") \
 	VERDICT(64, DROP_SYN_TEST, XDP_DROP, "The service is under attack, the source unknown: its SYN passes when sent again.") \
-	VERDICT(65, DROP_NEW_FLOW, XDP_DROP, "The service is under attack, the source unknown, the second's budget of new flows spent.")
+	VERDICT(65, DROP_NEW_FLOW, XDP_DROP, "The service is under attack, the source unknown, the second's budget spent.") \
+	VERDICT(80, DROP_NAT_PORTS, XDP_DROP, "No port of the NAT pool is free for the new flow.") \
+	VERDICT(81, DROP_NAT_NO_FLOW, XDP_DROP, "For a NAT service: of no known flow, and it opens none.") \
+	VERDICT(82, DROP_NAT_CLASH, XDP_DROP, "Another flow of this source has its way to the backend (nat_source keep).") \
+	VERDICT(83, DROP_NAT_UNTRANSLATABLE, XDP_DROP, "It has no counterpart in the other IP family.") \
+	VERDICT(84, DROP_TTL, XDP_DROP, "Its TTL or hop limit ends here.")
 
 #define VERDICTS_MAX 128
 #define ACTION_SHIFT 8

@@ -54,6 +54,21 @@ class Build:
             "-Wno-macro-redefined",
         ]
 
+    @property
+    def has_second(self) -> bool:
+        """Whether there is a second program, for NAT, that the first calls."""
+        return "HAVE_NAT" in self.features
+
+    @property
+    def stage_slot(self) -> int:
+        """Where in the map `stages` the second program stands: builds that live side by side have their own."""
+        return int(self.digest()[:8], 16) % layout().constants["STAGES_MAX"]
+
+    @property
+    def stages(self) -> str:
+        """The name of that map."""
+        return "stages_frags" if "HAVE_FRAGS" in self.features else "stages"
+
     def digest(self) -> str:
         """Names the program: the same digest, the same bytecode."""
         text = join_source("sluice.c") + "\0".join(self.flags())
@@ -125,8 +140,9 @@ def compile_program(build: Build) -> Program:
     CompileError holds the compiler's or the verifier's words; KnownAnswerError the known frame that went wrong.
     """
     began = time.perf_counter()
-    compiled = compile_text("sluice.c", build.flags())
+    compiled = compile_text("sluice.c", [*build.flags(), f"-DSTAGE_SLOT={build.stage_slot}"])
     code = compiled.dump_func(b"sluice")
+    second = compiled.dump_func(b"sluice_nat") if build.has_second else b""
     flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
     statistics = ctypes.create_string_buffer(4096)
     compiled_at = time.perf_counter()
@@ -134,8 +150,18 @@ def compile_program(build: Build) -> Program:
         # Side by side: the verifier takes most of the time of both.
         with ThreadPoolExecutor(1, "gate") as beside:
             # A traced build is never attached, and counts nothing that could be checked.
-            check = (lambda *_: None) if build.traced else gate.check
-            checked = beside.submit(check, code, flags, build.features, build.constants)
+            check = (lambda *_, **__: None) if build.traced else gate.check
+            checked = beside.submit(
+                check,
+                code,
+                flags,
+                build.features,
+                build.constants,
+                second=second,
+                stage_slot=build.stage_slot,
+            )
+            if second:
+                _put_second(build, second, flags, compiled[build.stages.encode()].map_fd)
             fd = libbpf.prog_load(build.name, code, flags=flags, statistics=statistics)
             loaded_at = time.perf_counter()
             try:
@@ -158,6 +184,27 @@ def compile_program(build: Build) -> Program:
         stack_bytes=int(stack[1]) if stack else None,
     )
     return Program(fd, build, libbpf.prog_info(fd), time.time(), cost, trace_fd)
+
+
+def _put_second(build: Build, code: bytes, flags: int, stages: int) -> None:
+    """Load the second program and put it where the first will call it. OSError."""
+    fd = libbpf.prog_load(build.name, code, flags=flags)
+    try:
+        libbpf.map_update(stages, build.stage_slot.to_bytes(4, "little"), fd.to_bytes(4, "little"))
+    finally:
+        os.close(fd)
+
+
+def retire(program: Program) -> None:
+    """Let go of a program that is not in force, and of its second: no other of the same build is left."""
+    os.close(program.fd)
+    if program.build.has_second:
+        with contextlib.suppress(OSError):
+            stages = libbpf.obj_get(program.build.pins / program.build.stages)
+            try:
+                libbpf.map_delete(stages, program.build.stage_slot.to_bytes(4, "little"))
+            finally:
+                os.close(stages)
 
 
 def _first_error(text: str) -> str:

@@ -15,14 +15,22 @@ from lb.settings import TableSizes
 _ACTIONS = {0: "aborted", 1: "drop", 2: "pass", 3: "tx", 4: "redirect"}
 
 
-def check(code: bytes, flags: int, features: frozenset[str], constants: Mapping[str, int]) -> int:
-    """Ask bytecode whose maps are open; how many frames it was asked.
+def check(
+    code: bytes,
+    flags: int,
+    features: frozenset[str],
+    constants: Mapping[str, int],
+    *,
+    second: bytes = b"",
+    stage_slot: int = 0,
+) -> int:
+    """Ask bytecode whose maps are open; how many frames it was asked. second: the program that it calls at a slot.
 
     KnownAnswerError names the first case that differs. OSError: the kernel refuses a scratch map or the program.
     """
     known = stages(features, constants)
     asked = 0
-    with Scratch(code, flags, _room(known)) as scratch:
+    with Scratch(code, flags, _room(known), second, stage_slot) as scratch:
         scratch.fill("rings", document()["elsewhere_in_rings"])
         bench = _Bench(scratch)
         for stage in known:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lb.dataplane import clock, libbpf
 from lb.dataplane.backend_probe import ask_backends
-from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program
+from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program, retire
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.former import Former, find_former, open_former, tell_about
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
@@ -153,6 +153,8 @@ class KernelDataPlane:
             "FLOW_KEY0": self._key[0],
             "FLOW_KEY1": self._key[1],
         }
+        if "HAVE_NAT" in wish.features:
+            constants["OUR_MTU"] = min(link.mtu, 65535)
         frags = {"HAVE_FRAGS"} if link.mtu > _FRAGS_MTU else set()
         return Build(wish.features | frags, constants, self._pins)
 
@@ -250,7 +252,7 @@ class KernelDataPlane:
         ready = with_standby(self._wish).features
         for key, program in list(self._programs.items()):
             if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} != ready:
-                os.close(program.fd)
+                retire(program)
                 del self._programs[key]
 
     def prepare(self, wish: ProgramWish) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 
 from lb.dataplane.source import XDP_DIR
 
-_STRUCT_HEADERS = ("types.h", "rule_types.h", "trace.h", "sample.h")
-_LAYOUT_HEADERS = ("types.h", "rule_types.h", "maps.h")
+_STRUCT_HEADERS = ("types.h", "rule_types.h", "nat_types.h", "trace.h", "sample.h")
+_LAYOUT_HEADERS = ("types.h", "rule_types.h", "nat_types.h", "maps.h")
 _HEADERS = ("config.h", "verdicts.h", "maps.h", *_STRUCT_HEADERS)
 _SCALARS = {
     "__u8": "u1",

@@ -296,6 +296,13 @@ def map_update_batch(fd: int, keys: Any, values: Any, count: int) -> None:
     _check(_lib().bpf_map_update_batch(fd, keys, values, byref(done), byref(opts)), "write map")
 
 
+def map_delete(fd: int, key: bytes) -> None:
+    """Delete one entry; nothing if there is none."""
+    result = _lib().bpf_map_delete_elem(fd, key)
+    if result != -2:
+        _check(result, "delete from map")
+
+
 def map_delete_batch(fd: int, keys: Any, count: int) -> int:
     """Delete `count` entries, or those before the first that is not there; how many there were."""
     opts = _BatchOpts(sz=ctypes.sizeof(_BatchOpts))

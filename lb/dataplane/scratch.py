@@ -23,11 +23,14 @@ _WHOLE = frozenset(
     {
         *("flows", "services4", "services6", "vip_bits", "deny6_filter", "verdict_counters"),
         *("rule_bank", "rule_cells", "rule_sets", "rule_actions", "rule_counters"),
+        *("nat_index", "nat_addresses", "nat_lists", "nat_pools"),
         *("limit_totals", "limit_buckets", "limit_sketch", "known_sources", "syn_tests", "watching"),
     }
 )
 """Maps that keep their size: the number of buckets is compiled in, and verdicts have numbers of their own."""
 _SERVICES = {"services4": 4, "services6": 6}
+_NAT_ENTRIES = 4096
+"""Slots of NAT: known flows are given the first ports."""
 _COUNTERS = 256
 """Entries of counters: places, services and rules beyond are not counted."""
 
@@ -38,12 +41,20 @@ class Scratch:
     OSError: the kernel refuses a map or the program.
     """
 
-    def __init__(self, code: bytes, flags: int, room: Mapping[str, int]) -> None:
+    def __init__(
+        self, code: bytes, flags: int, room: Mapping[str, int], second: bytes = b"", stage_slot: int = 0
+    ) -> None:
         self._stack = contextlib.ExitStack()
         self._memory: dict[str, mmap.mmap] = {}
         self._fds: dict[str, int] = {}
+        self._twins: dict[int, int] = {}
         try:
+            if second:
+                second_fd = self._load(second, flags, room)
             self.program_fd = self._load(code, flags, room)
+            if second:
+                stages = next(fd for name, fd in self._fds.items() if name.startswith("stages"))
+                libbpf.map_update(stages, stage_slot.to_bytes(4, "little"), second_fd.to_bytes(4, "little"))
             entries = libbpf.map_info(self._fds["verdict_counters"]).entries
             self.verdicts = KernelCounters("verdict_counters", self._fds["verdict_counters"], entries)
         except BaseException:
@@ -59,7 +70,7 @@ class Scratch:
         self._stack.close()
 
     def _load(self, code: bytes, flags: int, room: Mapping[str, int]) -> int:
-        patched, twins = bytearray(code), dict[int, int]()
+        patched, twins = bytearray(code), self._twins
         for at in _map_loads(code):
             fd = struct.unpack_from("<i", code, at)[0]
             if fd not in twins:
@@ -73,8 +84,9 @@ class Scratch:
         """A map of the same kind, no larger than is needed."""
         name = next((n for n in capacities(TableSizes()) if n[:15] == kind.name), kind.name)
         if name in capacities(TableSizes()) and name not in _WHOLE:
+            least = _NAT_ENTRIES if name in ("nat_forward", "nat_reply") else _COUNTERS
             # What is filled may need more room than a daemon with small tables has.
-            kind = replace(kind, entries=room.get(name, min(kind.entries, _COUNTERS)))
+            kind = replace(kind, entries=max(min(kind.entries, least), room.get(name, 0)))
         fd = libbpf.map_create(kind)
         self._stack.callback(os.close, fd)
         self._fds[name] = fd

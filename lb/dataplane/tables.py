@@ -89,6 +89,12 @@ class Arrays:
     service_guards: Array  # (S,) struct service_guard
     known_sources: U32  # (65536, 16)
     syn_tests: U32  # (lines, 16)
+    nat_forward: Array  # (N,) struct nat_forward, by slot: a block of 65536 for each pool address
+    nat_reply: Array  # (N,) struct nat_reply
+    nat_index: U64  # (buckets, 8): tag << 24 | slot
+    nat_pools: Array  # (256,) struct nat_pool
+    nat_addresses: U64  # (512, 8)
+    nat_lists: Array  # (3,) struct nat_list: IPv4, IPv6, keep
     watching: Array  # (2,) struct sampling: packets, bans
 
 
@@ -115,6 +121,8 @@ class Tables:
     allow_counters: Counters
     rule_counters: Counters
     guard_counters: Counters
+    nat_counters: Counters
+    nat_cursors: Counters
     flow_counters: Counters
     quic_counters: Counters
 
@@ -144,6 +152,8 @@ COUNTER_STRUCTS = {
     "guard_counters": "guard_tally",
     "flow_counters": "flow_tally",
     "quic_counters": "quic_tally",
+    "nat_counters": "nat_tally",
+    "nat_cursors": "nat_cursor",
 }
 
 
@@ -155,6 +165,11 @@ def dtype_of(struct: str) -> np.dtype[Any]:
 def service_buckets(sizes: TableSizes) -> int:
     """Cache lines of each service table: a power of two, with room for twice the IPv4 ports."""
     return 1 << max(1, (sizes.service_ports - 1).bit_length() - 1)
+
+
+def nat_buckets(sizes: TableSizes) -> int:
+    """Cache lines of the index of NAT: two words a slot at least, for flows that are found in both directions."""
+    return 1 << (sizes.nat_slots // 4 - 1).bit_length()
 
 
 def capacities(sizes: TableSizes) -> dict[str, int]:
@@ -199,6 +214,14 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
         "guard_counters": sizes.services,
         "known_sources": constant["KNOWN_LINES"],
         "syn_tests": sizes.syn_tests // 16,
+        "nat_forward": sizes.nat_slots,
+        "nat_reply": sizes.nat_slots,
+        "nat_index": nat_buckets(sizes),
+        "nat_pools": constant["NAT_BLOCKS"],
+        "nat_addresses": constant["NAT_ADDRESS_LINES"],
+        "nat_lists": constant["NAT_LISTS"],
+        "nat_counters": 1,
+        "nat_cursors": 1,
         "watching": 2,
         "verdict_counters": constant["VERDICTS_MAX"],
         "backend_counters": sizes.backends,
@@ -227,6 +250,8 @@ def size_flags(sizes: TableSizes) -> dict[str, int]:
         "MAX_ALLOW": sizes.allow,
         "LIMIT_BUCKETS": sizes.limit_slots // layout().constants["LIMIT_WAYS"],
         "SYN_TEST_LINES": sizes.syn_tests // 16,
+        "NAT_SLOTS": sizes.nat_slots,
+        "NAT_BUCKETS": nat_buckets(sizes),
     }
 
 
@@ -267,6 +292,12 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         service_guards=view("service_guards", structs["service_guard"]),
         known_sources=view("known_sources", np.uint32).reshape(-1, 16),
         syn_tests=view("syn_tests", np.uint32).reshape(-1, 16),
+        nat_forward=view("nat_forward", structs["nat_forward"]),
+        nat_reply=view("nat_reply", structs["nat_reply"]),
+        nat_index=view("nat_index", np.uint64).reshape(-1, constant["NAT_INDEX_WAYS"]),
+        nat_pools=view("nat_pools", structs["nat_pool"]),
+        nat_addresses=view("nat_addresses", np.uint64).reshape(-1, constant["NAT_INDEX_WAYS"]),
+        nat_lists=view("nat_lists", structs["nat_list"]),
         watching=view("watching", structs["sampling"]),
     )
 
@@ -301,6 +332,12 @@ def array_bytes(name: str, sizes: TableSizes) -> int:
         "service_guards": "service_guard",
         "known_sources": "cell_line",
         "syn_tests": "cell_line",
+        "nat_forward": "nat_forward",
+        "nat_reply": "nat_reply",
+        "nat_index": "nat_bucket",
+        "nat_pools": "nat_pool",
+        "nat_addresses": "nat_line",
+        "nat_lists": "nat_list",
         "watching": "sampling",
     }[name]
     return capacities(sizes)[name] * dtype_of(struct).itemsize

@@ -7,7 +7,7 @@ from lb.model.flood import FloodProtection
 from lb.model.health import HealthCheck
 from lb.model.prefix import Prefix
 from lb.model.rule import Limit, Rule
-from lb.model.service import AdminState, Affinity, Backend, Mode, Port, Protocol, Service
+from lb.model.service import AdminState, Affinity, Backend, Mode, NatSource, Port, Protocol, Service
 
 __all__ = [
     "Action",
@@ -22,6 +22,7 @@ __all__ = [
     "HealthCheck",
     "Limit",
     "Mode",
+    "NatSource",
     "Port",
     "Prefix",
     "PrefixList",

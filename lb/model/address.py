@@ -35,16 +35,17 @@ def _address(value: object) -> IPv4Address | IPv6Address:
 
 
 def _unicast(value: object) -> IPv4Address | IPv6Address:
-    return _unicast_text(value) if isinstance(value, str) else _checked_unicast(value)
+    return _unicast_text(value) if isinstance(value, str) else checked_unicast(value)
 
 
 @lru_cache(maxsize=1 << 15)
 def _unicast_text(text: str) -> IPv4Address | IPv6Address:
     """One object an address: the same few thousand are read in many services, and again at every change of one."""
-    return _checked_unicast(text)
+    return checked_unicast(text)
 
 
-def _checked_unicast(value: object) -> IPv4Address | IPv6Address:
+def checked_unicast(value: object) -> IPv4Address | IPv6Address:
+    """The address, if packets can be sent to it; ValueError."""
     address = _address(value)
     if address.is_multicast or address.is_unspecified or address.is_loopback:
         raise ValueError(f"{address} is not an address that packets can be sent to: use a unicast address")

@@ -14,11 +14,12 @@ from lb.model.entries import FEED_PREFIX, PrefixList
 from lb.model.feed import Feed
 from lb.model.fields import pointer
 from lb.model.layers import Layer
+from lb.model.nat import Pool, PoolPorts, pool_faults, source_faults
 from lb.model.owner import RULE_PREFIX
 from lb.model.prefix import Prefix
 from lb.model.rule import Rule
 from lb.model.rule_match import service_faults
-from lb.model.service import Protocol, Service
+from lb.model.service import Port, Protocol, Service
 
 
 def _room(family: int, longest: int) -> Callable[[object], IPv4Network | IPv6Network]:
@@ -89,6 +90,34 @@ class Settings(BaseModel):
         description="a change that would move more of any service's ring or live flows is refused; null: none is",
     )
     access: Access = Field(default_factory=Access, description="who may use the API")
+    nat_pools: tuple[Pool, ...] = Field(
+        (),
+        description="addresses and prefixes of this machine that mode nat sends from, of each family of backends",
+        examples=[["192.0.2.50", "2001:db8::50"]],
+    )
+    nat_ports: PoolPorts = Field(
+        Port(low=1024, high=65535), description="ports of these addresses that flows are given"
+    )
+    nat_opening_seconds: int = Field(
+        30, ge=1, le=3600, strict=True, description="a NAT flow without a reply ends when unseen for so long"
+    )
+    nat_closing_seconds: int = Field(
+        60, ge=1, le=3600, strict=True, description="a closed TCP flow keeps its NAT port for so long"
+    )
+    nat_tcp_idle_seconds: int = Field(
+        7440,
+        ge=10,
+        le=604800,
+        strict=True,
+        description="an open TCP flow of NAT ends when unseen for so long",
+    )
+    nat_udp_idle_seconds: int = Field(
+        120,
+        ge=1,
+        le=86400,
+        strict=True,
+        description="a UDP flow of NAT with replies ends when unseen for so long",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +221,10 @@ class Config:
             getattr(before, f) != getattr(service, f) for f in ("vip", "port", "protocol")
         ):
             return config.checked()
+        for _, detail in source_faults(self.settings.nat_pools, service):
+            raise ConflictError(detail)
+        for _, detail in pool_faults(self.settings.nat_pools, [service]):
+            raise ConflictError(f"nat_pools: {detail}")
         # Only its backends can clash: a change of one among 20,000 need not look at the others.
         return _unless(_loops([service], config.services.values()), config)
 
@@ -235,6 +268,11 @@ class Config:
         for rule in self.rules.values():
             for _, detail in service_faults(rule, self.services):
                 raise ConflictError(f'rule "{rule.name}": {detail}')
+        for _, detail in pool_faults(self.settings.nat_pools, self.services.values()):
+            raise ConflictError(f"nat_pools: {detail}")
+        for service in self.services.values():
+            for _, detail in source_faults(self.settings.nat_pools, service):
+                raise ConflictError(f'service "{service.name}": {detail}')
         return _unless(clashes(self.services.values()), self)
 
     def rule(self, name: str) -> Rule:

@@ -16,6 +16,7 @@ from lb.model.entry_input import FAULTS_SHOWN, AllowlistInput, BlocklistInput, r
 from lb.model.entry_view import entry_documents
 from lb.model.feed import Feed
 from lb.model.fields import field_errors, pointer
+from lb.model.nat import blocked_pools, pool_faults, source_faults
 from lb.model.rule import Rule
 from lb.model.rule_match import in_order, service_faults
 from lb.model.service import Service
@@ -68,7 +69,14 @@ def from_mapping(document: object, *, now: float, have: Config) -> Config:
     if feeds is not None:
         found += _twice("feeds", (feed.name for feed in feeds))
     settings = _checked(found, _SETTINGS, "/settings", _section(document, "settings", {}))
+    if services is not None and settings is not None:
+        found += _of_nat(settings, services)
     lists = {name: _entries(found, name, _section(document, name, []), now, have) for name in LISTS}
+    if settings is not None:
+        found += [
+            FieldError(pointer("settings", "nat_pools", *path), detail)
+            for path, detail in blocked_pools(settings.nat_pools, lists["blocklist"], now)
+        ]
     if found or services is None or rules is None or feeds is None or settings is None:
         raise InvalidError(found[:FAULTS_SHOWN])
     want = replace(
@@ -154,6 +162,21 @@ def _between(services: list[Service]) -> list[FieldError]:
     return [
         FieldError(pointer("services", places[clash.service.name], *clash.path), clash.detail)
         for clash in clashes(services)
+    ]
+
+
+def _of_nat(settings: Settings, services: list[Service]) -> list[FieldError]:
+    """Pools that meet a VIP or a backend, and backends without a pool."""
+    return [
+        *(
+            FieldError(pointer("settings", "nat_pools", *path), detail)
+            for path, detail in pool_faults(settings.nat_pools, services)
+        ),
+        *(
+            FieldError(pointer("services", place, *path), detail)
+            for place, service in enumerate(services)
+            for path, detail in source_faults(settings.nat_pools, service)
+        ),
     ]
 
 

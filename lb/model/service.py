@@ -46,6 +46,14 @@ class Mode(StrEnum):
     L2 = "l2"
     IPIP = "ipip"
     GUE = "gue"
+    NAT = "nat"
+
+
+class NatSource(StrEnum):
+    """Whom a backend of mode nat sees: an address of the pool, or the client, where the balancer is its gateway."""
+
+    POOL = "pool"
+    KEEP = "keep"
 
 
 class Affinity(StrEnum):
@@ -165,6 +173,15 @@ class Backend(BaseModel):
         examples=[None, 7],
     )
 
+    port: int | None = Field(
+        None,
+        ge=1,
+        le=PORT_MAX,
+        strict=True,
+        description="the port it listens on, where that is not the one clients name; only with mode nat",
+        examples=[None, 8080],
+    )
+
     @property
     def ring_weight(self) -> int:
         """The weight the ring sees: a backend that takes no new flows has none."""
@@ -184,7 +201,12 @@ class Service(BaseModel):
     port: PortField = Field(description='a port, a range "8000-8010", or "any"', examples=[80])
     protocol: Protocol
     mode: Mode = Field(
-        Mode.IPIP, description="how packets reach the backend: by MAC rewrite, in IP, or in UDP"
+        Mode.IPIP,
+        description="how packets reach the backend: by MAC rewrite, in IP, in UDP, or with their addresses translated",
+    )
+    nat_source: NatSource = Field(
+        NatSource.POOL,
+        description="whom backends see: an address of nat_pools, or (keep) the client; only with mode nat",
     )
     affinity: Affinity = Field(
         Affinity.FLOW, description="what keeps a client on one backend: what the choice of it depends on"
@@ -212,8 +234,15 @@ class Service(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "Service":
-        found = self._option_faults(), self._flood_faults(), self._backend_faults(), self._quic_id_faults()
-        faults(chain.from_iterable((*found, self._health_faults())))
+        found = (
+            self._option_faults(),
+            self._nat_faults(),
+            self._flood_faults(),
+            self._backend_faults(),
+            self._quic_id_faults(),
+            self._health_faults(),
+        )
+        faults(chain.from_iterable(found))
         return self
 
     def _option_faults(self) -> Iterator[Fault]:
@@ -226,6 +255,31 @@ class Service(BaseModel):
             )
         if self.quic:
             yield ("quic",), "QUIC is carried by UDP: leave it out, or use protocol udp"
+
+    def _nat_faults(self) -> Iterator[Fault]:
+        keep = self.nat_source is NatSource.KEEP
+        if self.mode is not Mode.NAT:
+            if keep:
+                yield (
+                    ("nat_source",),
+                    f"mode {self.mode} always keeps the source: leave it out, or use mode nat",
+                )
+            for index, backend in enumerate(self.backends):
+                if backend.port is not None:
+                    yield (
+                        ("backends", index, "port"),
+                        f"mode {self.mode} leaves the port as it is: leave it out, or use mode nat",
+                    )
+            return
+        if self.quic:
+            yield ("quic",), "connection ids are not read in mode nat: leave it out, or use another mode"
+        for index, backend in enumerate(self.backends):
+            if keep and backend.address.version != self.vip.version:
+                yield (
+                    ("backends", index, "address"),
+                    f"backend {backend.address} is IPv{backend.address.version} and clients are IPv{self.vip.version}: "
+                    "with nat_source keep both are of one family; use pool",
+                )
 
     def _flood_faults(self) -> Iterator[Fault]:
         if self.protocol is Protocol.UDP and self.flood_protection and self.flood_protection.test_unknown:

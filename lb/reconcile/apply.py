@@ -15,6 +15,7 @@ from lb.dataplane.tables import Array, Arrays, Tables
 from lb.model import Service
 from lb.reconcile.guards import GuardMemory, guarded
 from lb.reconcile.keys import KeyTables
+from lb.reconcile.nat_flows import forget_nat
 from lb.reconcile.quic_ids import QuicIds
 from lb.reconcile.rings import RingMemory
 from lb.reconcile.services import (
@@ -293,7 +294,9 @@ def write_rows(arrays: Arrays, start: int, rows: Array, *, active: bool) -> None
 
 
 def forget_flows(arrays: Arrays, numbers: Iterable[int], places: Iterable[tuple[int, int]]) -> None:
-    """Take the flows of these services, and of these (service, place), out of the flow table."""
+    """Take the flows of these services, and of these (service, place), out of the flow table and out of NAT's."""
+    numbers, places = [*numbers], [*places]
+    forget_nat(arrays, numbers, places)
     flows = arrays.flows.reshape(-1)
     used = np.flatnonzero(flows["tag_backend"])
     if not len(used):

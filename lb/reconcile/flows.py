@@ -1,6 +1,6 @@
 """The flow table as one array: which flows are live, and whose. Milliseconds for a million slots. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ class LiveFlows:
 
     slots: Array
     is_live: npt.NDArray[np.bool_]
+    of_nat: FlowCounts = field(default_factory=dict)
+    """Those that are in the tables of NAT instead."""
 
     @classmethod
     def of(cls, flows: Array, now_s: int, settings: Settings) -> "LiveFlows":
@@ -47,6 +49,9 @@ class LiveFlows:
 
     def by_backend(self) -> FlowCounts:
         """All of them, counted."""
+        return self._in_table() | self.of_nat
+
+    def _in_table(self) -> FlowCounts:
         halves = _halves(self.slots)
         places, services = (halves[:, at][self.is_live] for at in (_PLACE, _SERVICE))
         if not len(places):
@@ -65,7 +70,7 @@ class LiveFlows:
         """How many one backend has."""
         halves = _halves(self.slots)
         is_its = (halves[:, _SERVICE] == service) & (halves[:, _PLACE] == place)
-        return int(np.count_nonzero(is_its & self.is_live))
+        return int(np.count_nonzero(is_its & self.is_live)) + self.of_nat.get((service, place), 0)
 
 
 def _spare(tags: npt.NDArray[np.uint64], live: npt.NDArray[np.bool_], copies: Ints) -> Ints:

@@ -8,6 +8,7 @@ from lb.dataplane.protocol import NextHop
 from lb.errors import ConflictError
 from lb.model import Config, Prefix, Rule, Service
 from lb.model.address import AnyAddress
+from lb.model.nat import pool_addresses
 from lb.model.prefix import BITS
 from lb.model.protect import REMEDY, Protected, check
 from lb.model.rule import RuleAction
@@ -128,7 +129,7 @@ def in_use(
     config: Config, hops: Mapping[bytes, NextHop], callers: Iterable[Protected] = ()
 ) -> list[Protected]:
     """Callers, gateways, backends and VIPs: what whoever makes entries by themselves leaves out."""
-    return _once([*callers, *_gateways(hops), *_of_services(config.services.values())])
+    return _once([*callers, *_gateways(hops), *_of_services(config.services.values()), *_of_pools(config)])
 
 
 def _gateways(hops: Mapping[bytes, NextHop]) -> Iterator[Protected]:
@@ -153,6 +154,12 @@ def _of_services(services: Iterable[Service]) -> Iterator[Protected]:
                 f"its ICMP errors, its answers to health checks{more} (its answers to clients pass elsewhere)"
             )
             yield Protected(backend.address, f'a backend of service "{service.name}"', cut)
+
+
+def _of_pools(config: Config) -> Iterator[Protected]:
+    """The addresses that NAT sends from."""
+    for address in pool_addresses(config.settings.nat_pools):
+        yield Protected(address, "an address of nat_pools", "what comes from it")
 
 
 def _differing(config: Config, other: Config) -> list[Service]:

@@ -22,6 +22,7 @@ from lb.reconcile.guard import NOBODY, Callers, Guard, in_use
 from lb.reconcile.history import History
 from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps
+from lb.reconcile.nat_sweeper import NatSweeper
 from lb.reconcile.observing import Observing
 from lb.reconcile.probing import Probing
 from lb.reconcile.services import StandingOf
@@ -65,6 +66,9 @@ class Reconciler(Observing):
         self._hops_changed = self._stopping = False
         self._maps = Maps(dataplane, clock, lambda: self.watch.features | self.doctor.probing.features)
         self._floods = FloodWatch(dataplane, lambda: self._plans.services, self.events)
+        self._nat = NatSweeper(
+            dataplane, lambda: self._plans.services, lambda: self._desired.config.settings, self.events
+        )
         revision, self._stored = store.load()
         """What the newest revision says: beside what is desired it may hold entries that are over."""
         self._desired = Desired(revision, self._stored.without_expired(clock()))
@@ -100,10 +104,12 @@ class Reconciler(Observing):
         self._thread = threading.Thread(target=self._follow, name="reconciler", daemon=True)
         self._thread.start()
         self._floods.start()
+        self._nat.start()
 
     def stop(self) -> None:
         """End the background threads; the maps stay as they are."""
         self._floods.stop()
+        self._nat.stop()
         with self._wake:
             self._stopping = True
             self._wake.notify()

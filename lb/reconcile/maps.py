@@ -14,6 +14,8 @@ from lb.reconcile.carry import Carry
 from lb.reconcile.flows import FlowCounts, LiveFlows
 from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ListPlan, plan_list
+from lb.reconcile.nat import NatMemory, NatPlan, plan_nat
+from lb.reconcile.nat_flows import live_nat_flows
 from lb.reconcile.numbering import ALLOW, DENY
 from lb.reconcile.rule_tables import RulePlan
 from lb.reconcile.rules import RULE_FEATURES, plan_rules
@@ -29,6 +31,7 @@ class Plans:
     allow: ListPlan
     services: ServicePlans
     rules: RulePlan
+    nat: NatPlan = field(default_factory=NatPlan)
     steps: tuple[ServicePlans, ...] = field(default=(), repr=False)
 
     @property
@@ -49,6 +52,7 @@ class Maps:
         self.standing_of: StandingOf = all_full
         """What checks have found of a service's backends."""
         self._services = ServiceMemory(dataplane.tables)
+        self._nat = NatMemory(dataplane.tables.arrays)
         self._served = {state.name for state in dataplane.interfaces()}
         self._rule_features: frozenset[str] = frozenset()
         """What the rules that may be in force need: until the tables are others, the program must have it."""
@@ -94,6 +98,7 @@ class Maps:
             ListPlan(owners=tables.arrays.allow_owners.copy()),
             services,
             RulePlan(owners=tables.arrays.rule_owners.copy()),
+            self._nat.adopt(),
         )
 
     def plan(self, config: Config, now: float | None = None) -> Plans:
@@ -106,7 +111,8 @@ class Maps:
             config.services, before.services, self._dataplane.sizes, self.standing_of
         )
         rules = plan_rules(config, before.rules)
-        return Plans(deny, allow, services, rules, tuple(steps))
+        nat = plan_nat(config, before.nat, self._dataplane.sizes)
+        return Plans(deny, allow, services, rules, nat, tuple(steps))
 
     def apply(self, config: Config, plans: Plans, *, all_rows: bool, program_last: bool = False) -> None:
         """What was planned last, into the maps."""
@@ -120,6 +126,8 @@ class Maps:
                 self._lists.put()
                 if not program_last or self._rules.is_empty:
                     self._put_rules(plans.rules)
+            if plans.nat.blocks or plans.nat != self.plans.nat:
+                self._nat.put(plans.nat)
             for step in steps:
                 self._services.put(at, step, self.hops.known, all_rows=all_rows)
                 at = step
@@ -162,8 +170,10 @@ class Maps:
 
     def live_flows(self, settings: Settings) -> FlowCounts:
         """The flows that are live now, by these idle times."""
-        flows, now_s = self._dataplane.tables.arrays.flows, self._dataplane.clock_seconds()
-        return LiveFlows.of(flows, now_s, settings).by_backend()
+        arrays, now_s = self._dataplane.tables.arrays, self._dataplane.clock_seconds()
+        return LiveFlows.of(arrays.flows, now_s, settings).by_backend() | live_nat_flows(
+            arrays, settings, now_s
+        )
 
     def ring(self, recipe: RingRecipe, number: int) -> U16:
         """The ring of a recipe, which has, or would have, that number."""

@@ -1,6 +1,7 @@
 """What is seen: the tables and counters of the data plane, said in the operator's words."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from lb.model.standing import Report
 from lb.reconcile import guards
 from lb.reconcile.flows import LiveFlows
 from lb.reconcile.lists import ListPlan, Part, rules_of
+from lb.reconcile.nat_flows import live_nat_flows
 from lb.reconcile.observed import (
     BackendStatus,
     Counters,
@@ -58,7 +60,9 @@ def _tally_list(rows: Array) -> list[Tally]:
 
 def live_flows(dataplane: DataPlane, settings: Settings) -> LiveFlows:
     """The flows that are live now."""
-    return LiveFlows.of(dataplane.tables.arrays.flows, dataplane.clock_seconds(), settings)
+    arrays, now_s = dataplane.tables.arrays, dataplane.clock_seconds()
+    live = LiveFlows.of(arrays.flows, now_s, settings)
+    return replace(live, of_nat=live_nat_flows(arrays, settings, now_s))
 
 
 def services(

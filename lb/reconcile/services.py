@@ -19,7 +19,7 @@ from lb.dataplane.protocol import NextHop
 from lb.dataplane.room import Room
 from lb.dataplane.tables import Array
 from lb.errors import CapacityError
-from lb.model import AdminState, Affinity, Mode, Service
+from lb.model import AdminState, Affinity, Mode, NatSource, Service
 from lb.model.standing import FULL, Standing
 from lb.reconcile.vips import inherited_keys
 from lb.settings import TableSizes
@@ -27,7 +27,12 @@ from lb.settings import TableSizes
 _C = layout().constants
 ACTIVE, RESOLVED = _C["BACKEND_ACTIVE"], _C["BACKEND_RESOLVED"]
 IN_RING = _C["BACKEND_IN_RING"]
-_MODE_FLAGS = {Mode.L2: _C["SERVICE_L2"], Mode.IPIP: 0, Mode.GUE: _C["SERVICE_GUE"]}
+_MODE_FLAGS = {
+    Mode.L2: _C["SERVICE_L2"],
+    Mode.IPIP: 0,
+    Mode.GUE: _C["SERVICE_GUE"],
+    Mode.NAT: _C["SERVICE_NAT"],
+}
 _AFFINITY_FLAGS = {
     Affinity.FLOW: 0,
     Affinity.SOURCE: _C["SERVICE_SOURCE_AFFINITY"],
@@ -310,12 +315,14 @@ def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
     rows["family"][known] = [4 if len(address) == 4 else 6 for address in plan.at]
     rows["address"][known] = _columns((address.ljust(16, b"\0") for address in plan.at), "<u4")
     l2 = plan.service.mode is Mode.L2
+    rows["nat_keep"][known] = plan.service.nat_source is NatSource.KEEP
     active, in_ring, resolved = [], [], dict[int, NextHop]()
     for backend in plan.service.backends:
         if backend.admin_state is AdminState.DISABLED:
             continue
         address = backend.address.packed
         place, hop, out = plan.at[address], hops.get(address), plan.standing.is_out(address)
+        rows["port"][place] = backend.port or 0
         if not (out and plan.standing.moving):
             active.append(place)
         if backend.ring_weight and not out:

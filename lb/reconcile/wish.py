@@ -1,7 +1,7 @@
 """What the program must be able to do for a desired state, so that it has nothing else compiled in."""
 
 from lb.dataplane.protocol import ProgramWish
-from lb.model import Affinity, Config, Mode, Service, Settings
+from lb.model import Affinity, Config, Mode, NatSource, Service, Settings
 from lb.reconcile.lists import ListPlan
 
 
@@ -36,17 +36,27 @@ def program_wish(
         "HAVE_ECHO": settings.answer_echo,
         "HAVE_TOO_BIG": settings.too_big_replies_per_second > 0
         and any(s.mode is not Mode.L2 for s in services),
+        "HAVE_NAT": any(s.mode is Mode.NAT for s in services),
+        "HAVE_NAT_KEEP": any(s.nat_source is NatSource.KEEP for s in services),
+        "HAVE_NAT_CROSS": any(s.mode is Mode.NAT and _crosses(s) for s in services),
         "HAVE_REDIRECT": redirects,
     }
     needed = frozenset(name for name, is_needed in features.items() if is_needed)
     return ProgramWish(needed | rules, _constants(settings))
 
 
+def _crosses(s: Service) -> bool:
+    """Whether a backend is of another family than the VIP."""
+    return any(b.address.version != s.vip.version for b in s.backends)
+
+
 def _kind(s: Service) -> tuple[object, ...]:
     """All of a service that features depend on."""
     address = s.vip.version, s.port.is_any, bool(s.vip_length)
     probes = s.health_check is not None and not s.health_check.is_direct(s.mode)
-    return *address, probes, s.affinity, s.udp_migration, bool(s.quic), s.mode, s.flood_protection is not None
+    nat = s.nat_source, s.mode is Mode.NAT and _crosses(s)
+    guard = s.flood_protection is not None
+    return *address, probes, s.affinity, s.udp_migration, bool(s.quic), s.mode, guard, *nat
 
 
 def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
@@ -60,4 +70,8 @@ def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("TOO_BIG_PER_SECOND", settings.too_big_replies_per_second),
         ("UDP_IDLE_S", settings.udp_idle_seconds),
         ("TCP_IDLE_S", settings.tcp_idle_seconds),
+        ("NAT_OPENING_S", settings.nat_opening_seconds),
+        ("NAT_CLOSING_S", settings.nat_closing_seconds),
+        ("NAT_TCP_IDLE_S", settings.nat_tcp_idle_seconds),
+        ("NAT_UDP_IDLE_S", settings.nat_udp_idle_seconds),
     )

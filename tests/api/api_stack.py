@@ -20,6 +20,7 @@ WEB = {
     "port": 80,
     "protocol": "tcp",
     "mode": "ipip",
+    "nat_source": "pool",
     "affinity": "flow",
     "udp_migration": False,
     "quic": False,
@@ -27,8 +28,8 @@ WEB = {
     "labels": {"team": "edge"},
     "health_check": None,
     "backends": [
-        {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled", "quic_id": None},
-        {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled", "quic_id": None},
+        {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled", "quic_id": None, "port": None},
+        {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled", "quic_id": None, "port": None},
     ],
 }
 RULE = {"name": "web", "action": "drop", "source": "192.0.2.64/26", "count_only": True}

@@ -13,7 +13,13 @@ def test_a_service_that_was_posted_is_answered_whole_and_can_be_read(client: Tes
     """POST fills in defaults, says where the service is, and GET gives the same with the same ETag."""
     made = client.post("/v1/services", json=DNS)
 
-    defaults = {"mode": "ipip", "affinity": "flow", "udp_migration": False, "quic": False}
+    defaults = {
+        "mode": "ipip",
+        "nat_source": "pool",
+        "affinity": "flow",
+        "udp_migration": False,
+        "quic": False,
+    }
     expected = {
         **DNS,
         **defaults,
@@ -112,7 +118,9 @@ def test_put_of_the_backends_replaces_the_set(client: TestClient, web: JsonDocum
     """The set can be sent as an array, or as the document that GET gives."""
     answer = client.put("/v1/services/web/backends", json=[{"address": "10.0.0.13", "weight": 5}])
 
-    expected = [{"address": "10.0.0.13", "weight": 5, "admin_state": "enabled", "quic_id": None}]
+    expected = [
+        {"address": "10.0.0.13", "weight": 5, "admin_state": "enabled", "quic_id": None, "port": None}
+    ]
     assert answer.json() == {"items": expected, "total": 1, "next": None}
     assert client.get("/v1/services/web").json() == {**web, "backends": expected}
 
@@ -134,6 +142,7 @@ def test_one_backend_is_created_changed_and_removed(client: TestClient, web: Jso
         "weight": 3,
         "admin_state": "enabled",
         "quic_id": None,
+        "port": None,
     }
     assert client.get(path).json() == created.json()
 
@@ -144,6 +153,7 @@ def test_one_backend_is_created_changed_and_removed(client: TestClient, web: Jso
         "weight": 1,
         "admin_state": "disabled",
         "quic_id": None,
+        "port": None,
     }
 
     patched = client.patch(path, json={"weight": 7})
@@ -152,6 +162,7 @@ def test_one_backend_is_created_changed_and_removed(client: TestClient, web: Jso
         "weight": 7,
         "admin_state": "disabled",
         "quic_id": None,
+        "port": None,
     }
 
     assert client.delete(path).status_code == 204
@@ -195,11 +206,18 @@ def test_a_drain_ends_when_its_backend_takes_flows_again(client: TestClient, web
         "weight": 2,
         "admin_state": "disabled",
         "quic_id": None,
+        "port": None,
     }
     assert client.get(where).json()["state"] == "done"
 
     enabled = client.post("/v1/services/web/backends/10.0.0.12/enable")
-    assert enabled.json() == {"address": "10.0.0.12", "weight": 2, "admin_state": "enabled", "quic_id": None}
+    assert enabled.json() == {
+        "address": "10.0.0.12",
+        "weight": 2,
+        "admin_state": "enabled",
+        "quic_id": None,
+        "port": None,
+    }
     assert client.get(where).status_code == 404
 
 

@@ -92,6 +92,12 @@ def test_the_canonical_document() -> None:
             "answer_echo": True,
             "too_big_replies_per_second": 1000,
             "gue_port": 6080,
+            "nat_pools": [],
+            "nat_ports": "1024-65535",
+            "nat_opening_seconds": 30,
+            "nat_closing_seconds": 60,
+            "nat_tcp_idle_seconds": 7440,
+            "nat_udp_idle_seconds": 120,
             "max_moved_percent": None,
             "access": {
                 "unix": [],

@@ -27,6 +27,7 @@ def test_defaults() -> None:
         "port": 80,
         "protocol": "tcp",
         "mode": "ipip",
+        "nat_source": "pool",
         "affinity": "flow",
         "udp_migration": False,
         "quic": False,

@@ -49,7 +49,7 @@ def pin_root() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def programs(pin_root: Path) -> Programs:
     """Small maps, and every program compiled over them so far."""
-    return Programs(pin_root / "small", SMALL)
+    return Programs(pin_root / "small", replace(SMALL, nat_slots=1 << 18))
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +71,12 @@ def _rig(data_plane: RigDataPlane, programs: Programs) -> Iterator[Rig]:
 def rig(programs: Programs) -> Iterator[Rig]:
     """A balancer with nothing configured; its program has every feature."""
     yield from _rig(RigDataPlane(programs), programs)
+
+
+@pytest.fixture
+def nat_rig(programs: Programs) -> Iterator[Rig]:
+    """A balancer whose program has all of NAT, and of the rest what is beside it in nearly every use."""
+    yield from _rig(RigDataPlane(programs, features=plane.AROUND_NAT), programs)
 
 
 @pytest.fixture

@@ -22,6 +22,18 @@ BPFFS = Path("/sys/fs/bpf")
 PIN_PREFIX = "sluice-test-"
 OUR_MAC, OUR_IFINDEX = "02:00:00:00:aa:01", 7
 EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"}
+NAT = frozenset(name for name in EVERYTHING if name.startswith("HAVE_NAT"))
+"""What comes with the first service of mode nat: a second program, which nobody else waits for."""
+EVERYTHING -= NAT
+AROUND_NAT = NAT | {
+    "HAVE_VIP4",
+    "HAVE_VIP6",
+    "HAVE_REDIRECT",
+    "HAVE_TOO_BIG",
+    "HAVE_SPOOF",
+    "HAVE_ECHO",
+    "HAVE_IPIP",
+}
 PROGRAMS_KEPT = 200
 """Loaded at once: each holds a descriptor."""
 TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6", "rule_sources4",
@@ -108,6 +120,8 @@ class Programs:
             "allow_owners",
             "rule_cells",
             "rule_owners",
+            "nat_index",
+            "nat_addresses",
         ):
             getattr(arrays, name)[:] = 0
         for name in (
@@ -117,6 +131,10 @@ class Programs:
             "limit_totals",
             "limit_buckets",
             "limit_sketch",
+            "nat_forward",
+            "nat_reply",
+            "nat_pools",
+            "nat_lists",
         ):
             getattr(arrays, name).view("u1")[:] = 0
         for name in TABLES:
@@ -124,6 +142,7 @@ class Programs:
             table.delete(table.read()[0])
         self.tables.flow_counters.clear([0])
         self.tables.quic_counters.clear([0])
+        self.tables.nat_counters.clear([0])
         self.tables.verdict_counters.clear([v.number for v in layout().verdicts])
 
 
@@ -133,7 +152,14 @@ class RigDataPlane:
     exact: the program has what is wished for and no more; otherwise it has everything, and one serves all tests.
     """
 
-    def __init__(self, programs: Programs, *, exact: bool = False, frags: bool = False) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        *,
+        exact: bool = False,
+        frags: bool = False,
+        features: frozenset[str] = EVERYTHING,
+    ) -> None:
         self._programs, self._exact, self._frags = programs, exact, frags
         self.sizes = programs.sizes
         self.unresolved: set[str] = set()
@@ -141,7 +167,9 @@ class RigDataPlane:
         self.behind_gateway: set[str] = set()
         self.ifindex: dict[str, int] = {}
         """Backends behind another interface."""
+        self._features = features
         self.mtu = 1500
+        self.ahead = 0
         self.running: Program | None = None
         self.wished = ProgramWish(frozenset())
         self._changed: list[Callable[[], None]] = []
@@ -163,7 +191,8 @@ class RigDataPlane:
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         self.wished = wish
-        features = wish.features if self._exact else EVERYTHING - _switched_off(wish)
+        features = wish.features if self._exact else self._features | wish.features & NAT
+        features -= _switched_off(wish)
         if self._frags:
             features |= {"HAVE_FRAGS"}
         self.running = self._programs.get(replace(wish, features=features))
@@ -206,7 +235,11 @@ class RigDataPlane:
         return RingBuffer(self._programs.pins / PIN)
 
     def clock_seconds(self) -> int:
-        return clock.seconds()
+        return clock.seconds() + self.ahead
+
+    def later(self, seconds: int) -> None:
+        """Let the control plane see the flow table's clock so much later; packets see it as it is."""
+        self.ahead += seconds
 
     def close(self) -> None:
         pass

@@ -116,6 +116,10 @@ class Rig:
         with self.reconciler._lock:
             self.reconciler._follow_once(hops_changed)
 
+    def sweep(self) -> int:
+        """Free NAT's entries that are over, as the daemon does once a second; how many."""
+        return self.reconciler._nat.sweep()
+
     @property
     def program(self) -> Program:
         """The program in force."""

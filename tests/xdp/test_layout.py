@@ -114,7 +114,7 @@ def test_every_map_is_known_to_python_and_back() -> None:
     assert arrays == set(ARRAY_NAMES)
     assert counters == COUNTER_STRUCTS
     assert tables == TABLE_STRUCTS
-    assert set(_MAPS) == set(capacities(TableSizes()))
+    assert set(_MAPS) - {"stages", "stages_frags"} == set(capacities(TableSizes()))
 
 
 def test_every_struct_is_held_by_a_map() -> None:

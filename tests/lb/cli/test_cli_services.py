@@ -17,6 +17,7 @@ def test_a_service_is_added_shown_and_removed(web: Shell) -> None:
         "port": 80,
         "protocol": "tcp",
         "mode": "ipip",
+        "nat_source": "pool",
         "affinity": "flow",
         "udp_migration": False,
         "quic": False,
@@ -24,8 +25,8 @@ def test_a_service_is_added_shown_and_removed(web: Shell) -> None:
         "labels": {"team": "edge"},
         "health_check": None,
         "backends": [
-            {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled", "quic_id": None},
-            {"address": "10.0.0.12", "weight": 3, "admin_state": "enabled", "quic_id": None},
+            {"address": "10.0.0.11", "weight": 1, "admin_state": "enabled", "quic_id": None, "port": None},
+            {"address": "10.0.0.12", "weight": 3, "admin_state": "enabled", "quic_id": None, "port": None},
         ],
     }
 

@@ -1,0 +1,188 @@
+"""NAT's entries in memory: who is over, who is alive, and how one is freed. Numpy over mapped memory, in batches.
+
+Packets come all the while. An entry's index words go first, so that no further packet finds it; one that has been found
+meanwhile shows in its state, and is put back. Only then is its slot free for another.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lb.dataplane.layout import layout
+from lb.dataplane.tables import Array, Arrays, Ints
+from lb.model import Settings
+from lb.settings import NAT_BLOCK
+
+_C = layout().constants
+_SYN, _ACK, _FIN, _RST = (np.uint64(_C[f"NAT_{name}"]) for name in ("SYN", "ACK", "FIN", "RST"))
+_SLOT, _SLOT_BITS = np.uint64(_C["NAT_SLOT_MASK"]), np.uint64(_C["NAT_SLOT_BITS"])
+_TCP = 6
+_FREEING = threading.Lock()
+"""Whoever frees entries is alone in it."""
+PRESSURE = 0.75
+"""Of a family's ports, from which on what is not open lives a quarter as long."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Entries in use, as they stood at one moment. slots: ascending; the others beside them."""
+
+    slots: Ints
+    forward: Array
+    """Words of state."""
+    reply: Array
+    service: Array
+    place: Array
+    protocol: Array
+
+    @property
+    def closing(self) -> Array:
+        """TCP: FIN both ways, or RST either way."""
+        either, both = self.forward | self.reply, self.forward & self.reply
+        closing: Array = (self.protocol == _TCP) & ((either & _RST != 0) | (both & _FIN != 0))
+        return closing
+
+    @property
+    def is_open(self) -> Array:
+        """TCP: opened both ways and not closing; else: with a reply."""
+        replied = self.reply & _SYN != 0
+        known = np.where(self.protocol == _TCP, self.forward & _ACK != 0, True)
+        opened: Array = replied & known & ~self.closing
+        return opened
+
+    def age(self, now_s: int) -> Ints:
+        """Seconds since a packet of either direction."""
+        seen = np.maximum(self.forward, self.reply) >> np.uint64(32)
+        return now_s - seen.astype(np.int64)
+
+    def life(self, settings: Settings, *, pressed: Array) -> Array:
+        """Seconds that each lives without a packet."""
+        idle = np.where(self.protocol == _TCP, settings.nat_tcp_idle_seconds, settings.nat_udp_idle_seconds)
+        short = np.where(self.closing, settings.nat_closing_seconds, settings.nat_opening_seconds)
+        return np.where(self.is_open, idle, np.where(pressed, short / 4, short))
+
+
+def entries(arrays: Arrays, blocks: Iterable[int]) -> Entries:
+    """Those of some blocks."""
+    forward, reply = arrays.nat_forward, arrays.nat_reply
+    found = [
+        np.flatnonzero(forward["word"][block * NAT_BLOCK : (block + 1) * NAT_BLOCK]) + block * NAT_BLOCK
+        for block in sorted(blocks)
+    ]
+    slots = np.concatenate(found) if found else np.zeros(0, np.int64)
+    rows = forward[slots]
+    return Entries(
+        slots,
+        rows["state"],
+        reply["state"][slots],
+        rows["service"],
+        rows["place"],
+        (rows["ports"] >> np.uint64(32)) & np.uint64(0xFF),
+    )
+
+
+def sweep(
+    arrays: Arrays,
+    blocks: Iterable[int],
+    usable: int,
+    settings: Settings,
+    now_s: int,
+    *,
+    disabled: frozenset[int] = frozenset(),
+) -> int:
+    """Free what is over in blocks that are used alike; how many. usable: slots that they have.
+
+    disabled: service << 16 | place of backends that take no packets.
+    """
+    some = entries(arrays, blocks)
+    if not len(some.slots):
+        return 0
+    pressed = np.full(len(some.slots), len(some.slots) > PRESSURE * usable)
+    over = some.age(now_s) > some.life(settings, pressed=pressed)
+    if disabled:
+        pairs = some.service.astype(np.int64) << 16 | some.place
+        over |= np.isin(pairs, np.array([*disabled], np.int64))
+    # A state of 0 is of an entry that is being made just now.
+    over &= some.forward != 0
+    if not over.any():
+        return 0
+    gone = some.slots[over]
+    return _free(arrays, gone, some.forward[over], some.reply[over])
+
+
+def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Array | None = None) -> int:
+    """Free these; with states: only those whose states are still the same once nobody finds them any more."""
+    with _FREEING:
+        index = arrays.nat_index.reshape(-1)
+        wanted = np.zeros(len(arrays.nat_forward), bool)
+        wanted[slots] = True
+        held = np.flatnonzero(index)
+        words = index[held]
+        at = (words & _SLOT).astype(np.int64)
+        mine = wanted[np.minimum(at, len(wanted) - 1)]
+        places, words, at = held[mine], words[mine], at[mine]
+        index[places] = 0
+        if forward is not None and reply is not None:
+            came = (arrays.nat_forward["state"][slots] != forward) | (
+                arrays.nat_reply["state"][slots] != reply
+            )
+            if came.any():
+                wanted[slots[came]] = False
+                back = ~wanted[at]
+                still = index[places[back]] == 0
+                index[places[back][still]] = words[back][still]
+                slots = slots[~came]
+        arrays.nat_reply["live"][slots] = 0
+        arrays.nat_forward["state"][slots] = 0
+        arrays.nat_forward["word"][slots] = 0
+    return len(slots)
+
+
+def is_used(arrays: Arrays) -> bool:
+    """Whether there may be entries at all."""
+    return bool(arrays.nat_lists["head"].any())
+
+
+def blocks_in_use(arrays: Arrays) -> list[int]:
+    """Those that newcomers are given slots of."""
+    lists = arrays.nat_lists
+    return [
+        block
+        for row in range(len(lists))
+        for block in lists["block"][row, : int(lists["head"][row]) >> 32].tolist()
+    ]
+
+
+def forget_blocks(arrays: Arrays, blocks: Iterable[int]) -> None:
+    """All entries of blocks whose address is gone."""
+    some = entries(arrays, blocks)
+    if len(some.slots):
+        _free(arrays, some.slots)
+
+
+def forget_nat(arrays: Arrays, numbers: Iterable[int], pairs: Iterable[tuple[int, int]]) -> None:
+    """Entries of these services, and of these (service, place)."""
+    if not is_used(arrays):
+        return
+    some = entries(arrays, blocks_in_use(arrays))
+    listed = np.array([number << 16 | place for number, place in pairs], np.int64)
+    gone = np.isin(some.service, np.array([*numbers], np.int64)) | np.isin(
+        some.service.astype(np.int64) << 16 | some.place, listed
+    )
+    if gone.any():
+        _free(arrays, some.slots[gone])
+
+
+def live_nat_flows(arrays: Arrays, settings: Settings, now_s: int) -> dict[tuple[int, int], int]:
+    """Flows that are neither over nor closing, by (service number, place)."""
+    if not is_used(arrays):
+        return {}
+    some = entries(arrays, blocks_in_use(arrays))
+    life = some.life(settings, pressed=np.zeros(len(some.slots), bool))
+    alive = (some.age(now_s) <= life) & ~some.closing
+    keys, counts = np.unique((some.service.astype(np.int64) << 16 | some.place)[alive], return_counts=True)
+    return {
+        (key >> 16, key & 0xFFFF): count for key, count in zip(keys.tolist(), counts.tolist(), strict=True)
+    }

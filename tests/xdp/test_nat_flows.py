@@ -1,0 +1,130 @@
+"""Mode nat: requests and replies, whole frames both ways."""
+
+import pytest
+from frames import VIP6, kinds, service, tcp, udp
+from nat_frames import POOL4, POOL6, POOLS, answer, expect_reply, expect_request, port_given, state
+from rig import Rig
+
+pytestmark = pytest.mark.root
+
+
+def nat(**fields):
+    return service(mode="nat", **fields)
+
+
+@kinds
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_there_and_back(nat_rig: Rig, vip, backends, make) -> None:
+    """A request leaves from the pool for one backend and port; the reply comes back from the VIP; checksums hold."""
+    protocol = "tcp" if make is tcp else "udp"
+    nat_rig.apply(
+        settings=POOLS,
+        services=[nat(vip=vip, protocol=protocol, backends=[{"address": backends[0], "port": 8080}])],
+    )
+    request = make(dst=vip)
+
+    out = nat_rig.run(request)
+    given = expect_request(
+        out, request, source=POOL6 if ":" in backends[0] else POOL4, backend=backends[0], port=8080
+    )
+    reply = answer(out)
+    expect_reply(nat_rig.run(reply), reply, request)
+
+    assert given >= 1024
+
+
+WEB = [{"address": "10.0.0.11"}]
+
+
+def opened(rig: Rig, **more):
+    """A TCP flow through a service of one backend, open both ways; the frame out of its SYN."""
+    rig.apply(settings=POOLS, services=[nat(backends=WEB)])
+    out = rig.run(tcp(**more))
+    rig.run(answer(out))
+    rig.run(tcp(flags="A", **more))
+    return out
+
+
+def test_states(nat_rig: Rig) -> None:
+    """Each direction's word says what was seen of it: SYN, then ACK, FIN, RST."""
+    out = opened(nat_rig)
+    port = port_given(out)
+
+    assert state(nat_rig, port) == (1 | 2, 1)
+    nat_rig.run(tcp(flags="FA"))
+    assert state(nat_rig, port) == (1 | 2 | 4, 1)
+    nat_rig.run(answer(out, "FA"))
+    assert state(nat_rig, port) == (1 | 2 | 4, 1 | 2 | 4)
+    nat_rig.run(answer(out, "R"))
+    assert state(nat_rig, port) == (1 | 2 | 4, 1 | 2 | 4 | 8)
+
+
+def test_flows_have_ports_of_their_own(nat_rig: Rig) -> None:
+    """Flows are given one port after the other, and each keeps its own."""
+    nat_rig.apply(settings=POOLS, services=[nat()])
+
+    ports = [port_given(nat_rig.run(tcp(sport=1000 + n))) for n in range(100)]
+
+    assert len(set(ports)) == 100
+    assert [port_given(nat_rig.run(tcp(sport=1000 + n, flags="A"))) for n in range(100)] == ports
+
+
+def test_packet_of_no_flow(nat_rig: Rig) -> None:
+    """TCP that opens nothing and belongs to nothing is dropped; so is a reset."""
+    nat_rig.apply(settings=POOLS, services=[nat()])
+
+    assert [nat_rig.verdict(tcp(flags=flags)) for flags in ("A", "SA", "R", "FA")] == ["DROP_NAT_NO_FLOW"] * 4
+
+
+def test_what_is_no_reply(nat_rig: Rig) -> None:
+    """Another source, port or protocol than the backend's is none, and goes on to the kernel."""
+    out = opened(nat_rig)
+    reply = answer(out)
+    other = [reply.copy() for _ in range(3)]
+    other[0].getlayer(1).src = "10.0.0.12"
+    other[1].getlayer(2).sport = 81
+    other[2].getlayer(2).dport += 1
+
+    assert [nat_rig.verdict(frame) for frame in other] == ["PASS_NO_SERVICE"] * 3
+
+
+def test_exhausted_ports(nat_rig: Rig) -> None:
+    """With every port taken, a new flow is dropped by its own reason; known ones go on; a freed port is given again."""
+    nat_rig.apply(settings={**POOLS, "nat_ports": "2000-2003"}, services=[nat()])
+    ports = {port_given(nat_rig.run(tcp(sport=1000 + n))) for n in range(4)}
+
+    assert ports == {2000, 2001, 2002, 2003}
+    assert nat_rig.verdict(tcp(sport=2000)) == "DROP_NAT_PORTS"
+    assert nat_rig.verdict(tcp(sport=1000)) == "TX_NAT"
+
+    nat_rig.run(tcp(sport=1000, flags="R"))
+    nat_rig.plane.later(61)
+    nat_rig.sweep()
+
+    assert nat_rig.verdict(tcp(sport=2000)) == "TX_NAT"
+
+
+def test_closed_flow_opens_again(nat_rig: Rig) -> None:
+    """A SYN for a closed flow makes its entry new, at the same port."""
+    out = opened(nat_rig)
+    nat_rig.run(tcp(flags="R"))
+
+    again = nat_rig.run(tcp())
+
+    assert port_given(again) == port_given(out)
+    assert state(nat_rig, port_given(out)) == (1, 0)
+
+
+def test_fragments(nat_rig: Rig) -> None:
+    """Any fragment for a pool address is dropped, as one for a VIP."""
+    opened(nat_rig)
+
+    assert nat_rig.verdict(tcp(dst=POOL4, flags="A", frag=8)) == "DROP_FRAGMENT"
+
+
+def test_ttl(nat_rig: Rig) -> None:
+    """A packet whose TTL ends here is dropped."""
+    nat_rig.apply(settings=POOLS, services=[nat(), nat(name="six", vip=VIP6)])
+
+    assert nat_rig.verdict(tcp(ttl=1)) == "DROP_TTL"
+    assert nat_rig.verdict(tcp(dst=VIP6, hlim=1)) == "DROP_TTL"

@@ -1,0 +1,149 @@
+"""Mode nat: ICMP errors both ways, with the packet that they quote, in all pairs of families; whole frames."""
+
+from typing import Any
+
+import pytest
+from frames import (
+    CLIENT_MAC,
+    LINK,
+    kinds,
+    service,
+    tcp,
+    udp,
+)
+from nat_frames import POOL4, POOL6, POOLS, answer, network_of, reparsed
+from rig import OUR_MAC, Rig, next_hop_mac
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+    IPv6,
+)
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+pytestmark = pytest.mark.root
+
+ROUTER4, ROUTER6 = "10.77.0.1", "fd77::1"
+CASES4 = {
+    "port": (ICMP(type=3, code=3), ICMPv6DestUnreach(code=4)),
+    "host": (ICMP(type=3, code=1), ICMPv6DestUnreach(code=0)),
+    "prohibited": (ICMP(type=3, code=13), ICMPv6DestUnreach(code=1)),
+    "protocol": (ICMP(type=3, code=2), ICMPv6ParamProblem(code=1, ptr=6)),
+    "too big": (ICMP(type=3, code=4, nexthopmtu=1400), ICMPv6PacketTooBig(mtu=1420)),
+    "very small": (ICMP(type=3, code=4, nexthopmtu=576), ICMPv6PacketTooBig(mtu=1280)),
+    "time": (ICMP(type=11, code=0), ICMPv6TimeExceeded(code=0)),
+    "parameter": (ICMP(type=12, code=0, ptr=8), ICMPv6ParamProblem(code=0, ptr=7)),
+}
+"""Errors of IPv4, and what they are in IPv6."""
+CASES6 = {
+    "port": (ICMPv6DestUnreach(code=4), ICMP(type=3, code=3)),
+    "no route": (ICMPv6DestUnreach(code=0), ICMP(type=3, code=1)),
+    "prohibited": (ICMPv6DestUnreach(code=1), ICMP(type=3, code=10)),
+    "too big": (ICMPv6PacketTooBig(mtu=1420), ICMP(type=3, code=4, nexthopmtu=1400)),
+    "time": (ICMPv6TimeExceeded(code=1), ICMP(type=11, code=1)),
+    "header": (ICMPv6ParamProblem(code=1, ptr=40), ICMP(type=3, code=2)),
+    "parameter": (ICMPv6ParamProblem(code=0, ptr=7), ICMP(type=12, code=0, ptr=8)),
+}
+
+
+def rendered(error: Packet, src: str, dst: str, quote: bytes, ttl: int) -> bytes:
+    """An error's IP packet, of whichever family, with this quote."""
+    if ":" in dst:
+        return bytes(IPv6(src=src, dst=dst, hlim=ttl) / error / quote)
+    return bytes(IP(src=src, dst=dst, ttl=ttl, id=0, flags="DF") / error / quote)
+
+
+def framed(error: Packet, src: str, dst: str, quote: bytes, ttl: int) -> bytes:
+    """The same in its frame, for us."""
+    ethertype = b"\x86\xdd" if ":" in dst else b"\x08\x00"
+    return bytes(LINK)[:12] + ethertype + rendered(error, src, dst, quote, ttl)
+
+
+def open_flow(rig: Rig, vip: str, backend: str, make: Any) -> tuple[Packet, Packet, Packet, Packet]:
+    """A flow: its request, that as it left, its reply, and that as it left."""
+    protocol, backends = "tcp" if make is tcp else "udp", [{"address": backend, "port": 8080}]
+    rig.apply(settings=POOLS, services=[service(mode="nat", vip=vip, protocol=protocol, backends=backends)])
+    request = make(dst=vip)
+    out = rig.run(request)
+    reply = answer(out, payload=b"x" * 80)
+    back = rig.run(reply)
+    return request, reparsed(out.frame_out), Ether(bytes(reply)), reparsed(back.frame_out)
+
+
+def errors(there: int, here: int) -> list[tuple[str, Packet, Packet]]:
+    """Errors that come in a family, and as what they leave in the other or the same."""
+    if there == here:
+        return [(name, pair[0], pair[0]) for name, pair in (CASES4 if there == 4 else CASES6).items()]
+    return [(name, *pair) for name, pair in (CASES4 if there == 4 else CASES6).items()]
+
+
+def family(address: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in address else 4
+
+
+@pytest.mark.parametrize("length", [8, 60])
+@kinds
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_from_the_backends_side(
+    nat_rig: Rig, vip: str, backends: tuple[str, ...], make: Any, length: int
+) -> None:
+    """An error about a request as the backend would have got it reaches the client as one about what it sent."""
+    request, sent, _, _ = open_flow(nat_rig, vip, backends[0], make)
+    pool = POOL6 if ":" in backends[0] else POOL4
+    router = ROUTER6 if ":" in backends[0] else ROUTER4
+    client = network_of(request).src
+
+    for name, error, expected in errors(family(pool), family(vip)):
+        quoted = bytes(network_of(sent))[: length + (40 if ":" in pool else 20)]
+        frame = framed(error, router, pool, quoted, 60)
+        out = nat_rig.run(frame)
+        asked = Ether(bytes(request))
+        head = network_of(asked).copy()
+        if ":" in vip:
+            head.hlim = network_of(sent).ttl if ":" not in pool else network_of(sent).hlim
+        else:
+            head.ttl = network_of(sent).hlim if ":" in pool else network_of(sent).ttl
+            head.chksum = None
+            if ":" in pool:
+                head.flags, head.id = "DF", 0
+        quote = bytes(head)[: length + (40 if ":" in vip else 20)]
+        whole = rendered(expected, vip, client, quote, 59)
+
+        assert out.verdict == "TX_NAT_REPLY", name
+        assert out.frame_out[:12].hex(":") == f"{CLIENT_MAC}:{OUR_MAC}"
+        assert out.frame_out[14:].hex() == whole.hex(), name
+
+
+@pytest.mark.parametrize("length", [8, 60])
+@kinds
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_from_the_clients_side(
+    nat_rig: Rig, vip: str, backends: tuple[str, ...], make: Any, length: int
+) -> None:
+    """An error about a reply as the client would have got it reaches the backend as one about what it sent."""
+    _, _, reply, got = open_flow(nat_rig, vip, backends[0], make)
+    pool = POOL6 if ":" in backends[0] else POOL4
+    router = ROUTER6 if ":" in vip else ROUTER4
+
+    for name, error, expected in errors(family(vip), family(pool)):
+        quoted = bytes(network_of(got))[: length + (40 if ":" in vip else 20)]
+        frame = framed(error, router, vip, quoted, 60)
+        out = nat_rig.run(frame)
+        head = network_of(reply).copy()
+        if ":" in pool:
+            head.hlim = network_of(got).ttl if ":" not in vip else network_of(got).hlim
+        else:
+            head.ttl = network_of(got).hlim if ":" in vip else network_of(got).ttl
+            head.chksum = None
+            if ":" in vip:
+                head.flags, head.id = "DF", 0
+        quote = bytes(head)[: length + (40 if ":" in pool else 20)]
+        whole = rendered(expected, pool, backends[0], quote, 59)
+
+        assert out.verdict == "TX_NAT", name
+        assert out.frame_out[:6] == next_hop_mac(backends[0])
+        assert out.frame_out[14:].hex() == whole.hex(), name

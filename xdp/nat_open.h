@@ -1,0 +1,168 @@
+/* A new flow of NAT's: its entry, complete before anybody finds it; and what a client's packets change of one. */
+static __always_inline void copy_address(u32 *to, const u32 *from)
+{
+	__builtin_memcpy(to, from, 16);
+}
+
+static __always_inline u64 source_mac(const struct packet *p)
+{
+	if (p->data + sizeof(struct ethhdr) > p->end)
+		return 0;
+	return *(const u32 *)(p->data + 6) | (u64)*(const u16 *)(p->data + 10) << 32;
+}
+
+/* A flow's next hop towards its client, as its last packets came. */
+static __always_inline void nat_learn_way(const struct packet *p, const struct nat_flow *flow, u8 backend_family)
+{
+	u64 mac = source_mac(p) | (u64)(p->family << 4 | backend_family) << 48;
+
+	if (*(u64 *)flow->reply->mac != mac)
+		write_whole((u64 *)flow->reply->mac, mac);
+	if (!TRACE && flow->forward->ifindex != OUR_IFINDEX)
+		flow->forward->ifindex = OUR_IFINDEX;
+}
+
+static __always_inline __be16 backend_port(const struct packet *p, const struct backend *backend)
+{
+	return backend->port ?: p->port;
+}
+
+/* Fills a slot that is ours: the way back is complete before the index leads to it. */
+static __always_inline void nat_fill(const struct packet *p, const struct service *service, u32 place,
+				     const struct backend *backend, struct nat_flow *flow, u64 reply_tag, u64 now_s)
+{
+	struct nat_forward *forward = flow->forward;
+	struct nat_reply *reply = flow->reply;
+	u8 protocol = nat_protocol(p->protocol, backend->family);
+	bool echo = HAVE_NAT_ECHO && is_icmp_protocol(protocol);
+	u64 live = (u64)protocol << 16 | backend_port(p, backend);
+
+	write_whole(&reply->live, 0);
+	copy_address(forward->client, p->source6);
+	copy_address(forward->vip, p->vip6);
+	forward->ports = nat_ports(p);
+	forward->service = service->number;
+	forward->place = place - service->backends;
+	write_whole(&forward->state, now_s << 32 | nat_flags(p));
+	copy_address(reply->backend, backend->address);
+	copy_address(reply->client, p->source6);
+	reply->vip4 = p->vip4;
+	reply->client_port = p->source_port;
+	reply->vip_port = p->port;
+	write_whole(&reply->state, 0);
+	nat_learn_way(p, flow, backend->family);
+	if (echo)
+		live = (u64)protocol << 16;
+	write_whole(&reply->live, live | reply_tag << NAT_SLOT_BITS);
+}
+
+static __always_inline u32 nat_list_of(const struct backend *backend)
+{
+	if (HAVE_NAT_KEEP && backend->nat_keep)
+		return NAT_LIST_KEEP;
+	return backend->family == 4 ? 0 : 1;
+}
+
+/* The reply of a flow with keep, as a packet. */
+static __always_inline u64 nat_kept_hash(const struct packet *p, const struct backend *backend)
+{
+	u64 ports = backend_port(p, backend) | (u64)p->source_port << 16 | (u64)p->protocol << 32 | (u64)p->family << 40;
+
+	return nat_hash(backend->address, p->source6, ports);
+}
+
+/* Whether another flow has the reply's tuple. */
+static __always_inline bool nat_kept_by_other(const struct packet *p, const struct backend *backend, u64 hash, u32 slot)
+{
+	struct packet reply = { .source_port = backend_port(p, backend), .port = p->source_port, .family = p->family,
+				.protocol = p->protocol };
+	struct nat_flow found;
+
+	copy_address(reply.source6, backend->address);
+	copy_address(reply.vip6, p->source6);
+	return nat_find(&reply, hash, true, &found) && found.slot != slot;
+}
+
+/* A new entry for a flow, or the one that another CPU has made of it just now. */
+static __always_inline int nat_open(struct packet *p, const struct service *service,
+				    const struct backend *backend, u64 hash, struct nat_flow *flow)
+{
+	u64 now_s = coarse_seconds(), tag = nat_tag(hash), kept = 0;
+	bool keep = HAVE_NAT_KEEP && backend->nat_keep;
+	struct nat_tally *tally = nat_tally();
+	struct nat_flow first;
+	u32 slot;
+
+	if (keep) {
+		kept = nat_kept_hash(p, backend);
+		if (nat_kept_by_other(p, backend, kept, 0))
+			return DROP_NAT_CLASH;
+	}
+	slot = nat_take_slot(nat_list_of(backend), tag, now_s);
+	if (!slot) {
+		if (tally)
+			tally->no_port++;
+		return DROP_NAT_PORTS;
+	}
+	flow->slot = slot;
+	flow->forward = nat_forward.lookup(&slot);
+	flow->reply = nat_reply.lookup(&slot);
+	if (!flow->forward || !flow->reply)
+		return DROP_INTERNAL;
+	if (TRACE)
+		return CONTINUE;
+	nat_fill(p, service, p->backend, backend, flow, keep ? nat_tag(kept) : tag, now_s);
+	if ((keep && !nat_publish(kept, slot)) || !nat_publish(hash, slot)) {
+		if (keep)
+			nat_unpublish(kept, slot);
+		nat_give_back(flow);
+		if (tally)
+			tally->no_port++;
+		return DROP_NAT_PORTS;
+	}
+	if (nat_find(p, hash, false, &first) && first.slot != slot) {
+		nat_unpublish(hash, slot);
+		if (keep)
+			nat_unpublish(kept, slot);
+		nat_give_back(flow);
+		if (tally)
+			tally->raced++;
+		slot = first.slot;
+		flow->slot = slot;
+		flow->forward = first.forward;
+		flow->reply = nat_reply.lookup(&slot);
+		return flow->reply ? CONTINUE : DROP_INTERNAL;
+	}
+	if (keep && nat_kept_by_other(p, backend, kept, slot)) {
+		nat_unpublish(hash, slot);
+		nat_unpublish(kept, slot);
+		nat_give_back(flow);
+		return DROP_NAT_CLASH;
+	}
+	if (tally)
+		tally->opened++;
+	return CONTINUE;
+}
+
+/* A packet of the client's: the state of its direction. */
+static __always_inline void nat_saw_request(const struct packet *p, struct nat_flow *flow, u8 backend_family)
+{
+	u64 state = flow->forward->state, wanted = coarse_seconds() << 32 | ((u32)state | nat_flags(p));
+
+	if (wanted == state)
+		return;
+	write_whole(&flow->forward->state, wanted);
+	nat_learn_way(p, flow, backend_family);
+	if (HAVE_GUARD && (wanted ^ state) & NAT_ACK && p->protocol == IPPROTO_TCP)
+		learn_source(p, p->service_number);
+}
+
+static __always_inline void nat_reopen(const struct packet *p, struct nat_flow *flow)
+{
+	struct nat_tally *tally = nat_tally();
+
+	write_whole(&flow->reply->state, 0);
+	write_whole(&flow->forward->state, coarse_seconds() << 32 | nat_flags(p));
+	if (tally)
+		tally->reopened++;
+}

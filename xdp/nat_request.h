@@ -1,0 +1,178 @@
+/* Stage nat, from clients to backends: the entry of the index, or a new one, and the way out. */
+/* Whether a packet may open a flow. */
+static __always_inline bool nat_may_open(const struct packet *p)
+{
+	return p->protocol != IPPROTO_TCP || opens_tcp(p);
+}
+
+/* Whether a flow stays with the entry it was found at; then its backend is chosen. */
+static __always_inline bool nat_stays(struct packet *p, const struct service *service, const struct nat_flow *flow,
+				      struct backend **chosen, bool *again)
+{
+	struct backend *backend;
+	u32 place = service->backends + flow->forward->place;
+
+	if (flow->forward->service != service->number)
+		return false;
+	backend = find_backend(place);
+	if (!backend || !may_stay(service, backend))
+		return false;
+	*again = opens_tcp(p) && !p->quoted && nat_is_closing(flow->forward->state, flow->reply->state);
+	if (*again && !(backend->state & BACKEND_IN_RING))
+		return false;
+	p->backend = place;
+	*chosen = backend;
+	return true;
+}
+
+/* From the entry's client to its backend. */
+static __always_inline void nat_outward(const struct packet *p, const struct backend *backend, u32 slot,
+					const struct nat_pool *pool, struct nat_tuple *to)
+{
+	bool echo = HAVE_NAT_ECHO && is_icmp_protocol(p->protocol);
+
+	to->family = backend->family;
+	copy_address(to->destination, backend->address);
+	to->port = echo ? 0 : backend_port(p, backend);
+	if (HAVE_NAT_KEEP && backend->nat_keep) {
+		copy_address(to->source, p->source6);
+		to->source_port = p->source_port;
+	} else {
+		copy_address(to->source, pool->address);
+		to->source_port = bpf_htons(slot & 0xffff);
+	}
+}
+
+static __always_inline int nat_leave_to_backend(struct xdp_md *ctx, struct packet *p, const struct backend *backend)
+{
+	int stop = write_macs(ctx, backend);
+
+	if (stop)
+		return stop;
+	if (HAVE_REDIRECT && backend->ifindex != OUR_IFINDEX) {
+		p->egress_ifindex = backend->ifindex;
+		return REDIRECT_NAT;
+	}
+	return TX_NAT;
+}
+
+/* Who sent an error: p->source6 is the client that it quotes. */
+static __always_inline void nat_outer_source(const struct packet *p, u32 *source)
+{
+	if (p->family == 4) {
+		struct iphdr *ip = p->data + (p->l3 & L3_MOST);
+
+		if ((void *)(ip + 1) <= p->end)
+			source[0] = ip->saddr;
+	} else {
+		struct ipv6hdr *ip = p->data + (p->l3 & L3_MOST);
+
+		if ((void *)(ip + 1) <= p->end)
+			__builtin_memcpy(source, &ip->saddr, 16);
+	}
+}
+
+/* An error from the client's side, which quotes a reply: to the backend, as one about what it sent. */
+static __always_inline int nat_forward_error(struct xdp_md *ctx, struct packet *p, const struct nat_flow *flow,
+					     const struct backend *backend)
+{
+	u32 block = flow->slot >> 16;
+	struct nat_pool *pool = nat_pools.lookup(&block);
+	struct nat_error to = {};
+	struct nat_tuple request = {};
+	int stop;
+
+	if (!pool)
+		return DROP_INTERNAL;
+	stop = nat_check_way(ctx, p, backend->family, backend->mtu);
+	if (stop)
+		return stop;
+	nat_outward(p, backend, flow->slot, pool, &request);
+	to.outer = request;
+	if (HAVE_NAT_KEEP && backend->nat_keep)
+		nat_outer_source(p, to.outer.source);
+	to.quote.family = request.family;
+	copy_address(to.quote.source, request.destination);
+	copy_address(to.quote.destination, request.source);
+	to.quote.source_port = request.port;
+	to.quote.port = request.source_port;
+	stop = nat_translate_error(ctx, p, &to);
+	if (stop)
+		return stop;
+	return nat_leave_to_backend(ctx, p, backend);
+}
+
+static __always_inline int nat_forward_request(struct xdp_md *ctx, struct packet *p, const struct service *service)
+{
+	u64 hash = nat_hash(p->source6, p->vip6, nat_ports(p));
+	struct backend *backend = NULL;
+	struct nat_tuple to = {};
+	struct nat_flow flow;
+	struct nat_pool *pool;
+	bool found, again = false, track;
+	u32 offset, block;
+	int stop;
+
+	found = nat_find(p, hash, false, &flow);
+	if (found) {
+		u32 slot = flow.slot;
+
+		flow.reply = nat_reply.lookup(&slot);
+		if (!flow.reply)
+			return DROP_INTERNAL;
+		trace_nat(p, flow.slot, flow.forward->state, flow.reply->state);
+		if (!nat_stays(p, service, &flow, &backend, &again)) {
+			if (!p->quoted)
+				nat_unpublish(hash, flow.slot);
+			found = false;
+		}
+	}
+	if (!found && p->quoted)
+		return PASS_ICMP_ERROR;
+	if (!found) {
+		if (!nat_may_open(p))
+			return DROP_NAT_NO_FLOW;
+		stop = open_flow(p, service, &track);
+		if (stop)
+			return stop;
+		offset = ask_ring(p, service);
+		if (offset == NONE)
+			return DROP_NO_BACKEND;
+		trace_via(p, VIA_RING);
+		p->backend = place_of(service, offset);
+		backend = find_backend(p->backend);
+	} else {
+		trace_via(p, VIA_FLOW);
+	}
+	if (!backend)
+		return DROP_INTERNAL;
+	if (!(backend->state & BACKEND_RESOLVED))
+		return DROP_NO_NEXT_HOP;
+	if (p->quoted)
+		return nat_forward_error(ctx, p, &flow, backend);
+	stop = nat_check_way(ctx, p, backend->family, backend->mtu);
+	if (stop)
+		return stop;
+	if (!found) {
+		stop = nat_open(p, service, backend, hash, &flow);
+		if (stop)
+			return stop;
+		count_new_flow(true, false, true);
+		if (TRACE)
+			trace_nat(p, flow.slot, 0, 0);
+	} else if (again) {
+		nat_reopen(p, &flow);
+		nat_learn_way(p, &flow, backend->family);
+	} else {
+		nat_saw_request(p, &flow, backend->family);
+	}
+	block = flow.slot >> 16;
+	pool = nat_pools.lookup(&block);
+	if (!pool)
+		return DROP_INTERNAL;
+	nat_outward(p, backend, flow.slot, pool, &to);
+	stop = nat_rewrite(ctx, p, &to);
+	if (stop)
+		return stop;
+	return nat_leave_to_backend(ctx, p, backend);
+}
