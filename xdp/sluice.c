@@ -66,7 +66,7 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	trace_packet(p);
 	if (verdict)
 		return verdict;
-	if (HAVE_NAT && p->has_ports) {
+	if (HAVE_NAT && p->has_ports && !p->fragment) {
 		u32 slot = nat_reply_slot(p);
 
 		if (slot != NONE)

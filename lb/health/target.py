@@ -48,5 +48,5 @@ def targets(services: Iterable[Service]) -> Iterator[Target]:
         vip = service.vip[1] if isinstance(service.vip, IPv6Network) else service.vip
         for backend in service.backends:
             if backend.admin_state is not AdminState.DISABLED:
-                port = check.port or service.port.low
+                port = check.port or backend.port or service.port.low
                 yield Target(service.name, backend.address, vip, port, check, str(service.mode))

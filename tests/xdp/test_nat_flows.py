@@ -117,9 +117,13 @@ def test_closed_flow_opens_again(nat_rig: Rig) -> None:
 
 def test_fragments(nat_rig: Rig) -> None:
     """Any fragment for a pool address is dropped, as one for a VIP."""
-    opened(nat_rig)
+    out = opened(nat_rig)
 
-    assert nat_rig.verdict(tcp(dst=POOL4, flags="A", frag=8)) == "DROP_FRAGMENT"
+    reply = answer(out)
+    later, first = reply.copy(), reply.copy()
+    later.getlayer(1).frag, first.getlayer(1).flags = 8, "MF"
+
+    assert nat_rig.verdict(later) == nat_rig.verdict(first) == "DROP_FRAGMENT"
 
 
 def test_ttl(nat_rig: Rig) -> None:
