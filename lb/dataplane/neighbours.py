@@ -20,6 +20,7 @@ from pyroute2 import IPRoute
 from lb.dataplane import rtnetlink
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.rtnetlink import Link
+from lb.dataplane.settle import Settle
 
 log = logging.getLogger("sluice.neighbours")
 
@@ -30,8 +31,8 @@ _NUD_FAILED = 0x20
 # RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, as the bits that bind() takes.
 _GROUPS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10
 _SO_RCVBUFFORCE = 33
-SETTLE_SECONDS = 0.05
-"""Events come in bursts: the callback waits so long, that it is called once for one."""
+RECEIVE_BYTES = 1 << 22
+"""Room for events that were not read yet: with more some are lost, and all is read afresh."""
 ASK_SECONDS = 1.0
 ASK_SHARE = 5
 ASKED_AT_ONCE = 256
@@ -59,6 +60,7 @@ class Neighbours:
         self._lock = threading.Lock()
         self._changed: list[Callable[[], None]] = []
         self._events: socket.socket | None = None
+        self._settle: Settle | None = None
         self._known: dict[tuple[int, bytes], bytes] = {}
         self._missing: dict[tuple[int, bytes], None] = {}
         """Targets, by interface and address, that have no answer yet; those asked longest ago first."""
@@ -151,15 +153,13 @@ class Neighbours:
         """Call back, from a thread of its own, after links, addresses, routes or neighbours have changed."""
         self._changed.append(changed)
         if self._events is None:
-            self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-            self._events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 22)
-            self._events.bind((0, _GROUPS))
-            threading.Thread(target=self._follow, args=(self._events,), name="netlink", daemon=True).start()
+            self._settle = Settle(self._call)
+            self._events = _event_socket()
+            words = self._events, self._settle
+            threading.Thread(target=self._follow, args=words, name="netlink", daemon=True).start()
 
-    def _follow(self, events: socket.socket) -> None:
+    def _follow(self, events: socket.socket, settle: Settle) -> None:
         """What news there may be is read afresh, once it pauses. Neighbours are asked for again from here."""
-        timer: threading.Timer | None = None
-        events.settimeout(ASK_SECONDS)
         while self._events is events:
             try:
                 data = events.recv(1 << 18)
@@ -170,13 +170,13 @@ class Neighbours:
                 is_news = False
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
+                    if self._events is events:  # it was not closed by us
+                        log.error("changes of interfaces and neighbours are not told any more: %s", error)
                     return
                 is_news = True  # an overrun loses messages
             self._ask_again()
-            if is_news and (timer is None or not timer.is_alive()):
-                timer = threading.Timer(SETTLE_SECONDS, self._call)
-                timer.daemon = True
-                timer.start()
+            if is_news:
+                settle.tell()
 
     def _ask_again(self) -> None:
         if not self._missing or time.monotonic() < self._ask_again_at:
@@ -208,11 +208,22 @@ class Neighbours:
     def close(self) -> None:
         """End the sockets."""
         events, self._events = self._events, None
+        if self._settle is not None:
+            self._settle.close()
         if events is not None:
             with contextlib.suppress(OSError):
                 events.shutdown(socket.SHUT_RDWR)
             events.close()
         self._ip.close()
+
+
+def _event_socket() -> socket.socket:
+    """What the kernel tells of links, addresses, routes and neighbours."""
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BYTES)
+    events.bind((0, _GROUPS))
+    events.settimeout(ASK_SECONDS)
+    return events
 
 
 def _ask(targets: list[tuple[int, bytes]]) -> None:

@@ -190,7 +190,11 @@ def test_killed_daemon_is_not_noticed_and_its_maps_are_adopted(
 
 
 LAYOUT = (
-    ("xdp/types.h", "\t__u32 backends;\n\t__u32 room;\n};", "\t__u32 room;\n\t__u32 backends;\n};"),
+    (
+        "xdp/types.h",
+        "\t__u32 backends; /* as in struct service */\n\t__u32 room;\n",
+        "\t__u32 room;\n\t__u32 backends;\n",
+    ),
     (
         "xdp/maps.h",
         "/* Limits and guards. */",
@@ -212,6 +216,8 @@ def another_version(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_upgrade_moves_nothing_and_fails_nothing(
     lab: Lab,
     http: httpx.Client,
