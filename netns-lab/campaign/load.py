@@ -58,7 +58,7 @@ class Load:
 
     async def _keep_asking(self, vip: str, port: int) -> None:
         """One connection after the other; each lives until it fails, or a hundred answers and more have come."""
-        lifetimes = itertools.cycle((200, 45, 900))  # nginx ends a connection after a thousand
+        lifetimes = itertools.cycle((200, 45, 900))
         while not self._stopping:
             backend: str | None = None
             began = time.monotonic()

@@ -72,6 +72,8 @@ def test_writes_without_end_leave_nothing_behind(tmp_path: Path) -> None:
                 summary="test",
             )
         gc.collect()
+        assert store._connection is not None
+        store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return path.stat().st_size, threading.active_count(), len(gc.get_objects())
 
     write(60)  # history is full from here on
