@@ -7,6 +7,7 @@ from api import problems
 from api.access.control import AccessControl, AccessMiddleware, control_of
 from api.collector import registry_of
 from api.envelope import Envelope
+from api.followers import Followers
 from api.observations import Observations
 from api.openapi import ACCESS, DESIRED, OBSERVED, document_of
 from api.routes import (
@@ -84,6 +85,7 @@ def create_app(
     app.state.feeds = refresher
     app.state.access = access or control_of(reconciler)
     app.state.metrics = registry_of(reconciler, observations, refresher, checker)
+    app.state.followers = Followers(reconciler.events)
     problems.install(app)
     app.add_middleware(AccessMiddleware, control=app.state.access)
     app.add_middleware(Envelope, revision=lambda: reconciler.desired.revision, observations=observations)

@@ -12,6 +12,7 @@ from api.bodies import LIST_LIMITS, Body, Media, body_of
 from api.envelope import REVISION_KEY
 from api.etags import Preconditions
 from api.exchange import Read, Write, callers_of
+from api.followers import Followers
 from api.problems import parameter_error
 from lb.feeds.schedule import Feeds
 from lb.model import Prefix
@@ -133,6 +134,12 @@ async def _feeds(request: Request) -> Feeds:
     return feeds
 
 
+async def _followers(request: Request) -> Followers:
+    followers: Followers = request.app.state.followers
+    return followers
+
+
+FollowersDep = Annotated[Followers, Depends(_followers)]
 FeedsDep = Annotated[Feeds, Depends(_feeds)]
 FeedNameDep = Annotated[str, Path(description="name of the feed", examples=["drop"])]
 NameDep = Annotated[str, Path(description="name of the service", examples=["web"])]

@@ -1,5 +1,6 @@
 """/events: what happened, as a page or as it happens (server-sent events, WHATWG HTML 9.2)."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -8,11 +9,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import WithJsonSchema
 
-from api.deps import AcceptDep, ReconcilerDep, hold_stream
+from api.deps import AcceptDep, FollowersDep, ReconcilerDep, hold_stream
+from api.followers import GATHER_SECONDS, Followers
 from api.openapi import OBSERVED, documented
 from api.problems import parameter_error
 from api.schemas import EventsPage
-from api.streams import SSE, Wake, streaming
+from api.streams import SSE, streaming
 from lb.events import Event, Events, matcher
 from lb.model.times import parse_duration
 
@@ -35,6 +37,7 @@ async def get_events(
     *,
     request: Request,
     reconciler: ReconcilerDep,
+    followers: FollowersDep,
     accept: AcceptDep = "*/*",
     last_event_id: Annotated[
         EventNumber | None, Header(description="the number of the last event that was had: go on after it")
@@ -64,7 +67,7 @@ async def get_events(
     if follow if follow is not None else _prefers_stream(accept):
         hold_stream(request)
         last = place if place is not None else (0 if since else events.last)
-        return await streaming(_stream(events, last, matches), SSE)
+        return await streaming(_stream(events, followers, last, matches), SSE)
     part = events.read(place or 0)
     found = [event for event in part.events if matches(event)]
     page = found[:limit]
@@ -102,32 +105,28 @@ def _matcher(kinds: list[str], level: str | None, since: str | None) -> Callable
     return lambda event: event.time >= earliest and chosen(event)
 
 
-async def _stream(events: Events, last: int, matches: Callable[[Event], bool]) -> AsyncGenerator[str, None]:
+async def _stream(
+    events: Events, followers: Followers, last: int, matches: Callable[[Event], bool]
+) -> AsyncGenerator[str, None]:
     """The lines of the stream. Whoever reads slowly is waited for here, and finds what is still kept then."""
-    wake = Wake()
-    end = events.listen(wake)
-    try:
+    with followers.room() as room:
         yield f"id: {last}\n\n"
         while True:
             is_last = events.is_closed
             part = events.read(last, READ_MOST)
             text = "" if part.lost == 0 else _lost(part.lost)
-            text += "".join(map(_event, filter(matches, part.events)))
+            text += "".join(map(followers.text, filter(matches, part.events)))
             last = part.last
             if text:
                 yield text
-            if part.events:
+            if len(part.events) == READ_MOST:
                 continue
             if is_last:
                 return
-            if not await wake.wait(HEARTBEAT_SECONDS):
+            if part.events:
+                await asyncio.sleep(GATHER_SECONDS)
+            elif not await room.wait(HEARTBEAT_SECONDS):
                 yield f": nothing new\nid: {last}\n\n"
-    finally:
-        end()
-
-
-def _event(event: Event) -> str:
-    return f"id: {event.id}\ndata: {json.dumps(event.document())}\n\n"
 
 
 def _lost(number: int | None) -> str:

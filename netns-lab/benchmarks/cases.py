@@ -286,6 +286,8 @@ CONTROL = (
     ControlCase("import_1m", "s", 1.0),
     ControlCase("clear_1m", "s", 1.0),
     ControlCase("block_to_enforced", "ms", 20.0, tail=True),
+    ControlCase("api_write_200_readers", "ms", 100.0, tail=True),
+    ControlCase("event_to_last_reader", "ms", 500.0, tail=True),
     ControlCase("block_beside_1m_under_flood", "ms", 50.0, tail=True),
     ControlCase("expire_10k", "s", 1.0, thorough=True),
     ControlCase("entries_lifecycle", "s", 20.0, thorough=True),

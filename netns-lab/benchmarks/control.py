@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from generate import make_template
 
-from benchmarks import cases, entries, figures
+from benchmarks import cases, entries, figures, readers
 from benchmarks.cases import FIRST_PREFIX, VIP
 from benchmarks.daemon import Daemon
 from benchmarks.effort import Effort
@@ -85,6 +85,11 @@ class Control:
     def lifecycle(self) -> dict[str, Figure]:
         """See benchmarks/entries.py."""
         return entries.lifecycle(self._daemon, self._effort, self._see_source, self._folder)
+
+    def followed(self) -> dict[str, Figure]:
+        """See benchmarks/readers.py."""
+        numbers = self._turns(FIRST_PREFIX, 5 * self._effort.samples)
+        return readers.writes_with_readers(self._daemon.call, self._daemon.socket, numbers)
 
     def backend_changes(self) -> dict[str, Figure]:
         """One of a thousand backends disabled and enabled, from the call to a SYN that goes elsewhere, or back."""
@@ -206,6 +211,8 @@ _MEASUREMENTS = MappingProxyType(
     {
         "ring_1000_backends": Control.ring,
         "block_to_enforced": Control.blocks,
+        "api_write_200_readers": Control.followed,
+        "event_to_last_reader": Control.followed,
         "block_beside_1m_under_flood": Control.blocks_under_flood,
         "expire_10k": Control.expiries,
         "entries_lifecycle": Control.lifecycle,

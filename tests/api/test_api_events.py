@@ -1,5 +1,7 @@
 """GET /v1/events: pages, streams, resuming, and readers that are too slow."""
 
+import asyncio
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from api_stack import WEB, Stack
 from fastapi.testclient import TestClient
 from live import messages, serving
 
+from api.followers import Followers
 from api.routes import events as route
-from lb.events import KEPT
+from lb.events import KEPT, Events
 from lb.reconcile.loop import Reconciler
 
 STREAM = {"Accept": "text/event-stream"}
@@ -229,3 +232,65 @@ def test_who_hangs_up_is_forgotten(live: httpx.Client, reconciler: Reconciler) -
         live.get("/healthz")
 
     assert reconciler.events._listeners == others
+
+
+def test_a_reader_that_never_reads_delays_nobody(
+    live: httpx.Client, reconciler: Reconciler, tmp_path: Path
+) -> None:
+    """Megabytes that one does not take reach another whole, writes go on, and the first finds all of it later."""
+    many, text = 3000, "x" * 1000
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.connect(str(tmp_path / "api.sock"))
+        idle.sendall(b"GET /v1/events?follow=true&kind=test&level=info HTTP/1.1\r\nHost: a\r\n\r\n")
+        idle.recv(1)  # it follows from here on
+        with live.stream("GET", "/v1/events?kind=test", headers=STREAM) as answer:
+            stream = messages(answer.iter_lines())
+            next(stream)
+            for number in range(many):
+                reconciler.events.publish("test", f"{number} {text}")
+            heard = texts(take(stream, many))
+            live.put("/v1/blocklist/192.0.2.1", json={}).raise_for_status()
+        found = b""
+        while found.count(b"data: ") < many:
+            found += idle.recv(1 << 16)
+
+    assert heard == [f"{number} {text}" for number in range(many)]
+    assert b'"text": "2999 ' in found
+
+
+def test_all_who_wait_are_woken_and_none_is_kept() -> None:
+    """One call into the loop wakes every follower, a few at a time; who gives up, or goes, leaves nothing behind."""
+    events = Events()
+    followers = Followers(events)
+
+    async def follow(seconds: float) -> bool:
+        with followers.room() as room:
+            return await room.wait(seconds)
+
+    async def all_of_it() -> tuple[list[bool], list[bool]]:
+        patient = [asyncio.ensure_future(follow(60)) for _ in range(100)]
+        hasty = [asyncio.ensure_future(follow(0)) for _ in range(3)]
+        gone = asyncio.ensure_future(follow(60))
+        given_up = await asyncio.gather(*hasty)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert len(events._listeners) == 1
+        with followers.room() as room:
+            assert len(room._waiting) == 100
+        await asyncio.to_thread(events.publish, "test", "one")
+        return given_up, await asyncio.gather(*patient)
+
+    assert asyncio.run(all_of_it()) == ([False] * 3, [True] * 100)
+    assert events._listeners == []
+
+
+def test_an_event_is_put_into_words_once() -> None:
+    """Who gets it has no part in what it says; texts that nobody will ask for again are forgotten."""
+    events = Events()
+    followers = Followers(events)
+    event = events.publish("test", "one")
+
+    assert followers.text(event) is followers.text(event)
+    for _ in range(3000):
+        followers.text(events.publish("test", "more"))
+    assert len(followers._texts) <= 1000
