@@ -135,6 +135,33 @@ def test_what_is_shown_is_what_the_api_says(
     page.shoot("traffic")
 
 
+def test_health_and_what_waits_to_be_confirmed(
+    lab: Lab, http: httpx.Client, page: Page, vips: dict[int, str], add_service: Any
+) -> None:
+    """A backend that fails its check is shown with the reason; what waits to be confirmed is kept by a click."""
+    check = {"type": "tcp", "port": 9, "interval_seconds": 0.5, "via": "direct"}
+    add_service("web", vips[4], "tcp", PORT, health_check=check)
+    change = {**http.get("/v1/config").json(), "settings": {"drop_spoofed": False}}
+    http.put("/v1/config", json=change, params={"confirm_within_seconds": 600}).raise_for_status()
+    page.open()
+    page.button("Expand all").click()
+
+    key = f"b/web/{backends(lab)[0]}"
+    page.until("it is unhealthy", lambda: page.row(key).get("health", "").startswith("✕unhealthy"))
+    seen = status(http)["services"][0]["backends"][0]
+    assert seen["health_error"] in page.row(key)["health"]
+    assert page.texts("#services tr.service .c-state")[0].startswith("✕")
+    page.one("#troubled").click()
+    assert page.texts("#services-count") == ["1"]
+
+    waiting = page.texts('.banner[data-key="confirm"] .banner-text')
+    assert waiting[0].startswith(f"Revision {http.get('/v1/status').json()['revision']} waits to be confirmed")
+    page.button("Keep it").click()
+    page.until("it is kept", lambda: not page.all('.banner[data-key="confirm"]'))
+    assert status(http)["pending"] is None
+    assert http.get("/v1/config").json()["settings"]["drop_spoofed"] is False
+
+
 def test_a_backend_is_drained_by_hand(
     lab: Lab, http: httpx.Client, page: Page, vips: dict[int, str], add_service: Any
 ) -> None:

@@ -66,7 +66,7 @@ export class Drops {
       // At first mostly empty: it fills from the right.
       scales: { x: { range: (_, first, last) => [Math.min(first, last - WINDOW_S), last] }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
       axes: [
-        { ...axis, grid: { show: false }, values: (_, times) => times.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB")), space: 80 },
+        { ...axis, size: 30, grid: { show: false }, values: (_, times) => times.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB")), space: 80 },
         { ...axis, size: 48, values: (_, values) => values.map((v) => count(v)) },
       ],
       series: [{}, ...(series.length ? series : [{ stroke: "transparent" }])],
