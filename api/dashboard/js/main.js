@@ -88,6 +88,14 @@ function sample({ detail }) {
   for (const look of looking) look();
 }
 
+async function readVerdicts() {
+  try {
+    const { items } = await get("/verdicts");
+    actions = new Map(items.map((verdict) => [verdict.name, verdict.action]));
+    drops.verdicts = items;
+  } catch { /* names tell as much, and the sentences are missing */ }
+}
+
 async function readLabels(revision) {
   labelled = revision;
   try {
@@ -164,13 +172,9 @@ async function begin() {
     if (poll.problem.status === 401) askToken(poll.problem).then(() => poll.now());
   });
   poll.addEventListener("tick", () => { freshness(poll); pendingChange(latest, poll); });
-  onSession(() => { rows(); blocklist.search(); });
+  onSession(() => { rows(); blocklist.search(); readVerdicts(); poll.now(); });
   poll.start();
   await startSession();
-  get("/verdicts").then(({ items }) => {
-    actions = new Map(items.map((verdict) => [verdict.name, verdict.action]));
-    drops.verdicts = items;
-  }, () => {});
   log.start();
 }
 

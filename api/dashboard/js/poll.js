@@ -5,6 +5,8 @@ import { get } from "./api.js";
 const EVERY_MS = 2000;
 /** A look takes at most this part of the time, however large the installation. */
 const SHARE = 10;
+const MOST_MS = 10000;
+const REFUSED_MS = 5000;
 const STALE_AFTER_S = 6;
 
 export class Poll extends EventTarget {
@@ -32,12 +34,12 @@ export class Poll extends EventTarget {
       const [status, stats] = await Promise.all([get("/status"), get("/stats")]);
       const ended = performance.now();
       this.#seen = ended;
-      this.#interval = Math.max(EVERY_MS, (ended - began) * SHARE);
+      this.#interval = Math.min(MOST_MS, Math.max(EVERY_MS, (ended - began) * SHARE));
       this.problem = null;
       this.dispatchEvent(new CustomEvent("sample", { detail: { status, stats, seconds: (began + ended) / 2000 } }));
     } catch (error) {
       this.problem = error;
-      this.#interval = EVERY_MS;
+      this.#interval = error.status === 401 ? REFUSED_MS : EVERY_MS;
       if (!(error.status >= 0)) console.error(error); // a fault of this page, not of the daemon
       this.dispatchEvent(new Event("failure"));
     } finally {

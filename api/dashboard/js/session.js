@@ -9,6 +9,8 @@ const RANKS = ["viewer", "operator", "admin"];
 export const session = { name: null, role: "admin" };
 const listeners = [];
 let asking = null;
+/** Whether somebody was asked for a token and gave none: they are not asked again until they want to be. */
+let declined = false;
 
 /** Call back when it is known who looks, and when that changes. */
 export const onSession = (listener) => listeners.push(listener);
@@ -23,19 +25,20 @@ export async function identify() {
     session.name = said?.name ?? null;
     session.role = RANKS.includes(said?.role) ? said.role : "viewer";
   } catch (problem) {
-    if (problem.status === 401) { askToken(problem); return; }
+    if (problem.status === 401) return askToken(problem);
     session.name = null;
     session.role = problem.status === 404 ? "admin" : session.role;
-    if (problem.status !== 404) return;
+    if (problem.status !== 404) return undefined;
   }
   shown();
+  return undefined;
 }
 
 function shown() {
-  const button = byId("identity");
-  button.hidden = session.name === null && !hasToken();
-  say(button, [session.name, session.role].filter(Boolean).join(" · "));
-  button.title = hasToken() ? "Sign out" : "Who you are to the daemon";
+  const button = byId("identity"), out = declined && !hasToken();
+  button.hidden = session.name === null && !hasToken() && !out;
+  say(button, out ? "Sign in" : [...new Set([session.name, session.role])].filter(Boolean).join(" · "));
+  button.title = hasToken() ? "Sign out" : out ? "The daemon wants a token" : "Who you are to the daemon";
   document.body.dataset.role = session.role;
   for (const element of document.querySelectorAll("[data-operates]")) element.disabled = !may("operator");
   for (const listener of listeners) listener();
@@ -43,7 +46,7 @@ function shown() {
 
 /** Ask for a token, once at a time. It is tried before it is kept. */
 export async function askToken(problem = null) {
-  if (asking) return;
+  if (asking || declined) return undefined;
   asking = ask({
     title: "Sign in",
     text: problem && hasToken() ? problem.message : "This daemon wants a token: `sluice token create` prints one. It is kept until this tab is closed.",
@@ -61,14 +64,20 @@ export async function askToken(problem = null) {
   });
   await asking;
   asking = null;
-  if (hasToken()) await identify();
+  if (hasToken()) return identify();
+  declined = true;
+  return shown();
 }
 
 export function startSession() {
   byId("identity").addEventListener("click", () => {
-    if (!hasToken()) return;
-    setToken(null);
-    location.reload();
+    if (hasToken()) {
+      setToken(null);
+      location.reload();
+    } else if (declined) {
+      declined = false;
+      askToken();
+    }
   });
   return identify();
 }

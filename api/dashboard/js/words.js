@@ -23,6 +23,8 @@ export function summary(backends) {
   const active = counts.get("active") ?? 0;
   counts.delete("active");
   const others = [...counts].map(([word, number]) => `${number} ${word}`);
+  const failing = backends.filter((b) => b.health === "unhealthy" && b.effective_state === "active").length;
+  if (failing) others.push(`${failing} failing`); // and yet not taken out: all of them fail
   const stuck = backends.some((b) => state(b.effective_state).tone === "bad" || b.health === "unhealthy");
   const tone = !backends.length ? "off" : !active ? "bad" : stuck ? "warn" : counts.size ? "off" : "ok";
   return {
