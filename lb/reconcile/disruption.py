@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from lb.dataplane.tables import U16
 from lb.errors import BudgetError
-from lb.model import Service
+from lb.model import Mode, Service
 from lb.model.address import AnyVip
 from lb.reconcile.flows import FlowCounts
 from lb.reconcile.ring import SLOTS
@@ -149,7 +149,7 @@ def _moved(
 ) -> ServiceMove:
     """Of a service that goes on."""
     flows, still = ({p: some.get((old.number, p), 0) for p in _holding(old)} for some in counts)
-    stay = _holding(new) if old.number == new.number else {}
+    stay = _holding(new) if old.number == new.number and _same_table(old.service, new.service) else {}
     gone = {place for place in flows if stay.get(place) != old.places[place]}
     doubtful, note = _doubts(old, new, takers)
     moved = sum(
@@ -176,6 +176,11 @@ def _holding(plan: ServicePlan) -> Mapping[int, bytes | None]:
     if plan.service.udp_migration and not plan.service.quic:
         holds &= (state & IN_RING) != 0
     return {place: plan.places[place] for place in np.flatnonzero(holds).tolist()}
+
+
+def _same_table(one: Service, other: Service) -> bool:
+    """Whether flows of both are kept in one table: those of mode nat have one of their own."""
+    return (one.mode is Mode.NAT) == (other.mode is Mode.NAT)
 
 
 def _doubts(old: ServicePlan, new: ServicePlan, takers: list[Service]) -> tuple[set[int], str | None]:

@@ -38,13 +38,18 @@ class Account:
     def __init__(self, maps: Maps, before: Config, after: Config, plans: Plans) -> None:
         self._from, self._to, self._rings = maps.plans.services, plans.services, maps.ring
         self._flows = maps.live_flows(before.settings)
-        idle = [(s.udp_idle_seconds, s.tcp_idle_seconds) for s in (before.settings, after.settings)]
-        self._still = self._flows if idle[0] == idle[1] else maps.live_flows(after.settings)
+        same_times = _times(before) == _times(after)
+        self._still = self._flows if same_times else maps.live_flows(after.settings)
 
     @cached_property
     def moves(self) -> tuple[ServiceMove, ...]:
         """By service. Of rings that are in memory, both the old and the new, nothing has to be worked out."""
         return tuple(disruption(self._from, self._to, self._flows, self._still, self._rings))
+
+
+def _times(config: Config) -> dict[str, object]:
+    """The settings that say when a flow is over."""
+    return {name: value for name, value in dict(config.settings).items() if name.endswith("_seconds")}
 
 
 def account(
