@@ -16,9 +16,16 @@ def begin_pending(db: sqlite3.Connection, pending: Pending) -> None:
 
 
 def read_pending(db: sqlite3.Connection) -> Pending | None:
-    """What waits, if anything does."""
-    row = db.execute("SELECT revision, base, deadline, within FROM pending WHERE ended_by IS NULL").fetchone()
-    return None if row is None else Pending(*row)
+    """What waits, if anything does; ValueError: the row is damaged."""
+    row = db.execute(
+        "SELECT checksum IS row_checksum(revision, base, deadline, within), revision, base, deadline, within "
+        "FROM pending WHERE ended_by IS NULL"
+    ).fetchone()
+    if row is None:
+        return None
+    if not row[0]:
+        raise ValueError("the checksum of what waits to be confirmed does not fit")
+    return Pending(*row[1:])
 
 
 def end_pending(db: sqlite3.Connection, revision: int) -> None:
