@@ -9,6 +9,8 @@ from string import Template
 
 from lb.doctor.backends import FULL_PACKET, interface_of, vip_command
 
+NAT = "nat"
+"""The mode in which a backend has no VIP, but must answer by the balancer."""
 TUNNELS = {
     (4, 4): ("sluice-ipip", "ipip", ""),
     (6, 4): ("sluice-sit", "sit", ""),
@@ -28,6 +30,7 @@ class Wish:
     """What a backend is to be prepared for, or no longer.
 
     vip: an address, or an IPv6 prefix; addresses: the backends, all of one family; overhead: of the outer header.
+    Mode nat: answers_to are the networks to which a backend's answers have to go by the gateway, the balancer.
     keeps_vip, keeps_tunnel, keeps_arp: other services need that on the same backends, so that undoing leaves it.
     """
 
@@ -41,6 +44,8 @@ class Wish:
     keeps_vip: bool = False
     keeps_tunnel: bool = False
     keeps_arp: bool = False
+    gateway: str = ""
+    answers_to: tuple[str, ...] = ()
 
     @property
     def families(self) -> tuple[int, int]:
@@ -87,6 +92,9 @@ def _doing(wish: Wish) -> Iterator[Step]:
     yield Step(
         "The interface takes packets, and answers for its own address.", ('ip link set dev "$dev" up arp on',)
     )
+    if wish.mode == NAT:
+        yield Step("Answers go back through the balancer.", tuple(_routes(wish, "replace")))
+        return
     if inner == 4:
         yield Step(
             "The VIP is the backend's, but only the balancer says so on the wire.",
@@ -107,8 +115,17 @@ def _doing(wish: Wish) -> Iterator[Step]:
         yield Step("The outer header is taken off.", tuple(_tunnel(wish)))
 
 
+def _routes(wish: Wish, verb: str) -> Iterator[str]:
+    family = " -6" if wish.families[1] == 6 else ""
+    for network in wish.answers_to:
+        yield f"ip{family} route {verb} {network} via {wish.gateway}"
+
+
 def _undoing(wish: Wish) -> Iterator[Step]:
     inner, outer = wish.families
+    if wish.mode == NAT:
+        yield Step("Answers go where they would by themselves.", tuple(_routes(wish, "del")))
+        return
     if wish.overhead and not wish.keeps_tunnel:
         name, _, _ = TUNNELS[wish.families]
         yield Step(

@@ -156,6 +156,16 @@ def test_prefix_is_local_by_a_route(machine: Machine) -> None:
     assert "ip -6 route replace local 2001:db8:1::/80 dev lo" in done
 
 
+def test_mode_nat_needs_the_way_back_alone(machine: Machine) -> None:
+    """A backend of mode nat has no VIP: its answers to where the balancer sends from go back to the balancer."""
+    wish = Wish("behind", "192.0.2.10", "nat", (OWN4,), gateway="10.0.0.1", answers_to=("10.0.9.0/28",))
+    done = machine.run(prepare(wish).script)[:2]
+    undone = machine.run(prepare(replace(wish, undo=True)).script)[:2]
+
+    assert done == (0, [*UP, "ip route replace 10.0.9.0/28 via 10.0.0.1"])
+    assert undone == (0, ["ip route del 10.0.9.0/28 via 10.0.0.1"])
+
+
 def test_machine_that_is_no_backend_is_left_alone(machine: Machine) -> None:
     """Run in the wrong place it changes nothing, and says whose it is."""
     code, done, said = machine.run(prepare(Wish("web", "192.0.2.10", "ipip", ("10.9.9.9",), 20)).script)
