@@ -5,26 +5,23 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from lb.dataplane import clock, libbpf
-from lb.dataplane.backend_probe import ask_backends
 from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program, retire
+from lb.dataplane.examined import Examined
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.former import Former, find_former, open_former, tell_about
 from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
-from lb.dataplane.host_facts import clock_offset, gather, is_bpffs
+from lb.dataplane.host_facts import clock_offset, is_bpffs
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
-from lb.dataplane.link_facts import Served, interfaces_as_they_are
 from lb.dataplane.map_states import map_states
 from lb.dataplane.neighbours import Neighbours
 from lb.dataplane.probe_path import ProbePath
 from lb.dataplane.protocol import (
-    BackendQuestion,
     InterfaceState,
-    MachineFacts,
     MapState,
     NextHop,
     ProgramState,
@@ -33,7 +30,6 @@ from lb.dataplane.protocol import (
 from lb.dataplane.rtnetlink import Link
 from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.tables import Tables, size_flags
-from lb.doctor.facts import BackendAnswers
 from lb.errors import DataPlaneError, InterfaceError, SetupError, SluiceError
 from lb.events import Events
 from lb.settings import ServeSettings, TableSizes
@@ -47,7 +43,7 @@ _FRAGS_MTU = 3000
 """From this MTU on, frames may not lie in one page: the program is built for several buffers."""
 
 
-class KernelDataPlane:
+class KernelDataPlane(Examined):
     """A DataPlane. Opening it makes or adopts the maps; the program comes with the first `require`."""
 
     def __init__(self, settings: ServeSettings, flow_key: bytes, events: Events | None = None) -> None:
@@ -412,23 +408,6 @@ class KernelDataPlane:
     def clock_seconds(self) -> int:
         """See DataPlane."""
         return clock.seconds()
-
-    def machine(self, others: Iterable[str]) -> MachineFacts:
-        """See DataPlane."""
-        served = {
-            name: Served(str(self._settings.xdp_mode), program.info.id if program else None)
-            for name, program in ((name, self._in_force.get(name)) for name in self._hooks)
-        }
-        counted = tuple(self.tables.verdict_counters.by_cpu().tolist())
-        return MachineFacts(
-            gather(self._settings.pin_root.parent, compiling=False, clock_began=self._clock_began),
-            interfaces_as_they_are(served, others, counted),
-            tuple(self._settings.command()),
-        )
-
-    def ask_backends(self, questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
-        """See DataPlane."""
-        return ask_backends(questions)
 
     def close(self) -> None:
         """See DataPlane."""

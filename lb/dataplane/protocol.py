@@ -212,6 +212,9 @@ class DataPlane(Protocol):
     def ask_backends(self, questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
         """Try each backend with real packets, all at once; takes a second or two."""
 
+    def claims(self, asked: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, ...]]:
+        """Of these (VIP, interface), who answers for a VIP in that network beside us: MACs by VIP."""
+
     def probe_source(self, ifindex: int, family: int) -> str:
         """An address of ours for checks that take the data path to a backend behind an interface.
 

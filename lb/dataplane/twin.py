@@ -148,6 +148,7 @@ class TwinDataPlane:
             HostFacts("twin", headers="/twin", headers_complete=True), (InterfaceFacts("twin0"),)
         )
         self.answers: dict[str, BackendAnswers] = {}
+        self.claimed: dict[str, tuple[str, ...]] = {}
         self.questions: list[BackendQuestion] = []
         """All that was asked."""
         self.queue = TwinQueue()
@@ -242,6 +243,10 @@ class TwinDataPlane:
         """What a test has put in `answers`, by address; the others are not asked."""
         self.questions += questions
         return [self.answers.get(one.address, BackendAnswers()) for one in questions]
+
+    def claims(self, asked: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, ...]]:
+        """What a test has put in `claimed`, of what is asked."""
+        return {vip: self.claimed[vip] for vip, _ in asked if vip in self.claimed}
 
     def probe_source(self, ifindex: int, family: int) -> str:
         """Nothing leaves here."""

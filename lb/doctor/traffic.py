@@ -86,7 +86,7 @@ def examine_vip(facts: VipFacts, router: str | None) -> Finding:
             f"{facts.vip} is answered for by {', '.join(facts.answered_by)} too: a backend claims the VIP",
             effect="Clients and routers of this network send there what should come here.",
             command="sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
-            run_on="the machine with that MAC",
+            run_on=f"the machine with MAC {facts.answered_by[0]}",
         )
     if facts.packets:
         ago = facts.last_seen_seconds

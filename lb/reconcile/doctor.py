@@ -156,8 +156,10 @@ class Doctor:
             if ago is not None:
                 seen[vip] = min(seen.get(vip, ago), ago)
         served = [one for one in interfaces if one.served]
+        places = {vip: _where(vip, served) for vip in packets}
+        claimed = self._dataplane.claims((vip, on_link) for vip, (on_link, _) in places.items() if on_link)
         for vip, count in packets.items():
-            yield VipFacts(vip, count, seen.get(vip), *_where(vip, served))
+            yield VipFacts(vip, count, seen.get(vip), *places[vip], claimed.get(vip, ()))
 
     def _packets(self, plan: ServicePlan) -> int:
         tables = self._dataplane.tables

@@ -184,7 +184,7 @@ def test_table_that_is_nearly_full_is_named(table: TableFacts, severity: str, co
     assert command in str(found.command)
 
 
-THIEF = "the machine with that MAC"
+THIEF = "the machine with MAC 02:00:00:00:00:09"
 SETUP = "sluice backend-setup web 10.0.0.11 --script | ssh root@10.0.0.11 sh"
 BACKEND_FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
     ({"interface": None}, "neighbour", "fail", "ip route add 10.0.0.11"),

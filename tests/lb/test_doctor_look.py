@@ -183,6 +183,17 @@ def test_vip_in_the_interfaces_own_network(reconciler: Reconciler, plane: TwinDa
     assert own.run_on == "router"
 
 
+def test_vip_that_another_claims(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """Who else answers for a VIP in the interface's network is named; elsewhere nobody is asked."""
+    plane.claimed = dict.fromkeys(VIPS, ("02:00:00:00:00:09",))
+    plane.facts = MachineFacts(HostFacts("t"), (InterfaceFacts("twin0", addresses=("192.0.2.1/24",)),))
+    found = {f.subject: f for f in reconciler.doctor.look(seconds=0).findings if f.check == "vip"}
+
+    assert found["192.0.2.10"].severity is Severity.FAIL
+    assert "02:00:00:00:00:09" in found["192.0.2.10"].summary
+    assert found["2001:db8::1"].severity is Severity.WARN
+
+
 def flows(*rows: tuple[int, int, int, int]) -> Flows:
     """Of (age, service, place, class)."""
     now = 1000
