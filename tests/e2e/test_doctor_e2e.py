@@ -301,34 +301,22 @@ def _table_is_nearly_full(ward: Ward) -> None:
 
 
 def _machine_alone(ward: Ward, folder: Path) -> None:
-    """No daemon runs any more. Each fault is in a mount namespace of its own, or a shell, and mended in there."""
-    (told,) = _local(ward, Role.BALANCER, "true", ward.interface)
-    assert told == ["daemon"]
-    for hurt, check in (("umount /sys/fs/bpf", "bpffs"), (f"export BCC_KERNEL_SOURCE={folder}", "headers")):
-        assert _local(ward, Role.BALANCER, hurt, ward.interface) == [sorted([check, "daemon"]), ["daemon"]]
+    """No daemon runs any more. Three faults in the switch, whose port has a program of the lab's."""
     port = ward.lab.configuration.balancer.label
-    assert _local(ward, Role.SWITCH, "true", port) == [["daemon", "foreign-program"], ["daemon"]]
-
-
-def _local(ward: Ward, role: Role, hurt: str, interface: str) -> list[list[str]]:
-    """What the doctor names where something is hurt, without a daemon; and once its own command has been run there."""
-    script = f"""
-    {hurt}
-    mended=no
-    while true; do
-        report=$(sluice doctor -o json --interface {interface}) || true
-        printf '%s\\n' "$report" | names_of
-        command=$(printf '%s\\n' "$report" | command_of)
-        [ $mended = no ] && [ -n "$command" ] || exit 0
-        eval "$command"
-        mended=yes
-    done
-    """
     names = "print(sorted(f['check'] for f in wrong))"
-    command = "print(*[f['command'] for f in wrong if f['check'] != 'daemon'])"
+    commands = "print(*[f['command'] for f in wrong if f['check'] != 'daemon'], sep='\\n')"
     bad = f"f['severity'] != 'ok' and f['check'] not in {MACHINE}"
-    wrong = f"wrong = [f for f in json.load(sys.stdin)['findings'] if {bad}]"
-    for name, what in (("names_of", names), ("command_of", command)):
-        script = f'{name}() {{ {sys.executable} -c "import json, sys; {wrong}; {what}"; }}\n{script}'
-    said = ward.run(role, 1, "unshare", "-m", "sh", "-euc", script)
-    return [ast.literal_eval(line) for line in said.splitlines()]
+    wrong = f"import json, sys; wrong = [f for f in json.load(sys.stdin)['findings'] if {bad}]"
+    script = f"""
+    umount /sys/fs/bpf
+    export BCC_KERNEL_SOURCE={folder}
+    sluice doctor -o json --interface {port} >{folder}/broken && exit 1
+    {sys.executable} -c "{wrong}; {commands}" <{folder}/broken >{folder}/commands
+    . {folder}/commands
+    sluice doctor -o json --interface {port} >{folder}/mended && exit 1
+    for report in broken mended; do {sys.executable} -c "{wrong}; {names}" <{folder}/$report; done
+    """
+    said = ward.run(Role.SWITCH, 1, "unshare", "-m", "sh", "-euc", script).splitlines()
+
+    assert ast.literal_eval(said[0]) == ["bpffs", "daemon", "foreign-program", "headers"]
+    assert ast.literal_eval(said[1]) == ["daemon"]
