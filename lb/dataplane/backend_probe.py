@@ -199,9 +199,10 @@ class _Dialer:
 
     def dial(self, question: BackendQuestion) -> dict[str, _Asked]:
         """Whether the VIP is there at all, told by a port that nobody serves; and the service's own port."""
-        if question.way is None:
+        serves_itself = question.mode == "nat"  # it has no VIP
+        if question.way is None and not serves_itself:
             return {}
-        asked = {"vip_there": self._connect(question, NOBODYS_PORT)}
+        asked = {} if serves_itself else {"vip_there": self._connect(question, NOBODYS_PORT)}
         if question.protocol == "tcp" and question.port:
             asked["vip"] = self._connect(question, question.port)
         return asked
@@ -213,15 +214,17 @@ class _Dialer:
         return self._same[key]
 
     def _begin(self, question: BackendQuestion, port: int) -> _Asked:
-        mark, source = question.way or (0, "")
-        kind = socket.AF_INET6 if ":" in question.vip else socket.AF_INET
+        to = question.vip if question.way else question.address
+        kind = socket.AF_INET6 if ":" in to else socket.AF_INET
         asked = _Asked(lambda: None)
         try:
             made = self._stack.enter_context(socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
             made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            made.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
-            self._bind(made, source)
-            code = made.connect_ex((question.vip, port))
+            if question.way:
+                mark, source = question.way
+                made.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+                self._bind(made, source)
+            code = made.connect_ex((to, port))
         except OSError:
             asked.answer = None  # it says nothing of the backend
             return asked

@@ -10,7 +10,7 @@ ANSWERED = frozenset({"TX_ECHO", "TX_TOO_BIG"})
 OURS = frozenset(
     {
         *("DROP_NO_BACKEND", "DROP_NO_NEXT_HOP", "DROP_TOO_BIG", "DROP_NO_HEADROOM", "DROP_INTERNAL"),
-        *("DROP_FRAGMENT", "DROP_SPOOFED"),
+        *("DROP_FRAGMENT", "DROP_SPOOFED", "DROP_NAT_PORTS", "DROP_NAT_CLASH"),
     }
 )
 """Drops of packets that were to be forwarded."""
@@ -23,6 +23,10 @@ REMEDIES: Mapping[str, tuple[str, str]] = {
     "DROP_SPOOFED": (
         "Their source is a VIP or this host's: answers of backends are routed through here.",
         "sluice capture --verdict DROP_SPOOFED -c 5",
+    ),
+    "DROP_NAT_PORTS": (
+        "Mode nat has no port left: give nat_pools more addresses.",
+        "sluice export > sluice.yaml && sluice apply -f sluice.yaml",
     ),
     "PASS_NOT_OUR_MAC": (
         "They are sent to another machine's MAC: the router has another next hop for them.",

@@ -218,7 +218,7 @@ def _backend(service: Service, backend: Backend, hop: NextHop | None) -> Backend
     return BackendFacts(
         service=service.name,
         vip=str(service.vip),
-        port=service.port.to_json(),
+        port=backend.port or service.port.to_json(),
         protocol=str(service.protocol),
         mode=mode,
         address=str(backend.address),

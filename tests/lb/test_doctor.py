@@ -276,7 +276,7 @@ def test_return_path_is_sure_when_others_are_heard() -> None:
         (
             VipFacts("10.0.0.99", 9, 1.0, "eth0", True, ("02:00:00:00:00:09",)),
             "arp_ignore=1",
-            "the machine with that MAC",
+            THIEF,
         ),
     ],
 )

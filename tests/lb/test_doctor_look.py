@@ -15,6 +15,7 @@ from lb.dataplane.twin import TwinDataPlane
 from lb.doctor.facts import Answer, BackendAnswers, HostFacts, InterfaceFacts
 from lb.doctor.finding import Finding, Severity
 from lb.errors import InvalidError, NotFoundError, NotYetError
+from lb.model import Config
 from lb.model.document import parse
 from lb.reconcile.doctor import TABLE_OPTIONS, Flows
 from lb.reconcile.loop import Reconciler
@@ -267,6 +268,26 @@ def test_preparations_split_by_family_and_mind_others(reconciler: Reconciler) ->
     assert "ip link delete dev sluice-ipip" in undone[0].script
     with pytest.raises(NotFoundError):
         preparations(config, "web", "10.9.9.9", undo=False)
+
+
+def test_mode_nat_is_prepared_by_its_way_back(
+    reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers go to where the balancer sends from, or (keep) everywhere, by the balancer's own address."""
+    monkeypatch.setattr("lb.reconcile.preparation.source_for", lambda address: "10.0.0.1")
+    document = """
+settings: {nat_pools: [10.0.9.1, 10.0.0.1, "fd00::9"]}
+services:
+  - {name: pool, vip: 192.0.2.20, port: 80, protocol: tcp, mode: nat, backends: [{address: 10.0.0.11, port: 8080}]}
+  - {name: keep, vip: 192.0.2.21, port: 80, protocol: tcp, mode: nat, nat_source: keep,
+     backends: [{address: 10.0.0.12}]}
+"""
+    config = parse(document.encode(), now=0.0, have=Config())
+    pool, keep = (preparations(config, name, None, undo=False)[0] for name in ("pool", "keep"))
+
+    assert pool.steps[-1].commands == ("ip route replace 10.0.9.1/32 via 10.0.0.1",)
+    assert keep.steps[-1].commands == ("ip route replace default via 10.0.0.1",)
+    assert "lo" not in "".join(command for step in pool.steps for command in step.commands).split()
 
 
 def test_service_without_backends_has_nothing_to_prepare(reconciler: Reconciler) -> None:
