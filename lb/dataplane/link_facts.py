@@ -82,7 +82,8 @@ def _interface(tool: Any, link: Link, served: Served | None) -> InterfaceFacts:
         hardware_gro=features.get("rx-gro-hw"),
         gro=features.get("rx-gro"),
         rxvlan=features.get("rx-vlan-hw-parse"),
-        rp_filter=_rp_filter(name),
+        rp_filter=_sysctl(name, "rp_filter"),
+        accept_local=None if (accepts := _sysctl(name, "accept_local")) is None else bool(accepts),
         rx_queues=queues,
         rx_queues_most=most,
         cpus=os.cpu_count() or 1,
@@ -133,10 +134,10 @@ def _driver(name: str) -> str | None:
     return None
 
 
-def _rp_filter(name: str) -> int | None:
-    """The stricter of "all" and the interface's own."""
+def _sysctl(name: str, which: str) -> int | None:
+    """The larger of that of "all" and the interface's own, which counts."""
     with contextlib.suppress(OSError, ValueError):
-        return max(int((_SYSCTLS / one / "rp_filter").read_text()) for one in ("all", name))
+        return max(int((_SYSCTLS / one / which).read_text()) for one in ("all", name))
     return None
 
 

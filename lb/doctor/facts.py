@@ -57,6 +57,7 @@ class InterfaceFacts:
     rxvlan: bool | None = None
     vlans: tuple[str, ...] = ()
     rp_filter: int | None = None
+    accept_local: bool | None = None
     rx_queues: int | None = None
     rx_queues_most: int | None = None
     cpus: int = 1
@@ -142,8 +143,8 @@ class BackendFacts:
 class VipFacts:
     """One VIP. packets: that came for it since the attach; last_seen_seconds: how long ago the last flow was seen.
 
-    on_link: the served interface in whose own network it lies; local: the address is this machine's. answered_by:
-    MACs that answer for it in that network, beside ours.
+    on_link: the served interface in whose own network it lies; local: the address is this machine's; deaf: and so
+    the kernel drops what has it as source. answered_by: MACs that answer for it in that network, beside ours.
     """
 
     vip: str
@@ -152,6 +153,7 @@ class VipFacts:
     on_link: str | None = None
     local: bool = False
     answered_by: tuple[str, ...] = ()
+    deaf: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,14 @@ def examine_vip(facts: VipFacts, router: str | None) -> Finding:
             command="sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
             run_on=f"the machine with MAC {facts.answered_by[0]}",
         )
+    if facts.deaf:
+        return warn(
+            "vip",
+            facts.vip,
+            f"{facts.vip} is an address of this machine, and the kernel drops answers that have it as source",
+            effect="Clients are served; but health checks through the data path hear nothing, nor does this doctor.",
+            command=_listen(facts),
+        )
     if facts.packets:
         ago = facts.last_seen_seconds
         seen = "" if ago is None else f", the last {ago:.0f} s ago"
@@ -104,7 +112,7 @@ def examine_vip(facts: VipFacts, router: str | None) -> Finding:
             facts.vip,
             f"{nothing}; it lies in the network of {facts.on_link}, and nobody answers for it there",
             effect="Clients and routers of that network ask who has it, and get no answer.",
-            command=f"ip address add {facts.vip}{length} dev {facts.on_link}",
+            command=f"ip address add {facts.vip}{length} dev {facts.on_link} && {_listen(facts)}",
         )
     return warn(
         "vip",
@@ -114,3 +122,8 @@ def examine_vip(facts: VipFacts, router: str | None) -> Finding:
         command=f"ip route replace {facts.vip}{length} via {router or 'THIS-MACHINE'}",
         run_on="router",
     )
+
+
+def _listen(facts: VipFacts) -> str:
+    """Lets in what has an address of ours as source; IPv6 asks for nothing."""
+    return f"sysctl -w net/ipv4/conf/{facts.on_link}/accept_local=1"

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
@@ -76,11 +76,13 @@ class Doctor:
         config, plans = self._present()
         services = _chosen(config, service, address)
         found = self._backends(services, plans)
-        machine = self._dataplane.machine({one.interface for one in found if one.interface})
+        machine = self._dataplane.machine({"lo", *(one.interface for one in found if one.interface)})
+        vips = tuple(self._vips(services, plans, machine.interfaces))
         strict = any(one.served and one.rp_filter == STRICT for one in machine.interfaces)
-        backends = self._ask(found, config.settings.gue_port, vips=not strict)
+        unheard = {one.vip for one in vips if strict or one.deaf}
+        backends = self._ask(found, config.settings.gue_port, unheard)
         if service is not None:
-            return examine(Facts(backends=tuple(backends), vips=tuple(self._vips(services, plans, ()))))
+            return examine(Facts(backends=tuple(backends), vips=vips))
         status = self._status()
         time.sleep(max(0.0, seconds - (time.monotonic() - began)))
         return examine(
@@ -93,7 +95,7 @@ class Doctor:
                     for one in status.tables
                 ),
                 backends=tuple(backends),
-                vips=tuple(self._vips(services, plans, machine.interfaces)),
+                vips=vips,
                 traffic=self._traffic(before, time.monotonic() - began),
             )
         )
@@ -130,18 +132,22 @@ class Doctor:
                 facts.append(one)
         return facts
 
-    def _ask(self, backends: Sequence[BackendFacts], gue_port: int, *, vips: bool) -> list[BackendFacts]:
-        """Each backend with its answers. vips: for VIPs too; else answers of theirs would not be let in here."""
+    def _ask(
+        self, backends: Sequence[BackendFacts], gue_port: int, unheard: Collection[str]
+    ) -> list[BackendFacts]:
+        """Each backend with its answers. unheard: VIPs whose answers would not be let in here: they are not asked."""
         at = [index for index, one in enumerate(backends) if one.active and one.resolved][:ASKED_MOST]
         asked = [backends[index] for index in at]
-        with self.probing.open() if asked and vips else contextlib.nullcontext(_no_way) as way_of:
-            questions = [_question(one, gue_port, way_of) for one in asked]
+        heard = any(one.vip not in unheard for one in asked)
+        with self.probing.open() if heard else contextlib.nullcontext(_no_way) as way_of:
+            ways = [_no_way if one.vip in unheard else way_of for one in asked]
+            questions = [_question(one, gue_port, way) for one, way in zip(asked, ways, strict=True)]
             answers = self._dataplane.ask_backends(questions)
         known = dict(zip(at, answers, strict=True))
         return [replace(one, answers=known.get(index, one.answers)) for index, one in enumerate(backends)]
 
     def _vips(
-        self, services: Iterable[Service], plans: ServicePlans, interfaces: Iterable[InterfaceFacts]
+        self, services: Iterable[Service], plans: ServicePlans, interfaces: Sequence[InterfaceFacts]
     ) -> Iterator[VipFacts]:
         """Each VIP once, with what has come for all its services."""
         flows = Flows.of(self._dataplane)
@@ -156,10 +162,14 @@ class Doctor:
             if ago is not None:
                 seen[vip] = min(seen.get(vip, ago), ago)
         served = [one for one in interfaces if one.served]
-        places = {vip: _where(vip, served) for vip in packets}
+        places = {vip: _where(vip, interfaces, served) for vip in packets}
         claimed = self._dataplane.claims((vip, on_link) for vip, (on_link, _) in places.items() if on_link)
         for vip, count in packets.items():
-            yield VipFacts(vip, count, seen.get(vip), *places[vip], claimed.get(vip, ()))
+            on_link, local = places[vip]
+            deaf = local and any(one.name == on_link and one.accept_local is False for one in served)
+            yield VipFacts(
+                vip, count, seen.get(vip), on_link, local, claimed.get(vip, ()), deaf and ":" not in vip
+            )
 
     def _packets(self, plan: ServicePlan) -> int:
         tables = self._dataplane.tables
@@ -251,16 +261,17 @@ def _no_way(_service: str, _backend: bytes, _family: int) -> Way | None:
     return None
 
 
-def _where(vip: str, served: Iterable[InterfaceFacts]) -> tuple[str | None, bool]:
-    """The interface in whose network a VIP lies, and whether it is one of its own addresses."""
-    if "/" in vip:
+def _where(
+    vip: str, interfaces: Sequence[InterfaceFacts], served: Sequence[InterfaceFacts]
+) -> tuple[str | None, bool]:
+    """The served interface in whose network a VIP lies, and whether it is one of this machine's own addresses."""
+    if "/" in vip or not served:
         return None, False
     address = ip_address(vip)
+    for one in interfaces:
+        if any(address == ip_interface(own).ip for own in one.addresses):
+            return one.name if one.served else served[0].name, True
     for one in served:
-        for own in map(ip_interface, one.addresses):
-            if address == own.ip:
-                return one.name, True
-    for one in served:
-        if any(address in own.network for own in map(ip_interface, one.addresses)):
+        if any(address in ip_interface(own).network for own in one.addresses):
             return one.name, False
     return None, False

@@ -272,6 +272,11 @@ def test_return_path_is_sure_when_others_are_heard() -> None:
     [
         (VipFacts("192.0.2.10", 0), "ip route replace 192.0.2.10/32 via 10.0.0.1", "router"),
         (VipFacts("10.0.0.99", 0, None, "eth0"), "ip address add 10.0.0.99/32 dev eth0", "balancer"),
+        (
+            VipFacts("10.0.0.99", 9, 1.0, "eth0", True, deaf=True),
+            "sysctl -w net/ipv4/conf/eth0/accept_local=1",
+            "balancer",
+        ),
         (VipFacts("fc00:1::/80", 0), "ip route replace fc00:1::/80 via THIS-MACHINE", "router"),
         (
             VipFacts("10.0.0.99", 9, 1.0, "eth0", True, ("02:00:00:00:00:09",)),

@@ -171,6 +171,22 @@ def test_vips_are_not_asked_where_answers_are_dropped(
     assert all(question.way is None for question in plane.questions)
 
 
+def test_vip_that_the_kernel_drops_answers_of_is_not_asked(
+    reconciler: Reconciler, plane: TwinDataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VIP that is this machine's own address is told, with what lets its answers in; the others are asked."""
+    monkeypatch.setattr(plane, "probe_source", lambda ifindex, family: "source")
+    own = InterfaceFacts("lo", served=False, addresses=("192.0.2.10/32",))
+    plane.facts = MachineFacts(
+        HostFacts("t", headers="/h", headers_complete=True),
+        (InterfaceFacts("twin0", accept_local=False), own),
+    )
+    found = wrong(reconciler.doctor.look(seconds=0).findings, VIPS[1])
+
+    assert found == {("vip", VIPS[0]), ("mtu", "twin0")}
+    assert {question.vip for question in plane.questions if question.way} == {VIPS[1]}
+
+
 def test_vip_in_the_interfaces_own_network(reconciler: Reconciler, plane: TwinDataPlane) -> None:
     """Where routers ask for a VIP instead of being told of it, somebody has to answer for it."""
     plane.facts = MachineFacts(HostFacts("t"), (InterfaceFacts("twin0", addresses=("192.0.2.1/24",)),))
@@ -180,7 +196,7 @@ def test_vip_in_the_interfaces_own_network(reconciler: Reconciler, plane: TwinDa
     )
     (own,) = (f for f in reconciler.doctor.look(seconds=0).findings if f.subject == "192.0.2.10")
 
-    assert found.command == "ip address add 192.0.2.10/32 dev twin0"
+    assert str(found.command).startswith("ip address add 192.0.2.10/32 dev twin0 && sysctl -w ")
     assert own.run_on == "router"
 
 
