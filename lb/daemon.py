@@ -76,7 +76,10 @@ def run(settings: ServeSettings) -> int:
         with offering(state, store.close):
             reconciler = Reconciler(store, dataplane, events=events)
         checker = Checker(
-            events=events, path=settings.state_dir / HEALTH_FILE, data_path=CheckPath(reconciler)
+            events=events,
+            path=settings.state_dir / HEALTH_FILE,
+            data_path=CheckPath(reconciler),
+            passive=reconciler.passive_counts,
         )
         reconciler.heed(checker.book.standing_of, checker.book.reports)
         reconciler.start()

@@ -58,6 +58,9 @@
 #ifndef HAVE_PROBES /* backends are checked through the data path: answers have a VIP as source */
 #define HAVE_PROBES 1
 #endif
+#ifndef HAVE_PASSIVE /* it is counted what clients' packets tell of backends */
+#define HAVE_PASSIVE 1
+#endif
 #ifndef HAVE_VIP4 /* a service has an IPv4 VIP */
 #define HAVE_VIP4 1
 #endif
@@ -218,6 +221,7 @@
 #define IPV6_EXTENSIONS_MAX 6
 #define RING_SLOTS 65537 /* a prime: the Maglev paper's M, over 16 slots for each of 4096 backends */
 #define FLOW_WAYS 4
+#define SYN_RETRY_S 8 /* a SYN that comes again within so long, with nothing between, was not answered: clients wait 1, 2 and 4 s */
 #define FLOW_PROTECT_S 60 /* an established flow seen so recently is never evicted */
 #define FLOW_CLOSED_S 5 /* a closed flow that was seen so recently is not over: the backend may still have to answer */
 #define NAT_PROBES 16 /* ports that a new flow looks at */

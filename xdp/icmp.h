@@ -29,6 +29,12 @@ static __always_inline bool is_error(const struct packet *p, u8 type)
 	return p->family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
 }
 
+/* But for "fragmentation needed", which only says that it was too big. */
+static __always_inline bool is_unreachable(const struct packet *p, const struct icmp_header *icmp)
+{
+	return p->family == 4 ? icmp->type == 3 && icmp->code != 4 : icmp->type == 1;
+}
+
 /* Addresses are exchanged, which no checksum notices; type and TTL are what it must follow. Of a reply that is all zeros
  * the adjustment says 0, where receivers want 0xffff; to them the two are the same everywhere else. */
 static __always_inline int answer_echo(struct packet *p, struct icmp_header *icmp)
@@ -81,7 +87,7 @@ static __always_inline int become_flow(struct packet *p, u32 at, u8 protocol)
 	p->source_port = ports->destination;
 	p->port = ports->source;
 	p->has_ports = true;
-	p->quoted = true;
+	p->quoted = QUOTED;
 	return CONTINUE;
 }
 
@@ -122,8 +128,14 @@ static __always_inline int read_icmp(struct packet *p)
 		return CONTINUE;
 	if (at + sizeof(*icmp) > p->l3 + p->l3_length || (void *)(icmp + 1) > p->end)
 		return DROP_TRUNCATED;
-	if (is_error(p, icmp->type))
-		return p->family == 4 ? read_quote4(p, at + sizeof(*icmp)) : read_quote6(p, at + sizeof(*icmp));
+	if (is_error(p, icmp->type)) {
+		bool unreachable = HAVE_PASSIVE && is_unreachable(p, icmp);
+		int verdict = p->family == 4 ? read_quote4(p, at + sizeof(*icmp)) : read_quote6(p, at + sizeof(*icmp));
+
+		if (unreachable && p->quoted)
+			p->quoted = QUOTED_UNREACHABLE;
+		return verdict;
+	}
 	/* With options or extensions it would take more than an exchange of addresses: the kernel answers these. */
 	if (HAVE_ECHO && is_echo_request(p, icmp) && at == p->l3 + header)
 		return answer_echo(p, icmp);

@@ -73,6 +73,7 @@ __attribute__((section("maps/ringbuf:" PINNED("samples")))) struct samples_table
 /* Counters, one copy a CPU: no line is shared, no add is atomic. */
 BPF_TABLE_PINNED("percpu_array", u32, struct tally, verdict_counters, VERDICTS_MAX, PINNED("verdict_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct tally, backend_counters, MAX_BACKENDS, PINNED("backend_counters"));
+BPF_TABLE_PINNED("percpu_array", u32, struct passive_tally, passive_counters, MAX_BACKENDS, PINNED("passive_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct tally, service_counters, MAX_SERVICES, PINNED("service_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct entry_tally, deny_counters, ENTRY_NUMBERS, PINNED("deny_counters"));
 BPF_TABLE_PINNED("percpu_array", u32, struct entry_tally, allow_counters, ALLOW_NUMBERS, PINNED("allow_counters"));

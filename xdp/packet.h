@@ -21,7 +21,7 @@ struct packet {
 			u8 tcp_flags;
 			bool fragment;  /* any fragment */
 			bool has_ports; /* TCP or UDP, and not a later fragment */
-			bool quoted;    /* an ICMP error: addresses, protocol and ports are those of the flow it quotes */
+			u8 quoted;      /* an ICMP error: addresses, protocol and ports are those of the flow it quotes; QUOTED_* */
 		};
 	};
 	u32 traffic_class;
@@ -38,6 +38,8 @@ struct packet {
 	};
 };
 
+#define QUOTED 1
+#define QUOTED_UNREACHABLE 2 /* and says that the packet did not get to where it went */
 #define L3_MOST 31     /* masks: two VLAN tags end at 22, */
 #define L4_MOST 0x3fff /* and six IPv6 extensions of 2 KB at 12,350 */
 #define TCP_FIN 0x01

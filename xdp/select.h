@@ -104,6 +104,8 @@ static __always_inline int select_backend(struct packet *p, const struct service
 			flow = NULL;
 	}
 	trace_entry(p, flow);
+	if (HAVE_PASSIVE && flow)
+		count_syn_retry(p, service, place_of(service, known & 0xffff), state, now_s);
 	wanted = FLOW_STATE(now_s, service->number, FLOW_ESTABLISHED | flow_class(p));
 	if (HAVE_QUIC && service->flags & SERVICE_QUIC && !p->quoted) {
 		offset = ask_quic_id(p, service);

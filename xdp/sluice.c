@@ -36,6 +36,7 @@
 #include "icmp.h"
 #include "quic.h"
 #include "guard.h"
+#include "passive.h"
 #include "select.h"
 #include "rewrite.h"
 #include "too_big.h"
@@ -102,6 +103,8 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	verdict = select_backend(p, &service, &backend);
 	if (verdict || !backend)
 		return verdict;
+	if (HAVE_PASSIVE)
+		count_unreachable(p);
 	trace_stage(p, STAGE_FORWARD);
 	return forward(ctx, p, &service, backend);
 }

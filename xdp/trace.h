@@ -105,7 +105,7 @@ static __always_inline void trace_flow(struct trace_flow *flow, const struct pac
 	flow->family = p->family;
 	flow->protocol = p->protocol;
 	flow->tcp_flags = p->tcp_flags;
-	flow->marks = p->has_ports * TRACE_PORTS | p->fragment * TRACE_FRAGMENT | p->quoted * TRACE_QUOTED;
+	flow->marks = p->has_ports * TRACE_PORTS | p->fragment * TRACE_FRAGMENT | !!p->quoted * TRACE_QUOTED;
 }
 
 /* What parse() made of the frame, whatever came of that. */

@@ -205,6 +205,12 @@ struct flow_tally {
 	__u64 pad;
 };
 
+/* What clients' packets tell of a backend. */
+struct passive_tally {
+	__u64 syn_retries;  /* a SYN sent again, for there was no answer that the client went on from */
+	__u64 unreachables; /* ICMP: the answers to a flow do not get to its client */
+};
+
 /* What was read of the packets of QUIC services. */
 struct quic_tally {
 	__u64 by_id;

@@ -123,6 +123,7 @@ class Tables:
     guard_counters: Counters
     nat_counters: Counters
     nat_cursors: Counters
+    passive_counters: Counters
     flow_counters: Counters
     quic_counters: Counters
 
@@ -150,6 +151,7 @@ COUNTER_STRUCTS = {
     "allow_counters": "entry_tally",
     "rule_counters": "rule_tally",
     "guard_counters": "guard_tally",
+    "passive_counters": "passive_tally",
     "flow_counters": "flow_tally",
     "quic_counters": "quic_tally",
     "nat_counters": "nat_tally",
@@ -212,6 +214,7 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
         "limit_sketch": constant["LIMIT_ROWS"] * constant["LIMIT_CELLS"],
         "service_guards": sizes.services,
         "guard_counters": sizes.services,
+        "passive_counters": sizes.backends,
         "known_sources": constant["KNOWN_LINES"],
         "syn_tests": sizes.syn_tests // 16,
         "nat_forward": sizes.nat_slots,

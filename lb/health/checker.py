@@ -19,9 +19,11 @@ from lb.events import Events
 from lb.health import memory
 from lb.health.book import Book
 from lb.health.dial import DataPath, Dialer
+from lb.health.passive import Counts, PassiveWatch, nothing_seen
 from lb.health.probes import Probe, ask
 from lb.health.target import Key, Target, targets
 from lb.model import Service
+from lb.model.health import Passive
 
 log = logging.getLogger("sluice.health")
 
@@ -46,6 +48,7 @@ class Checker:
         events: Events | None = None,
         path: Path | None = None,
         data_path: DataPath | None = None,
+        passive: Counts = nothing_seen,
         probe: Probe = ask,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -56,6 +59,8 @@ class Checker:
         """Checks that have ended, of all backends."""
         self.missed = 0
         """Times at which a check was due and none began, for the loop or the machine was too slow."""
+        self._passive = PassiveWatch(passive)
+        self._watches: dict[str, tuple[Passive, asyncio.Task[None]]] = {}
         self._tasks: dict[Key, tuple[Target, asyncio.Task[None]]] = {}
         self._services: tuple[Service, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +118,7 @@ class Checker:
             loop.call_soon(self._fit_tasks)
             loop.call_soon(ready.set)
             loop.run_forever()
-            tasks = [task for _, task in self._tasks.values()]
+            tasks = [task for _, task in (*self._tasks.values(), *self._watches.values())]
             for task in tasks:
                 task.cancel()
             if tasks:
@@ -132,6 +137,32 @@ class Checker:
         for key, target in wanted.items():
             if key not in self._tasks:
                 self._tasks[key] = target, loop.create_task(self._check(target))
+        self._fit_watches(loop)
+
+    def _fit_watches(self, loop: asyncio.AbstractEventLoop) -> None:
+        wanted = {
+            service.name: service.health_check.passive
+            for service in self._services
+            if service.health_check and service.health_check.passive
+        }
+        for name, (passive, task) in list(self._watches.items()):
+            if wanted.get(name) != passive:
+                task.cancel()
+                del self._watches[name]
+                self._passive.forget(name)
+        for name, passive in wanted.items():
+            if name not in self._watches:
+                self._watches[name] = passive, loop.create_task(self._watch(name, passive))
+
+    async def _watch(self, service: str, passive: Passive) -> None:
+        """Once a window what clients' packets told."""
+        while True:
+            try:
+                for key, (retries, unreachables) in self._passive.look(service, passive).items():
+                    self.book.note_passive(key, retries, unreachables)
+            except Exception:
+                log.exception("what clients' packets tell of service %s cannot be read", service)
+            await asyncio.sleep(passive.window_seconds)
 
     async def _check(self, target: Target) -> None:
         """Again and again, from some moment of the first interval on."""
@@ -148,7 +179,7 @@ class Checker:
                 log.exception("the check of %s of service %s failed", target.backend, target.service)
             else:
                 self.rounds += 1
-                if self.book.note(target.key, outcome):
+                if self.book.note(target.key, outcome, passive=self._passive.against(target.key)):
                     self._poke()
             due += interval * (1 + JITTER * (2 * self._draw() - 1))
 

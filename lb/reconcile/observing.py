@@ -1,6 +1,6 @@
 """What readers ask of the reconciler: all that is seen. Nothing here changes anything."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from ipaddress import IPv4Address, IPv6Address
 
@@ -73,6 +73,15 @@ class Observing:
         """See probe_way.py. Takes no lock."""
         plans, hops = self._plans.services, self._maps.hops.known
         return probe_way(self._dataplane, plans, hops, service=service, backend=backend, family=family)
+
+    def passive_counts(self, service: str) -> Mapping[bytes, tuple[int, int]]:
+        """SYNs sent again and ICMP unreachables of each backend, by packed address, ever since. Takes no lock."""
+        plan = self._maps.plans.services.by_name.get(service)
+        if plan is None:
+            return {}
+        places = [plan.start + place for place in plan.at.values()]
+        rows = self._dataplane.tables.passive_counters.read_some(places)
+        return dict(zip(plan.at, map(tuple, rows.tolist()), strict=True))
 
     def service_status(self, name: str) -> ServiceStatus:
         """One service as it is; NotFoundError."""

@@ -28,6 +28,7 @@ def program_wish(
         "HAVE_UDP_MIGRATION": any(s.udp_migration for s in services),
         "HAVE_QUIC": any(s.quic for s in services),
         "HAVE_PROBES": any(s.health_check and not s.health_check.is_direct(s.mode) for s in services),
+        "HAVE_PASSIVE": any(s.health_check and s.health_check.passive for s in services),
         "HAVE_GUARD": any(s.flood_protection for s in services),
         "HAVE_L2": any(s.mode is Mode.L2 for s in services),
         "HAVE_IPIP": any(s.mode is Mode.IPIP for s in services),
@@ -53,10 +54,11 @@ def _crosses(s: Service) -> bool:
 def _kind(s: Service) -> tuple[object, ...]:
     """All of a service that features depend on."""
     address = s.vip.version, s.port.is_any, bool(s.vip_length)
-    probes = s.health_check is not None and not s.health_check.is_direct(s.mode)
+    check = s.health_check
+    checked = check is not None and (check.is_direct(s.mode), check.passive is not None)
     nat = s.nat_source, s.mode is Mode.NAT and _crosses(s)
     guard = s.flood_protection is not None
-    return *address, probes, s.affinity, s.udp_migration, bool(s.quic), s.mode, guard, *nat
+    return *address, checked, s.affinity, s.udp_migration, bool(s.quic), s.mode, guard, *nat
 
 
 def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
