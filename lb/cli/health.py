@@ -18,6 +18,17 @@ _ASKS = {
 """The field that says most of what a check asks."""
 
 
+_HTTP = ("http", "https")
+OWN: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("path", "method", "host", "status", "body", "body_regex"), _HTTP),
+    **dict.fromkeys(("server_name", "verify", "ca_file"), ("https",)),
+    **dict.fromkeys(("request", "reply"), ("udp",)),
+    **dict.fromkeys(("dns_name", "dns_type", "dns_rcode"), ("dns",)),
+    "command": ("command",),
+}
+"""Fields that only some types have: with another type they go."""
+
+
 class CommandLine(click.ParamType[list[str]]):
     """A command and its arguments, quoted as a shell would have them; no shell ever sees it."""
 
@@ -108,7 +119,7 @@ def take_health_document(said: dict[str, Any], *, new: bool) -> dict[str, Any]:
     new: there is no check yet to which they could be added.
     """
     none, kind = said.pop("no_health_check", False), said.pop("health_check", None)
-    given = {} if kind is None else {"type": kind}
+    given: dict[str, Any] = {} if kind is None else {"type": kind}
     for name, field, *_ in _OPTIONS:
         if (value := said.pop(f"health_{name.replace('-', '_')}", None)) is not None:
             given[field] = value
@@ -119,6 +130,8 @@ def take_health_document(said: dict[str, Any], *, new: bool) -> dict[str, Any]:
         given["passive"] = None if passive == "off" else {"vote": passive == "vote"}
     if none and given:
         raise click.UsageError("--no-health-check contradicts the other --health options: say one of them")
+    if kind is not None and not new:
+        given = {field: None for field, kinds in OWN.items() if kind not in kinds} | given
     if given and new and kind is None:
         raise click.UsageError(f"say what is asked: --health-check {'|'.join(TYPES)}")
     return {FIELD: None} if none else {FIELD: given} if given else {}

@@ -6,7 +6,8 @@ import pytest
 from cli_shell import Shell
 
 from lb.cli.backend import health_errors, health_words
-from lb.cli.health import health_check_words
+from lb.cli.health import OWN, health_check_words
+from lb.model.health import _ONLY
 
 ADD = ("service", "add", "api", "--vip", "192.0.2.11", "--port", "80", "--protocol", "tcp")
 
@@ -43,6 +44,15 @@ def test_options_become_the_document(shell: Shell) -> None:
 
     shell.ok("service", "set", "api", "--no-health-check")
     assert shell.rest("/services/api")["health_check"] is None
+
+
+def test_another_type_takes_along_what_it_has(shell: Shell) -> None:
+    """What only the former type has goes with it; the rest stays."""
+    assert {field: tuple(sorted(kinds)) for field, kinds in _ONLY.items()} == OWN
+    shell.ok(*ADD, "--health-check", "http", "--health-path", "/healthz", "--health-fall", "5")
+    shell.ok("service", "set", "api", "--health-check", "udp", "--health-request", "ping")
+    made = shell.rest("/services/api")["health_check"]
+    assert (made["type"], made["path"], made["request"], made["fall"]) == ("udp", "/", "ping", 5)
 
 
 def test_commands_are_taken_apart_into_words(shell: Shell) -> None:
