@@ -11,6 +11,7 @@ from lb.cli.output import count, emit, percent, table
 from lb.cli.session import Group, Session, moving_option, pass_session
 from lb.cli.watch import Watched
 
+_NAMED_MOST = 3
 _QUIC_ID_MAX = 2**32 - 1
 _PRECONDITION_FAILED = 412
 
@@ -55,6 +56,17 @@ def health_words(backend: Mapping[str, Any]) -> str | None:
         return None
     words: str = backend["health"]
     return f"{words} (held)" if backend["health_held"] else words
+
+
+def unhealthy_words(service: Mapping[str, Any]) -> str | None:
+    """Which of a service's backends checks find unhealthy, on one line; nothing if none is."""
+    names = [b["address"] for b in service["backends"] if b["health"] == "unhealthy"]
+    if not names:
+        return None
+    shown = ", ".join(names[:_NAMED_MOST]) + (", …" if len(names) > _NAMED_MOST else "")
+    return (
+        f"service {service['name']}: {len(names)} of {len(service['backends'])} backends unhealthy: {shown}"
+    )
 
 
 def health_errors(backends: Iterable[Mapping[str, Any]]) -> list[str]:

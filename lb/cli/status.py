@@ -21,6 +21,7 @@ def status(session: Session) -> None:
 
 def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
     """A readable summary of the document of /status."""
+    from lb.cli.backend import unhealthy_words
     from lb.cli.flood import attack_words
     from lb.cli.service import service_table
 
@@ -34,6 +35,8 @@ def status_lines(document: Mapping[str, Any], now: float) -> Iterator[str]:
     for service in document["services"]:
         if service["flood_protection"] and service["flood_protection"]["under_attack"]:
             yield f"  {alarming('!')} {attack_words(service['name'], service['flood_protection'])}"
+        if unhealthy := unhealthy_words(service):
+            yield f"  {alarming('!')} {unhealthy}"
     yield ""
     header = ("interface", "attached", "link", "xdp mode", "mac", "mtu", "program")
     yield from table(

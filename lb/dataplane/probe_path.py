@@ -31,8 +31,9 @@ TABLE = 23900
 PRIORITY = 100
 """Of the rules: behind that for this machine's own addresses, before all others."""
 FILTER = "sluice_probe"
-LOOK_SECONDS = 5.0
-"""How often it is looked whether all of it is still there."""
+LOOK_SECONDS, RETRY_SECONDS = 5.0, 30.0
+"""How often it is looked whether all of it is still there, and after how long it is tried again."""
+_BEING_MADE = "the way of checks through the data path is being made"
 _EGRESS, _INGRESS = 0xFFFFFFF3, 0xFFFFFFF2
 _FILTER_PRIORITY = 23900
 _ETH_P_ALL = 0x0003
@@ -65,6 +66,8 @@ class ProbePath:
         with self._wake:
             if build == self._wanted and self._was_asked:
                 return
+            if self._wanted is None:
+                self._problem = _BEING_MADE
             self._was_asked = True
             if self._wanted is None:
                 self._problem = _BEING_MADE  # what was there before is gone, or is about to go
@@ -104,7 +107,7 @@ class ProbePath:
         while True:
             with self._wake:
                 if not (self._changed or self._stopping):
-                    self._wake.wait(LOOK_SECONDS)
+                    self._wake.wait(LOOK_SECONDS if self._problem is None else RETRY_SECONDS)
                 if self._stopping:
                     return
                 wanted, self._changed = self._wanted, False

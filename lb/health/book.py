@@ -57,8 +57,12 @@ class Book:
         self.transitions: Counter[tuple[str, str, str]] = Counter()
         """By service, backend and what it became."""
 
-    def follow(self, services: Iterable[Service]) -> None:
-        """These are the services from now on; what is known of backends that stay is kept."""
+    def follow(self, services: Iterable[Service]) -> bool:
+        """These are the services from now on; what is known of backends that stay is kept.
+
+        Whether one that is new or another now has a standing that should be put in force.
+        """
+        touched = []
         checked = {service.name: service for service in services if service.health_check}
         with self._lock:
             for name in self._pages.keys() - checked.keys():
@@ -66,9 +70,13 @@ class Book:
             for name, service in checked.items():
                 page = self._pages.get(name)
                 if page is None:
-                    self._pages[name] = self._open(service)
+                    page = self._pages[name] = self._open(service)
                 elif page.service is not service:
                     self._turn(page, service)
+                else:
+                    continue
+                touched.append(page.standing)
+        return any(standing != FULL for standing in touched)
 
     def _open(self, service: Service) -> _Page:
         page = _Page(service, enabled=_enabled(service))

@@ -98,8 +98,8 @@ class Checker:
     def follow(self, services: Iterable[Service]) -> None:
         """These are the services from now on. Does not wait."""
         self._services = tuple(services)
-        self.book.follow(self._services)
-        self._poke()
+        if self.book.follow(self._services):
+            self._poke()
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from cli_shell import Shell
 
-from lb.cli.backend import health_errors, health_words
+from lb.cli.backend import health_errors, health_words, unhealthy_words
 from lb.cli.health import OWN, health_check_words
 from lb.model.health import _ONLY
 
@@ -92,3 +92,8 @@ def test_what_is_seen() -> None:
     assert health_words(seen(health="unhealthy", health_held=True)) == "unhealthy (held)"
     assert health_errors([seen(), seen(health_error="refused")]) == ["10.0.0.11: refused"]
     assert health_check_words(None) == ""
+    some = [seen(health="unhealthy", address=f"10.0.0.{n}") for n in range(1, 5)]
+    service = {"name": "web", "backends": [*some, seen()]}
+    wanted = "service web: 4 of 5 backends unhealthy: 10.0.0.1, 10.0.0.2, 10.0.0.3, …"
+    assert unhealthy_words(service) == wanted
+    assert unhealthy_words({"name": "web", "backends": [seen()]}) is None
