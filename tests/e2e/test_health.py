@@ -196,7 +196,7 @@ def test_all_down(ward: Ward, vips: dict[int, str]) -> None:
     closed = QUICK | {"when_all_down": "closed"}
     ward.add(
         {"name": "open", "vip": vips[4], "port": 80},
-        {"name": "closed", "vip": vips[6], "port": 80, "family": 6, "health_check": closed},
+        {"name": "closed", "vip": vips[4], "port": 443, "health_check": closed},
     )
     ward.wait_for({"open": [UP] * 3, "closed": [UP] * 3})
     client = ward.lab.namespace(Role.CLIENT, 1)
@@ -215,7 +215,7 @@ def test_all_down(ward: Ward, vips: dict[int, str]) -> None:
         before = dropped()
         assert traffic.count(traffic.run(client, "tcp", vips[4], 80, 5, patience=1.0)).keys() == {None}
         assert dropped() == before
-        assert traffic.count(traffic.run(client, "tcp", vips[6], 80, 5, patience=1.0)).keys() == {None}
+        assert traffic.count(traffic.run(client, "tcp", vips[4], 443, 5, patience=1.0)).keys() == {None}
         assert dropped() >= before + 5
     finally:
         for number in (1, 2, 3):
