@@ -190,6 +190,7 @@ SPOOFED = [
 _V4, _V6 = "VIP4 IPIP", "VIP6 IPIP"
 FORWARDED = [
     case("TCP, 4 in 4", "TX_IPIP", tcp(), _V4),
+    case("the SYN again", "TX_IPIP", tcp(), f"{_V4} PASSIVE"),
     case(
         "TCP with a class, options and padding",
         "TX_IPIP",
