@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from api import problems
+from api import problems, words
 from api.bodies import Media
 from api.envelope import REQUEST_ID_HEADER, REVISION_HEADER
 from api.schemas import Problem
@@ -29,6 +29,12 @@ WRITE = (409, 412, 422, 500, 503, 507)
 """How a change is refused, whatever it is."""
 
 
+_EXAMPLES = {
+    Media.TEXT: "203.0.113.0/24\n198.51.100.7  # a comment\n",
+    Media.YAML: "blocklist:\n  - prefix: 203.0.113.0/24\n    reason: port scan\n",
+}
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation: these problems, those that any may be refused with, and 500."""
     content = {problems.MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
@@ -48,6 +54,9 @@ def answers(kinds: Mapping[str, Any]) -> dict[str, Any]:
 def takes(bodies: Mapping[Media, Any], example: Any = None, *, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of an operation: a body of one of these types, and an example of the first."""
     content = answers({media.value: kind for media, kind in bodies.items()})
+    for media, described in content.items():
+        if (text := _EXAMPLES.get(Media(media))) is not None:
+            described["example"] = text
     if example is not None:
         content[next(iter(bodies)).value]["example"] = example
     return {"requestBody": {"required": required, "content": content}}
@@ -97,6 +106,7 @@ def _complete(document: dict[str, Any]) -> None:
     for path in document["paths"].values():
         for verb, operation in path.items():
             _complete_operation(verb, operation, schemas)
+    words.describe(schemas)
 
 
 def _complete_operation(verb: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:

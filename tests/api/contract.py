@@ -1,7 +1,6 @@
 """Holds the application, over the twin data plane, against its own OpenAPI document: what test_api_contract.py runs.
 
-    tests/api/contract.py SECONDS [OPTION...]      for as long as one likes, with options of `schemathesis run`; other
-                                                   cases by `--generation-deterministic=false --seed=N`
+    tests/api/contract.py SECONDS [OPTION...]      for as long as one likes, with options of `schemathesis run`
 
 Exit code 0: every answer is as the document says; 1: one is not, and a curl command that shows it is printed.
 """
