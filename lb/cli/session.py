@@ -176,7 +176,7 @@ class Named(click.ParamType[str]):
 force_option = click.option(
     "--force",
     is_flag=True,
-    help="Even if it drops an address that is in use: yours, a gateway, a backend, a VIP.",
+    help="Even if it drops an address that is in use (yours, a gateway, a backend, a VIP), or moves too much.",
 )
 
 

@@ -19,7 +19,7 @@ from lb.model import Mode, Service
 from lb.model.address import AnyVip
 from lb.reconcile.flows import FlowCounts
 from lb.reconcile.ring import SLOTS
-from lb.reconcile.services import ACTIVE, IN_RING, RingRecipe, ServicePlan, ServicePlans, backend_rows
+from lb.reconcile.services import RingRecipe, ServicePlan, ServicePlans, takers
 
 Rings = Callable[[RingRecipe, int], U16]
 """The ring of a recipe that has a number: for each slot a place."""
@@ -59,15 +59,18 @@ def disruption(
 
     flows: those that are live; still: those that are live by the new idle times (flows itself: they are as before).
     """
-    fresh = [plan.service for plan in after.by_name.values() if _is_fresh(plan, before)]
+    every = _ByVip(plan.service for plan in after.by_name.values())
+    fresh = _ByVip(plan.service for plan in after.by_name.values() if _is_fresh(plan, before))
     compare = _Comparison(rings)
     moves = []
     for name, old in before.by_name.items():
         new = after.by_name.get(name)
-        takers = [service for service in fresh if service.name != name and _takes(service, old.service)]
         if new is None or not _overlap(old.service, new.service):
-            moves.append(_ended(old, after, flows))
-        elif new is not old or takers or flows is not still:
+            heirs = [service for service in every.near(old.service) if _overlap(service, old.service)]
+            moves.append(_ended(old, heirs, flows))
+            continue
+        takers = [s for s in fresh.near(old.service) if s.name != name and _takes(s, old.service)]
+        if new is not old or takers or flows is not still:
             moves.append(_moved(old, new, takers, (flows, still), compare))
     return moves
 
@@ -91,6 +94,28 @@ def words(move: ServiceMove) -> str:
         f"{_PERCENT * move.ring_share_moved:.1f} % of the ring ({move.ring_slots_moved:,} of {SLOTS:,} slots)"
     )
     return f"{ring} and {most}{move.flows_moved:,} of {move.flows:,} live flows would move"
+
+
+class _ByVip:
+    """Services by VIP: thousands of one state are asked about thousands of another, with the writer's lock held."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._at: dict[AnyVip, list[Service]] = {}
+        self._prefixes: list[Service] = []
+        self._ipv6: list[Service] = []
+        for service in services:
+            self._at.setdefault(service.vip, []).append(service)
+            if service.vip.version == 6:
+                self._ipv6.append(service)
+            if isinstance(service.vip, IPv6Network):
+                self._prefixes.append(service)
+
+    def near(self, service: Service) -> Iterable[Service]:
+        """All whose VIP may have to do with that of a service."""
+        if isinstance(service.vip, IPv6Network):
+            return self._ipv6
+        at = self._at.get(service.vip, [])
+        return [*at, *self._prefixes] if service.vip.version == 6 else at
 
 
 class _Comparison:
@@ -133,9 +158,8 @@ def _numbered() -> Callable[[bytes], int]:
     return number
 
 
-def _ended(old: ServicePlan, after: ServicePlans, flows: FlowCounts) -> ServiceMove:
-    """Of a service whose packets it takes no more."""
-    heirs = [plan.service for plan in after.by_name.values() if _overlap(old.service, plan.service)]
+def _ended(old: ServicePlan, heirs: list[Service], flows: FlowCounts) -> ServiceMove:
+    """Of a service that takes none of its packets any more; heirs: those that take some."""
     total = sum(flows.get((old.number, place), 0) for place in _holding(old))
     return _made(old, 0 if old.recipe is None else SLOTS, total, total, _taken_over(heirs) if heirs else None)
 
@@ -171,11 +195,8 @@ def _made(old: ServicePlan, slots: int, flows: int, moved: int, note: str | None
 
 def _holding(plan: ServicePlan) -> Mapping[int, bytes | None]:
     """The places whose flows stay where they are, and whose each is; as xdp/select.h has it."""
-    state = backend_rows(plan, {})["state"]
-    holds = (state & ACTIVE) != 0
-    if plan.service.udp_migration and not plan.service.quic:
-        holds &= (state & IN_RING) != 0
-    return {place: plan.places[place] for place in np.flatnonzero(holds).tolist()}
+    every = not plan.service.udp_migration or plan.service.quic
+    return {place: plan.places[place] for place, takes_new in takers(plan).items() if takes_new or every}
 
 
 def _same_table(one: Service, other: Service) -> bool:
@@ -202,7 +223,7 @@ def _led_by_id_alone(plan: ServicePlan) -> set[int]:
     """The places whose flows stay only if their packets name them."""
     if not (plan.service.quic and plan.service.udp_migration):
         return set()
-    return set(np.flatnonzero((backend_rows(plan, {})["state"] & IN_RING) == 0).tolist())
+    return {place for place, takes_new in takers(plan).items() if not takes_new}
 
 
 def _quic_ids(service: Service) -> dict[int, bytes]:

@@ -308,6 +308,17 @@ def _give_rings(
     return ServicePlans(plans, rings, places)
 
 
+def takers(plan: ServicePlan) -> dict[int, bool]:
+    """The places that take packets, and whether of new flows too."""
+    takes: dict[int, bool] = {}
+    for backend in plan.service.backends:
+        address = backend.address.packed
+        out = plan.standing.is_out(address)
+        if backend.admin_state is not AdminState.DISABLED and not (out and plan.standing.moving):
+            takes[plan.at[address]] = bool(backend.ring_weight) and not out
+    return takes
+
+
 def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
     """The block's places as struct backend, one row a place."""
     rows = np.zeros(1 << plan.room, layout().structs["backend"])
@@ -316,24 +327,20 @@ def backend_rows(plan: ServicePlan, hops: Mapping[bytes, NextHop]) -> Array:
     rows["address"][known] = _columns((address.ljust(16, b"\0") for address in plan.at), "<u4")
     l2 = plan.service.mode is Mode.L2
     rows["nat_keep"][known] = plan.service.nat_source is NatSource.KEEP
-    active, in_ring, resolved = [], [], dict[int, NextHop]()
+    takes, resolved = takers(plan), dict[int, NextHop]()
     for backend in plan.service.backends:
         if backend.admin_state is AdminState.DISABLED:
             continue
         address = backend.address.packed
-        place, hop, out = plan.at[address], hops.get(address), plan.standing.is_out(address)
+        place, hop = plan.at[address], hops.get(address)
         rows["port"][place] = backend.port or 0
-        if not (out and plan.standing.moving):
-            active.append(place)
-        if backend.ring_weight and not out:
-            in_ring.append(place)
         # By a router's MAC an l2 packet, which keeps the VIP as its destination, would come straight back.
         if hop is not None and hop.mac is not None and not (l2 and hop.gateway):
             resolved[place] = hop
-    rows["state"][active] = ACTIVE
+    rows["state"][list(takes)] = ACTIVE
     at, ways = list(resolved), resolved.values()
     rows["state"][at] |= RESOLVED  # also of one whose flows have left it: its checks go there
-    rows["state"][in_ring] |= IN_RING
+    rows["state"][[place for place, takes_new in takes.items() if takes_new]] |= IN_RING
     rows["mac"][at] = _columns((hop.mac or b"" for hop in ways), "u1", 6)
     rows["source_mac"][at] = _columns((hop.source_mac for hop in ways), "u1", 6)
     rows["mtu"][at] = [min(hop.mtu, 65535) for hop in ways]
