@@ -6,7 +6,7 @@ Nothing here touches the kernel. build.py makes it real, lab.py prints it, the t
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from types import MappingProxyType
@@ -134,6 +134,11 @@ _HOSTS = _hosts(clients=2, backends=3)
 _BACKENDS4 = tuple(host.address(4) for host in _HOSTS if host.role is Role.BACKEND)
 _BACKENDS6 = tuple(host.address(6) for host in _HOSTS if host.role is Role.BACKEND)
 
+_NAT_VIPS = MappingProxyType(
+    {(4, 4): "10.200.1.1", (4, 6): "10.200.1.2", (6, 4): "fc00:1::3", (6, 6): "fc00:1::1"}
+)
+"""By family of the VIP and of the backends."""
+
 _DEFAULT = (
     _service("web", "10.200.1.1", "tcp", 80, _BACKENDS4),
     _service("web6", "fc00:1::1", "tcp", 80, _BACKENDS6),
@@ -169,11 +174,38 @@ _CONFORMANCE = (
     _service("prefix6-one", "fc00:1:0:0:1::1", "tcp", 80, _BACKENDS4),
 )
 
+
+def _translated(
+    name: str, vip: str, protocol: str, port: int, backends: tuple[str, ...], *, port_there: int
+) -> dict[str, Any]:
+    """A service of mode nat, whose backends listen on another port."""
+    service = _service(name, vip, protocol, port, backends, mode="nat")
+    return {**service, "backends": [{**backend, "port": port_there} for backend in service["backends"]]}
+
+
+POOL: tuple[Interface, ...] = (IPv4Interface("10.0.0.50/24"), IPv6Interface("fd00::50/64"))
+"""Addresses of the balancer that NAT sends from."""
+# TCP and UDP with IPv4 and IPv6 on either side, to backends that know nothing of the VIPs.
+_NAT = tuple(
+    _translated(f"{kind}{vip}-to-{backends}", _NAT_VIPS[vip, backends], kind, 80, addresses, port_there=there)
+    for kind, there in (("tcp", 8080), ("udp", 53))
+    for vip in (4, 6)
+    for backends, addresses in ((4, _BACKENDS4), (6, _BACKENDS6))
+)
+_WITH_POOL = tuple(
+    replace(host, addresses=(*host.addresses, *POOL)) if host.role is Role.BALANCER else host
+    for host in _HOSTS
+)
+
 CONFIGURATIONS: Mapping[str, Configuration] = MappingProxyType(
     {
         "default": Configuration(_HOSTS, document={"services": _DEFAULT}),
         "conformance": Configuration(
             _HOSTS, tcp_ports=(80, 443, 8000, 8005, 8010, 8080), document={"services": _CONFORMANCE}
+        ),
+        "nat": Configuration(
+            _WITH_POOL,
+            document={"services": _NAT, "settings": {"nat_pools": [str(address.ip) for address in POOL]}},
         ),
     }
 )

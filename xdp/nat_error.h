@@ -2,11 +2,6 @@
  *
  * Across the families (RFC 7915, 4.2 to 4.5 and 5.2 to 5.5) both headers are replaced; what follows the quoted one stays.
  */
-struct nat_error {
-	struct nat_tuple outer; /* no ports */
-	struct nat_tuple quote;
-};
-
 /* Changes one word, and what the sums over it change by. */
 static __always_inline u64 put_word(u32 *word, u32 value)
 {
@@ -46,7 +41,7 @@ static __always_inline int nat_quoted_transport(void *data, const struct packet 
 	return CONTINUE;
 }
 
-static __always_inline int nat_error4(struct packet *p, const struct nat_error *to)
+static __always_inline int nat_error4(struct packet *p, const struct nat_way *way)
 {
 	u32 at = (p->l4 & L4_MOST) + sizeof(struct icmp_header);
 	struct iphdr *ip = p->data + (p->l3 & L3_MOST), *quote = p->data + at;
@@ -60,13 +55,13 @@ static __always_inline int nat_error4(struct packet *p, const struct nat_error *
 	ttl = (u16 *)&ip->ttl;
 	came = *ttl;
 	*ttl = came - 1;
-	outer = put_word(&ip->saddr, to->outer.source[0]) + put_word(&ip->daddr, to->outer.destination[0]);
+	outer = put_word(&ip->saddr, way->to.source[0]) + put_word(&ip->daddr, way->to.destination[0]);
 	ip->check = checksum_changed(ip->check, outer + (u16)~came + *ttl);
-	inner = put_word(&quote->saddr, to->quote.source[0]) + put_word(&quote->daddr, to->quote.destination[0]);
+	inner = put_word(&quote->saddr, way->quote.source[0]) + put_word(&quote->daddr, way->quote.destination[0]);
 	check = quote->check;
 	quote->check = checksum_changed(check, inner);
 	change = inner + (u16)~check + quote->check;
-	stop = nat_quoted_transport(p->data, p, at + quote->ihl * 4, &to->quote, inner, &change);
+	stop = nat_quoted_transport(p->data, p, at + quote->ihl * 4, &way->quote, inner, &change);
 	icmp->checksum = checksum_changed(icmp->checksum, change);
 	return stop;
 }
@@ -79,7 +74,7 @@ static __always_inline u64 put_address(u32 *address, const u32 *value)
 	return change;
 }
 
-static __always_inline int nat_error6(struct packet *p, const struct nat_error *to)
+static __always_inline int nat_error6(struct packet *p, const struct nat_way *way)
 {
 	u32 at = (p->l4 & L4_MOST) + sizeof(struct icmp_header);
 	struct ipv6hdr *ip = p->data + (p->l3 & L3_MOST), *quote = p->data + at;
@@ -90,10 +85,10 @@ static __always_inline int nat_error6(struct packet *p, const struct nat_error *
 	if ((void *)(ip + 1) > p->end || (void *)(quote + 1) > p->end || (void *)(icmp + 1) > p->end)
 		return DROP_INTERNAL;
 	ip->hop_limit--;
-	change = put_address((u32 *)&ip->saddr, to->outer.source) + put_address((u32 *)&ip->daddr, to->outer.destination);
-	inner = put_address((u32 *)&quote->saddr, to->quote.source) + put_address((u32 *)&quote->daddr, to->quote.destination);
+	change = put_address((u32 *)&ip->saddr, way->to.source) + put_address((u32 *)&ip->daddr, way->to.destination);
+	inner = put_address((u32 *)&quote->saddr, way->quote.source) + put_address((u32 *)&quote->daddr, way->quote.destination);
 	change += inner;
-	stop = nat_quoted_transport(p->data, p, at + sizeof(*quote), &to->quote, inner, &change);
+	stop = nat_quoted_transport(p->data, p, at + sizeof(*quote), &way->quote, inner, &change);
 	icmp->checksum = checksum_changed(icmp->checksum, change);
 	return stop;
 }
@@ -113,9 +108,9 @@ static __always_inline u64 less(u64 sum)
 	return 0xffffffffULL * 0x1000 - sum;
 }
 
-static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p, const struct nat_error *to)
+static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p, const struct nat_way *way)
 {
-	bool to6 = to->outer.family == 6;
+	bool to6 = way->to.family == 6;
 	u32 l3 = p->l3 & L3_MOST, old_inner = to6 ? 20 : 40, new_inner = to6 ? 40 : 20, made, at, length;
 	struct icmp_header *icmp = p->data + (p->l4 & L4_MOST);
 	void *quote = (void *)(icmp + 1), *data;
@@ -160,16 +155,16 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 		hops = ip->hop_limit;
 		saved = bpf_ntohs(*(__be16 *)ip) >> 4;
 	}
-	addresses += sum_of(to->quote.source) + sum_of(to->quote.destination);
+	addresses += sum_of(way->quote.source) + sum_of(way->quote.destination);
 	change += (u64)(u16)~old_type + (u32)~icmp->rest + rest + bpf_htons(made);
 	/* The quoted header takes the room, and then what stands before it moves. */
 	p->l4 = p->l4 + old_inner - new_inner;
-	stop = nat_resize(ctx, p, to->outer.family);
+	stop = nat_resize(ctx, p, way->to.family);
 	if (stop)
 		return stop;
 	data = p->data;
 	length = length + new_inner - old_inner;
-	stop = nat_write_header(data + l3, p->end, p, &to->outer, to6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, ttl, length & 0xffff);
+	stop = nat_write_header(data + l3, p->end, p, &way->to, to6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, ttl, length & 0xffff);
 	if (stop)
 		return stop;
 	at = l3 + (to6 ? 40 : 20);
@@ -178,7 +173,7 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 	if ((void *)(icmp + 1) > p->end || quote + (to6 ? 40 : 20) > p->end)
 		return DROP_INTERNAL;
 	p->traffic_class = saved;
-	stop = nat_write_header(quote, p->end, p, &to->quote, p->protocol, hops, quoted);
+	stop = nat_write_header(quote, p->end, p, &way->quote, p->protocol, hops, quoted);
 	p->traffic_class = class;
 	if (stop)
 		return stop;
@@ -186,14 +181,14 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 		if (quote + 40 > p->end)
 			return DROP_INTERNAL;
 		pseudo = bpf_htonl(length) + (u64)bpf_htonl(IPPROTO_ICMPV6);
-		change += header_sum(quote, true) + pseudo + sum_of(to->outer.source) + sum_of(to->outer.destination);
+		change += header_sum(quote, true) + pseudo + sum_of(way->to.source) + sum_of(way->to.destination);
 	} else {
 		if (quote + 20 > p->end)
 			return DROP_INTERNAL;
 		change += header_sum(quote, false);
 	}
 	p->l3_length = at - l3 + length;
-	stop = nat_quoted_transport(data, p, at + sizeof(*icmp) + new_inner, &to->quote, addresses, &change);
+	stop = nat_quoted_transport(data, p, at + sizeof(*icmp) + new_inner, &way->quote, addresses, &change);
 	icmp = data + at;
 	if ((void *)(icmp + 1) > p->end)
 		return DROP_INTERNAL;
@@ -203,9 +198,9 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 	return stop;
 }
 
-static __always_inline int nat_translate_error(struct xdp_md *ctx, struct packet *p, const struct nat_error *to)
+static __always_inline int nat_translate_error(struct xdp_md *ctx, struct packet *p, const struct nat_way *way)
 {
-	if (HAVE_NAT_CROSS && p->family != to->outer.family)
-		return nat_error_cross(ctx, p, to);
-	return p->family == 4 ? nat_error4(p, to) : nat_error6(p, to);
+	if (HAVE_NAT_CROSS && p->family != way->to.family)
+		return nat_error_cross(ctx, p, way);
+	return p->family == 4 ? nat_error4(p, way) : nat_error6(p, way);
 }

@@ -53,9 +53,9 @@ static __always_inline u64 nat_scan(const struct nat_bucket *bucket, u64 tag, u6
 {
 	u32 i;
 
-#pragma unroll
+#pragma clang loop unroll(disable) /* it stands in the program several times */
 	for (i = 0; i < NAT_INDEX_WAYS; i++) {
-		u64 word = bucket->word[i];
+		u64 word = bucket->word[i & (NAT_INDEX_WAYS - 1)];
 
 		if (word >> NAT_SLOT_BITS == tag && word && word != passed)
 			return word;
@@ -89,7 +89,7 @@ static __always_inline bool nat_find(const struct packet *p, u64 hash, bool kept
 	u32 number = hash, i;
 
 	flow->forward = NULL;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (i = 0; i < 4; i++) {
 		struct nat_bucket *bucket;
 		struct nat_forward *forward;
@@ -133,6 +133,7 @@ static __always_inline bool nat_publish(u64 hash, u32 slot)
 
 	if (!bucket || !other)
 		return false;
+#pragma clang loop unroll(disable)
 	for (i = 0; i < 2 * NAT_INDEX_WAYS; i++) {
 		u64 *word = i < NAT_INDEX_WAYS ? &bucket->word[i & (NAT_INDEX_WAYS - 1)] : &other->word[i & (NAT_INDEX_WAYS - 1)];
 
@@ -151,6 +152,7 @@ static __always_inline void nat_unpublish(u64 hash, u32 slot)
 
 	if (!bucket || !other || TRACE)
 		return;
+#pragma clang loop unroll(disable)
 	for (i = 0; i < 2 * NAT_INDEX_WAYS; i++) {
 		u64 *word = i < NAT_INDEX_WAYS ? &bucket->word[i & (NAT_INDEX_WAYS - 1)] : &other->word[i & (NAT_INDEX_WAYS - 1)];
 

@@ -93,11 +93,8 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 	struct nat_flow first;
 	u32 slot;
 
-	if (keep) {
+	if (keep)
 		kept = nat_kept_hash(p, backend);
-		if (nat_kept_by_other(p, backend, kept, 0))
-			return DROP_NAT_CLASH;
-	}
 	slot = nat_take_slot(nat_list_of(backend), tag, now_s);
 	if (!slot) {
 		if (tally)

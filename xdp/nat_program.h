@@ -1,8 +1,36 @@
 /* The second program: takes over what the first has handed on, and ends in the same finish(). */
+
+/* Translates the packet, and sends it on its way. */
+static __always_inline int nat_leave(struct xdp_md *ctx, struct packet *p, const struct nat_way *way)
+{
+	int stop = nat_check_way(ctx, p, way->to.family, way->mtu);
+	void *data;
+
+	if (stop)
+		return stop;
+	stop = p->quoted ? nat_translate_error(ctx, p, way) : nat_rewrite(ctx, p, &way->to);
+	if (stop)
+		return stop;
+	data = (void *)(long)ctx->data;
+	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
+		return DROP_INTERNAL;
+	*(u32 *)data = way->mac;
+	*(u16 *)(data + 4) = way->mac >> 32;
+	*(u32 *)(data + 6) = way->our_mac;
+	*(u16 *)(data + 10) = way->our_mac >> 32;
+	if (HAVE_REDIRECT && way->ifindex != OUR_IFINDEX) {
+		p->egress_ifindex = way->ifindex;
+		return way->home ? REDIRECT_NAT_REPLY : REDIRECT_NAT;
+	}
+	return way->home ? TX_NAT_REPLY : TX_NAT;
+}
+
 static __always_inline int run_nat(struct xdp_md *ctx, struct packet *p, const struct handover *handover)
 {
 	struct service service = handover->service;
-	u32 word = handover->way;
+	u32 word = handover->way, kind = handover->way >> 32;
+	struct nat_way way = {};
+	int stop;
 
 	__builtin_memcpy(&p->frame_length, handover->packet, HANDED_OVER);
 	p->data = (void *)(long)ctx->data;
@@ -12,16 +40,11 @@ static __always_inline int run_nat(struct xdp_md *ctx, struct packet *p, const s
 		p->source6[1] = p->source6[2] = p->source6[3] = 0;
 		p->vip6[1] = p->vip6[2] = p->vip6[3] = 0;
 	}
-	switch (handover->way >> 32) {
-	case NAT_REQUEST:
-		return nat_forward_request(ctx, p, &service);
-	case NAT_REPLY:
-		return nat_reply_of_slot(ctx, p, word & NAT_SLOT_MASK);
-	case NAT_ICMP:
-		return nat_icmp(ctx, p, word & 0xff);
-	default:
-		return HAVE_NAT_KEEP ? nat_reply_kept(ctx, p, word) : DROP_INTERNAL;
-	}
+	if (kind == NAT_REQUEST)
+		stop = nat_request(p, &service, &way);
+	else
+		stop = nat_from_backend(p, kind, word, &way);
+	return stop ?: nat_leave(ctx, p, &way);
 }
 
 int sluice_nat(struct xdp_md *ctx)

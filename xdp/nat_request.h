@@ -43,19 +43,6 @@ static __always_inline void nat_outward(const struct packet *p, const struct bac
 	}
 }
 
-static __always_inline int nat_leave_to_backend(struct xdp_md *ctx, struct packet *p, const struct backend *backend)
-{
-	int stop = write_macs(ctx, backend);
-
-	if (stop)
-		return stop;
-	if (HAVE_REDIRECT && backend->ifindex != OUR_IFINDEX) {
-		p->egress_ifindex = backend->ifindex;
-		return REDIRECT_NAT;
-	}
-	return TX_NAT;
-}
-
 /* Who sent an error: p->source6 is the client that it quotes. */
 static __always_inline void nat_outer_source(const struct packet *p, u32 *source)
 {
@@ -72,41 +59,20 @@ static __always_inline void nat_outer_source(const struct packet *p, u32 *source
 	}
 }
 
-/* An error from the client's side, which quotes a reply: to the backend, as one about what it sent. */
-static __always_inline int nat_forward_error(struct xdp_md *ctx, struct packet *p, const struct nat_flow *flow,
-					     const struct backend *backend)
+/* What an error quotes went the other way: as its receiver sent it. */
+static __always_inline void nat_turn_quote(struct nat_way *way)
 {
-	u32 block = flow->slot >> 16;
-	struct nat_pool *pool = nat_pools.lookup(&block);
-	struct nat_error to = {};
-	struct nat_tuple request = {};
-	int stop;
-
-	if (!pool)
-		return DROP_INTERNAL;
-	stop = nat_check_way(ctx, p, backend->family, backend->mtu);
-	if (stop)
-		return stop;
-	nat_outward(p, backend, flow->slot, pool, &request);
-	to.outer = request;
-	if (HAVE_NAT_KEEP && backend->nat_keep)
-		nat_outer_source(p, to.outer.source);
-	to.quote.family = request.family;
-	copy_address(to.quote.source, request.destination);
-	copy_address(to.quote.destination, request.source);
-	to.quote.source_port = request.port;
-	to.quote.port = request.source_port;
-	stop = nat_translate_error(ctx, p, &to);
-	if (stop)
-		return stop;
-	return nat_leave_to_backend(ctx, p, backend);
+	way->quote.family = way->to.family;
+	copy_address(way->quote.source, way->to.destination);
+	copy_address(way->quote.destination, way->to.source);
+	way->quote.source_port = way->to.port;
+	way->quote.port = way->to.source_port;
 }
 
-static __always_inline int nat_forward_request(struct xdp_md *ctx, struct packet *p, const struct service *service)
+static __always_inline int nat_request(struct packet *p, const struct service *service, struct nat_way *way)
 {
 	u64 hash = nat_hash(p->source6, p->vip6, nat_ports(p));
 	struct backend *backend = NULL;
-	struct nat_tuple to = {};
 	struct nat_flow flow;
 	struct nat_pool *pool;
 	bool found, again = false, track;
@@ -148,11 +114,6 @@ static __always_inline int nat_forward_request(struct xdp_md *ctx, struct packet
 		return DROP_INTERNAL;
 	if (!(backend->state & BACKEND_RESOLVED))
 		return DROP_NO_NEXT_HOP;
-	if (p->quoted)
-		return nat_forward_error(ctx, p, &flow, backend);
-	stop = nat_check_way(ctx, p, backend->family, backend->mtu);
-	if (stop)
-		return stop;
 	if (!found) {
 		stop = nat_open(p, service, backend, hash, &flow);
 		if (stop)
@@ -163,16 +124,23 @@ static __always_inline int nat_forward_request(struct xdp_md *ctx, struct packet
 	} else if (again) {
 		nat_reopen(p, &flow);
 		nat_learn_way(p, &flow, backend->family);
-	} else {
+	} else if (!p->quoted) {
 		nat_saw_request(p, &flow, backend->family);
 	}
 	block = flow.slot >> 16;
 	pool = nat_pools.lookup(&block);
 	if (!pool)
 		return DROP_INTERNAL;
-	nat_outward(p, backend, flow.slot, pool, &to);
-	stop = nat_rewrite(ctx, p, &to);
-	if (stop)
-		return stop;
-	return nat_leave_to_backend(ctx, p, backend);
+	nat_outward(p, backend, flow.slot, pool, &way->to);
+	if (p->quoted) {
+		nat_turn_quote(way);
+		if (HAVE_NAT_KEEP && backend->nat_keep)
+			nat_outer_source(p, way->to.source);
+	}
+	/* Each read whole, as it is written: no packet gets half of a MAC that changes. */
+	way->mac = *(const volatile u64 *)backend->mac;
+	way->our_mac = *(const u64 *)backend->source_mac;
+	way->ifindex = backend->ifindex;
+	way->mtu = backend->mtu;
+	return CONTINUE;
 }

@@ -1,14 +1,6 @@
 /* The translation itself: new addresses and ports, the checksums adjusted by what changed (RFC 1624), and, across the
  * families, a new IP header (RFC 7915). All sums are of words as they lie in memory.
  */
-struct nat_tuple {
-	u32 source[4];
-	u32 destination[4];
-	__be16 source_port; /* of an ICMP echo: its id */
-	__be16 port;
-	u8 family;
-};
-
 /* What a checksum is adjusted by where a becomes b; below 2^34. */
 static __always_inline u64 sum_change(u32 a, u32 b)
 {

@@ -66,6 +66,7 @@ static __always_inline u32 nat_take_slot(u32 kind, u64 tag, u64 now_s)
 	asked = *next;
 	at = ((asked + ((u64)bpf_get_smp_processor_id() << 13)) % (blocks * ports)) / ports;
 	port = ((asked + ((u64)bpf_get_smp_processor_id() << 13)) % (blocks * ports)) % ports;
+#pragma clang loop unroll(disable)
 	for (i = 0; i < NAT_PROBES; i++) {
 		u32 slot = (u32)list->block[at & (NAT_BLOCKS - 1)] << 16 | ((first + port) & 0xffff);
 		struct nat_forward *entry = nat_forward.lookup(&slot);

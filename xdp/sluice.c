@@ -47,6 +47,7 @@
 #if HAVE_NAT
 #include "nat_index.h"
 #include "nat_slot.h"
+#include "nat_way.h"
 #include "nat_rewrite.h"
 #include "nat_types46.h"
 #include "nat_error.h"

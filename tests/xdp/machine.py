@@ -14,7 +14,7 @@ import numpy as np
 from lb.dataplane import libbpf
 from lb.dataplane.build import Build, import_bcc
 from lb.dataplane.source import join_source
-from lb.dataplane.tables import ARRAY_NAMES, TABLE_STRUCTS, Tables, capacities, dtype_of
+from lb.dataplane.tables import ARRAY_NAMES, COUNTER_STRUCTS, TABLE_STRUCTS, Tables, capacities, dtype_of
 from lb.settings import TableSizes
 
 _U64, _U32 = (1 << 64) - 1, (1 << 32) - 1
@@ -59,9 +59,10 @@ class Machine:
         if name in ARRAY_NAMES:
             data = bytearray(np.array(getattr(tables.arrays, name)).tobytes())
             self._memory[base], self._arrays[name] = data, (base, len(data) // entries, entries)
-        elif name.endswith("_counters"):
-            self._memory[base] = bytearray(32 * entries)
-            self._arrays[name] = base, 32, entries
+        elif name in COUNTER_STRUCTS:
+            size = max(32, dtype_of(COUNTER_STRUCTS[name]).itemsize)
+            self._memory[base] = bytearray(size * entries)
+            self._arrays[name] = base, size, entries
         elif hasattr(tables, name) or name == "deny6_hosts":
             keys, values = getattr(tables, name.removesuffix("_hosts")).read()
             self._memory[base] = bytearray(values.tobytes())
