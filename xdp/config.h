@@ -224,7 +224,7 @@
 #define SYN_RETRY_S 8 /* a SYN that comes again within so long, with nothing between, was not answered: clients wait 1, 2 and 4 s */
 #define FLOW_PROTECT_S 60 /* an established flow seen so recently is never evicted */
 #define FLOW_CLOSED_S 5 /* a closed flow that was seen so recently is not over: the backend may still have to answer */
-#define NAT_PROBES 16 /* ports that a new flow looks at */
+#define NAT_PROBES 32 /* ports that a new flow looks at */
 #define NAT_OVERDUE_S 30 /* over for so long: whoever frees entries is not there */
 #define STAGES_MAX 4096
 #define OUTER_TTL 64

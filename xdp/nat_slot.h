@@ -44,14 +44,15 @@ static __always_inline u64 nat_flags(const struct packet *p)
 }
 
 /* A slot of one of the list's blocks that nobody has, or that is overdue; its first word is then the flow's. 0: none of
- * those looked at. */
+ * those looked at: eight from the cursor on, then from a quarter, half and three quarters of all further on, so that a
+ * long run of taken ones is in nobody's way. */
 static __always_inline u32 nat_take_slot(u32 kind, u64 tag, u64 now_s)
 {
-	u32 key = 0, i, first, ports, at, port;
+	u32 key = 0, i, first, ports, at = 0, port = 0;
 	struct nat_list *list = nat_lists.lookup(&kind);
 	struct nat_cursor *cursor = nat_cursors.lookup(&key);
 	struct nat_tally *tally = nat_tally();
-	u64 head, blocks, asked, *next;
+	u64 head, blocks, asked, span, jump, *next;
 
 	if (!list || !cursor)
 		return 0;
@@ -59,24 +60,29 @@ static __always_inline u32 nat_take_slot(u32 kind, u64 tag, u64 now_s)
 	blocks = head >> 32;
 	first = head >> 16 & 0xffff;
 	ports = (head & 0xffff) - first + 1;
-	if (!blocks)
+	span = blocks * ports;
+	if (!span)
 		return 0;
-	kind = forget(kind, now_s, 3);
-	next = &cursor->asked[kind];
-	asked = *next;
-	at = ((asked + ((u64)bpf_get_smp_processor_id() << 13)) % (blocks * ports)) / ports;
-	port = ((asked + ((u64)bpf_get_smp_processor_id() << 13)) % (blocks * ports)) % ports;
+	jump = span > NAT_PROBES ? span >> 2 : NAT_PROBES / 4;
+	next = &cursor->asked[forget(kind, now_s, 3)];
+	asked = TRACE ? *next : __sync_fetch_and_add(next, 1);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < NAT_PROBES; i++) {
-		u32 slot = (u32)list->block[at & (NAT_BLOCKS - 1)] << 16 | ((first + port) & 0xffff);
-		struct nat_forward *entry = nat_forward.lookup(&slot);
+		struct nat_forward *entry;
 		u64 before;
+		u32 slot;
 
-		port++;
-		if (port == ports) {
+		if (!(i & (NAT_PROBES / 4 - 1))) {
+			u64 place = (asked + i / (NAT_PROBES / 4) * jump) % span;
+
+			at = place / ports;
+			port = place % ports;
+		} else if (++port == ports) {
 			port = 0;
 			at = at + 1 == blocks ? 0 : at + 1;
 		}
+		slot = (u32)list->block[at & (NAT_BLOCKS - 1)] << 16 | ((first + port) & 0xffff);
+		entry = nat_forward.lookup(&slot);
 		if (!entry)
 			continue;
 		before = *(volatile u64 *)&entry->word;
@@ -86,13 +92,13 @@ static __always_inline u32 nat_take_slot(u32 kind, u64 tag, u64 now_s)
 			return slot;
 		if (__sync_val_compare_and_swap(&entry->word, before, nat_word(tag, slot)) != before)
 			continue;
-		*next = asked + i + 1;
+		if (i)
+			write_whole(next, asked + i / (NAT_PROBES / 4) * jump + i % (NAT_PROBES / 4) + 1);
 		if (before && tally)
 			tally->taken_over++;
 		return slot;
 	}
-	if (!TRACE)
-		*next = asked + NAT_PROBES;
+	write_whole(next, asked + NAT_PROBES / 4);
 	return 0;
 }
 

@@ -108,6 +108,13 @@ quic_id_option = click.option(
 )
 
 
+port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The port it listens on, where that is not the service's; only with mode nat.",
+)
+
+
 @backend.command(
     example="sluice backend add web 10.0.0.13 --weight 2\nsluice backend add h3 2001:db8:1::13 --quic-id 3"
 )
@@ -117,9 +124,12 @@ quic_id_option = click.option(
     "--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 1 unless told, 0 takes none."
 )
 @quic_id_option
+@port_option
 @moving_option
 @pass_session
-def add(session: Session, service: str, address: str, weight: int | None, quic_id: int | None) -> None:
+def add(
+    session: Session, service: str, address: str, *, weight: int | None, quic_id: int | None, port: int | None
+) -> None:
     """Add a backend.
 
     One that is there already is a conflict (exit code 4).
@@ -131,6 +141,8 @@ def add(session: Session, service: str, address: str, weight: int | None, quic_i
         body["weight"] = weight
     if quic_id is not None:
         body["quic_id"] = quic_id
+    if port is not None:
+        body["port"] = port
     try:
         made = session.write("PUT", _path(service, address), body=body, headers={"If-None-Match": "*"})
     except RefusedError as error:

@@ -14,7 +14,7 @@ from lb.cli.output import Row, cell, count, emit, fields, table
 from lb.cli.session import Group, Named, Session, confirm, moving_option, pass_session, yes_option
 from lb.cli.watch import Watched
 
-_MODES = ("l2", "ipip", "gue")
+_MODES = ("l2", "ipip", "gue", "nat")
 _AFFINITIES = ("flow", "source", "destination-port")
 
 
@@ -135,7 +135,12 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
         click.option(
             "--mode",
             type=click.Choice(_MODES),
-            help="How packets reach the backend: by MAC rewrite, in IP (the default), or in UDP (GUE).",
+            help="How packets reach the backend: by MAC rewrite, in IP (the default), in UDP (GUE), or translated.",
+        ),
+        click.option(
+            "--nat-source",
+            type=click.Choice(("pool", "keep")),
+            help="Whom backends see: an address of nat_pools (the default), or the client; only with mode nat.",
         ),
         click.option(
             "--affinity",
@@ -250,7 +255,8 @@ def set_policy(session: Session, /, name: str, **policy: Any) -> None:
     patch = {key: value for key, value in policy.items() if value is not None} | more
     if not patch:
         raise click.UsageError(
-            "nothing to change: say --mode, --affinity, --udp-migration, --quic, --flood-protection or --health-check"
+            "nothing to change: say --mode, --nat-source, --affinity, --udp-migration, --quic, --flood-protection "
+            "or --health-check"
         )
     made = session.write("PATCH", f"/services/{quoted(name)}", body=patch)
 

@@ -95,6 +95,7 @@ class Arrays:
     nat_pools: Array  # (256,) struct nat_pool
     nat_addresses: U64  # (512, 8)
     nat_lists: Array  # (3,) struct nat_list: IPv4, IPv6, keep
+    nat_cursors: Array  # (1,) struct nat_cursor
     watching: Array  # (2,) struct sampling: packets, bans
 
 
@@ -122,7 +123,6 @@ class Tables:
     rule_counters: Counters
     guard_counters: Counters
     nat_counters: Counters
-    nat_cursors: Counters
     passive_counters: Counters
     flow_counters: Counters
     quic_counters: Counters
@@ -155,7 +155,6 @@ COUNTER_STRUCTS = {
     "flow_counters": "flow_tally",
     "quic_counters": "quic_tally",
     "nat_counters": "nat_tally",
-    "nat_cursors": "nat_cursor",
 }
 
 
@@ -301,6 +300,7 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         nat_pools=view("nat_pools", structs["nat_pool"]),
         nat_addresses=view("nat_addresses", np.uint64).reshape(-1, constant["NAT_INDEX_WAYS"]),
         nat_lists=view("nat_lists", structs["nat_list"]),
+        nat_cursors=view("nat_cursors", structs["nat_cursor"]),
         watching=view("watching", structs["sampling"]),
     )
 
@@ -341,6 +341,7 @@ def array_bytes(name: str, sizes: TableSizes) -> int:
         "nat_pools": "nat_pool",
         "nat_addresses": "nat_line",
         "nat_lists": "nat_list",
+        "nat_cursors": "nat_cursor",
         "watching": "sampling",
     }[name]
     return capacities(sizes)[name] * dtype_of(struct).itemsize

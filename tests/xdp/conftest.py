@@ -73,6 +73,18 @@ def rig(programs: Programs) -> Iterator[Rig]:
     yield from _rig(RigDataPlane(programs), programs)
 
 
+@pytest.fixture(scope="session")
+def nat_programs(pin_root: Path) -> Programs:
+    """Maps for a million flows of NAT."""
+    return Programs(pin_root / "nat", replace(SMALL, nat_slots=17 << 16))
+
+
+@pytest.fixture
+def large_nat_rig(nat_programs: Programs) -> Iterator[Rig]:
+    """A balancer with room for a million flows of NAT."""
+    yield from _rig(RigDataPlane(nat_programs, features=plane.AROUND_NAT), nat_programs)
+
+
 @pytest.fixture
 def nat_rig(programs: Programs) -> Iterator[Rig]:
     """A balancer whose program has all of NAT, and of the rest what is beside it in nearly every use."""

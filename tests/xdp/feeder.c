@@ -1,7 +1,7 @@
 /* Feeds the packet path a flow after the other, within one BPF_PROG_TEST_RUN with repeat.
  *
  * The kernel does not restore a frame between repeats, so each run takes off what the last one put before it, writes the
- * Ethernet header anew, sets the next source address and port, and jumps to the program under test.
+ * Ethernet header and the destination anew, sets the next source address and port, and jumps to the program under test.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
@@ -13,6 +13,8 @@ struct feed {
 	u32 base;   /* host order */
 	u32 length; /* of the frame */
 	u32 refused; /* runs that could not be made ready */
+	u32 destination; /* as they lie in the frame: a program may have changed them */
+	u32 ports;
 	u8 ethernet[16];
 };
 
@@ -42,6 +44,9 @@ int feeder(struct xdp_md *ctx)
 		return XDP_ABORTED;
 	__builtin_memcpy(data, feed->ethernet, ETH_HLEN);
 	ip->saddr = bpf_htonl(feed->base + feed->next);
+	ip->daddr = feed->destination;
+	ip->ttl = 64;
+	*(u32 *)tcp = feed->ports;
 	tcp->source = bpf_htons(1024 + feed->next % 60000);
 	feed->next++;
 	targets.call(ctx, 0);

@@ -26,7 +26,10 @@ class Feeder:
         """Run `count` flows from number 0 on, each of which must be sent out; frame is what they differ from."""
         feeds, targets = self._compiled[b"feeds"], self._compiled[b"targets"]
         targets[ctypes.c_int(0)] = ctypes.c_int(program.fd)
-        feed = feeds.Leaf(next=0, base=base, length=len(frame), refused=0)
+        destination, ports = (int.from_bytes(frame[at : at + 4], "little") for at in (30, 34))
+        feed = feeds.Leaf(
+            next=0, base=base, length=len(frame), refused=0, destination=destination, ports=ports
+        )
         feed.ethernet[:14] = frame[:14]
         feeds[ctypes.c_int(0)] = feed
         action, _ = libbpf.test_run(self._fd, frame, repeat=count)

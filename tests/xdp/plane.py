@@ -135,6 +135,7 @@ class Programs:
             "nat_reply",
             "nat_pools",
             "nat_lists",
+            "nat_cursors",
         ):
             getattr(arrays, name).view("u1")[:] = 0
         for name in TABLES:
