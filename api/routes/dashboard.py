@@ -83,13 +83,13 @@ IfNoneMatch = Annotated[str | None, Header()]
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-def get_page(if_none_match: IfNoneMatch = None) -> Response:
+async def get_page(if_none_match: IfNoneMatch = None) -> Response:
     """The page."""
     return _answer(_files()[PAGE], if_none_match)
 
 
 @router.api_route("/dashboard/{path:path}", methods=["GET", "HEAD"])
-def get_file(path: str, if_none_match: IfNoneMatch = None) -> Response:
+async def get_file(path: str, if_none_match: IfNoneMatch = None) -> Response:
     """One of its files."""
     file = _files().get(path)
     if file is None or path == PAGE:

@@ -63,7 +63,8 @@ def http(lab: Lab) -> Iterator[httpx.Client]:
 
 
 def clear(client: httpx.Client) -> None:
-    """Leave nothing: what other owners have put on a list is no part of the document."""
+    """Leave nothing: what other owners have put on a list is no part of the document, and what waits is kept first."""
+    client.post("/v1/config/confirm")
     client.put("/v1/config", json={}).raise_for_status()
     for name in ("blocklist", "allowlist"):
         client.delete(f"/v1/{name}", params={"owner": "*"}).raise_for_status()
