@@ -16,6 +16,8 @@ from browser import DESKTOP, DOWN, END, ENTER, ESCAPE, PHONE, RIGHT, Page
 from place import Lab
 from topology import Role
 
+pytestmark = pytest.mark.timeout(300)  # a browser beside a compiler, on a machine that others use too
+
 PORT = 80
 AWAY = "Failed to load resource: net::ERR_"
 LOOKS = (
