@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz chaos docs lint clean
+.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz chaos docs install uninstall lint clean
 
 PYTHON := .venv/bin/python
 
@@ -36,6 +36,12 @@ docs: setup ## write docs/reference from the code
 
 chaos: setup ## faults under load for DURATION seconds, drawn from SEED: nothing may fail
 	@$(PYTHON) netns-lab/chaos.py --duration $(or $(DURATION),600) --seed $(or $(SEED),1)
+
+install: setup ## put Sluice on this machine, with its systemd unit (DESTDIR, PREFIX)
+	@deploy/install.sh install
+
+uninstall: ## take it away; state and configuration stay, unless PURGE=1
+	@deploy/install.sh uninstall
 
 lint: setup ## ruff and mypy
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy lb api

@@ -33,6 +33,8 @@ shellcheck       shellcheck
 gcc              gcc
 libc6-dev        /usr/include/stdio.h
 make             make
+systemd          systemd-analyze
+util-linux       setpriv
 ca-certificates  /etc/ssl/certs/ca-certificates.crt
 '
 

@@ -27,6 +27,7 @@ from lb.health.checker import Checker
 from lb.health.dial import Way
 from lb.model import Config
 from lb.model.document import parse
+from lb.notify import Notifier, keep_told
 from lb.reconcile.desired import Desired
 from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
@@ -202,7 +203,11 @@ async def _serve(server: ApiServer, reconciler: Reconciler, certificates: Certif
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, partial(_reload, reconciler.events, certificates))
+    notifier = Notifier()
+    told = asyncio.create_task(keep_told(notifier, reconciler.readiness))
     await server.serve()
+    told.cancel()
+    notifier.stopping()
 
 
 def _reload(events: Events, certificates: Certificates | None) -> None:

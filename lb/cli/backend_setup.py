@@ -1,12 +1,11 @@
 """sluice backend-setup and decap: what a backend needs, and what takes outer headers off where the kernel cannot."""
 
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 
+from lb.cli.child import run_module
 from lb.cli.client import quoted
 from lb.cli.output import bold, emit
 from lb.cli.session import Command, Group, Named, Session, pass_session
@@ -100,5 +99,5 @@ def detach(interface: str) -> None:
 
 def _run(*words: str) -> None:
     """In a process of its own, as this one imports nothing that touches the kernel."""
-    done = subprocess.run([sys.executable, "-P", "-m", DECAP, *words], check=False)
+    done = run_module(DECAP, *words)
     click.get_current_context().exit(done.returncode)

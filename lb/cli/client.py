@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
+from lb.cli.credentials import Credentials, CredentialsError
 from lb.errors import SluiceError
 
 TIMEOUT_SECONDS = 60.0
 """Per send or receive: a healthy daemon is silent for seconds while it compiles or takes an import."""
 YAML = "application/yaml"
+_NONE = Credentials()
 LINES_MAX = 20
 """Error lines printed of one problem document."""
 NO_ERROR = 300
@@ -76,7 +78,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """One connection to one daemon, kept open between requests. server is a URL: unix://PATH, http:// or https://."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, credentials: Credentials = _NONE) -> None:
         self._server = server
         parts = urlsplit(server)
         self._prefix = ""
@@ -85,11 +87,22 @@ class Client:
         if parts.scheme == "unix":
             self._connection = _UnixConnection(parts.path)
         else:
-            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            self._connection = kind(
-                parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS, blocksize=_BLOCK_BYTES
-            )
+            where = (parts.hostname or "", parts.port)
+            if parts.scheme == "https":
+                self._connection = http.client.HTTPSConnection(
+                    *where, timeout=TIMEOUT_SECONDS, blocksize=_BLOCK_BYTES, context=credentials.context()
+                )
+            else:
+                self._connection = http.client.HTTPConnection(
+                    *where, timeout=TIMEOUT_SECONDS, blocksize=_BLOCK_BYTES
+                )
             self._prefix = parts.path.rstrip("/")
+        token = credentials.token()
+        if token is not None and parts.scheme == "http" and not self._is_local:
+            raise CredentialsError(f"a token is not sent to {server} in the clear: give an https:// --server")
+        self._always = {"User-Agent": "sluice"} | (
+            {} if token is None else {"Authorization": f"Bearer {token}"}
+        )
 
     def patience(self, seconds: float) -> None:
         """Wait no longer than that for each send and receive."""
@@ -118,7 +131,7 @@ class Client:
         """
         said = {k: v for k, v in (query or {}).items() if v is not None}
         target = f"{self._prefix}/v1{path}" + (f"?{urlencode(said, doseq=True)}" if said else "")
-        sent = {"Accept": accept, "User-Agent": "sluice", **self._caller(method), **(headers or {})}
+        sent = {"Accept": accept, **self._always, **self._caller(method), **(headers or {})}
         payload: bytes | BinaryIO | None = stream
         if stream is not None:
             sent |= {_CONTENT_TYPE: content_type, **_length(stream)}
@@ -139,7 +152,7 @@ class Client:
         try:
             if self._connection.sock is None:
                 self._connection.connect()
-            self._connection.request("GET", target, headers={"User-Agent": "sluice"})
+            self._connection.request("GET", target, headers=self._always)
             with self._connection.getresponse() as response:
                 if response.status >= NO_ERROR:
                     raw, status, kind, _ = _read(response)
@@ -176,7 +189,7 @@ class Client:
         try:
             if connection.sock is None:
                 connection.connect()
-            connection.request("GET", target, headers={"User-Agent": "sluice", **(headers or {})})
+            connection.request("GET", target, headers={**self._always, **(headers or {})})
             response = connection.getresponse()
             if response.status >= NO_ERROR:
                 raw, status, kind, _ = _read(response)

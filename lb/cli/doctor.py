@@ -1,14 +1,13 @@
 """sluice doctor: what is wrong, and the command that mends it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lb.cli.child import run_module
 from lb.cli.client import UnreachableError, quoted
 from lb.cli.output import alarming, bold, cell, emit
 from lb.cli.session import DEFAULT_SERVER, Command, Named, Session, pass_session
@@ -80,8 +79,7 @@ def _report(
 def _local(session: Session, why: str, interfaces: tuple[str, ...]) -> Any:
     """What this machine looks like; in a process of its own, as this one imports nothing that touches the kernel."""
     named = session.server != DEFAULT_SERVER or Path(DEFAULT_SOCKET).exists()
-    words = [sys.executable, "-P", "-m", LOCAL, why, "yes" if named else "pins", *interfaces]
-    done = subprocess.run(words, stdout=subprocess.PIPE, check=False)
+    done = run_module(LOCAL, why, "yes" if named else "pins", *interfaces, captured=True)
     if done.returncode:
         raise SetupError("this machine could not be looked at: what is above says why")
     return json.loads(done.stdout)

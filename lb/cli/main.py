@@ -1,11 +1,13 @@
 """The entry point: global options, the commands by name, and errors as one line and an exit code."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from lb.cli.credentials import credentials_of
 from lb.cli.session import DEFAULT_SERVER, FORMATS, LazyGroup, ServerUrl, Session, envvar
 from lb.errors import SluiceError
 
@@ -37,6 +39,9 @@ COMMANDS = {
     "detach": "lb.cli.serve:detach",
     "completion": "lb.cli.completion:completion",
     "recover": "lb.cli.recover:recover",
+    "token": "lb.cli.access:token",
+    "audit": "lb.cli.access:audit",
+    "whoami": "lb.cli.access:whoami",
     "version": "lb.cli.status:version",
 }
 EXIT_ERROR = 1
@@ -79,7 +84,13 @@ class Root(LazyGroup):
 
 def _complain(lines: list[str]) -> None:
     for line in lines:
-        click.echo(f"sluice: {' '.join(line.split())}", err=True)
+        shown = " ".join(line.split())
+        click.echo(f"sluice: {''.join(c if c.isprintable() else '?' for c in shown)}", err=True)
+
+
+def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option(name, type=kind, envvar=envvar(name.removeprefix("--")), help=says)
 
 
 @click.group(
@@ -110,13 +121,17 @@ def _complain(lines: list[str]) -> None:
     envvar=envvar("output"),
     help="How to print; also after the command, and in SLUICE_OUTPUT.",
 )
+@_file_option("--token-file", "A token for the daemon (also: the token itself in SLUICE_TOKEN).")
+@_file_option("--ca-file", "Who has signed the certificate of an https:// server, beside the system's own.")
+@_file_option("--client-cert", "A certificate to show it.")
+@_file_option("--client-key", "That certificate's key, if it is a file of its own.")
 @click.pass_context
-def cli(context: click.Context, server: str, output: str) -> None:
+def cli(context: click.Context, /, server: str, output: str, **files: Path | None) -> None:
     """Balance and drop packets: talk to the Sluice daemon.
 
     Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 daemon not reachable.
     """
-    context.obj = Session(server, output)
+    context.obj = Session(server, output, credentials=credentials_of(files))
     context.call_on_close(context.obj.close)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lb.cli.credentials import credentials_of
 from lb.cli.session import Named, Session
 from lb.errors import SluiceError
 
@@ -37,7 +38,8 @@ class Known(Named):
 
 def _listed(context: click.Context, path: str, key: str) -> Iterable[str]:
     root = context.find_root()
-    session = root.obj or Session(root.params["server"])  # the root's function is not called to complete
+    # The root's function is not called to complete.
+    session = root.obj or Session(root.params["server"], credentials=credentials_of(root.params))
     try:
         session.client.patience(_PATIENCE_SECONDS)
         document: Any = session.client.call("GET", path, query={"limit": 1000}).document

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lb.cli.credentials import Credentials
 from lb.settings import DEFAULT_SOCKET, ENV_PREFIX
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = f"unix://{DEFAULT_SOCKET}"
 FORMATS = ("table", "json", "yaml")
+_NONE = Credentials()
 _SCHEMES = ("unix", "http", "https")
 
 
@@ -26,6 +28,7 @@ class Session:
     output: str = "table"
     force: bool = False
     """Whether what is written may move more than is allowed."""
+    credentials: Credentials = _NONE
     _client: "Client | None" = field(default=None, init=False)
 
     @property
@@ -34,7 +37,7 @@ class Session:
         if self._client is None:
             from lb.cli.client import Client
 
-            self._client = Client(self.server)
+            self._client = Client(self.server, self.credentials)
         return self._client
 
     @property

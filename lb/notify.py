@@ -1,0 +1,64 @@
+"""Tells systemd, or whatever started the daemon, how it is: sd_notify(3), by the socket in NOTIFY_SOCKET."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+STARTING_PAUSE, READY_PAUSE = 0.2, 10.0
+"""Seconds between two looks."""
+
+
+class Notifier:
+    """Says nothing where nobody listens."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        path = environment.get("NOTIFY_SOCKET", "")
+        self._address = f"\0{path[1:]}" if path.startswith("@") else path
+        usec = environment.get("WATCHDOG_USEC", "")
+        is_for_us = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog_seconds = int(usec) / 1e6 if usec.isdecimal() and is_for_us else None
+        """Within this time the manager wants to hear of us, or it starts us anew; None: it does not wait."""
+
+    def ready(self) -> None:
+        """The daemon serves, and its data plane is attached and in step."""
+        self._say("READY=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        self._say(f"STATUS={' '.join(text.split())}")
+
+    def alive(self) -> None:
+        """The watchdog need not bite."""
+        self._say("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """The daemon ends."""
+        self._say("STOPPING=1")
+
+    def _say(self, text: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as speaker:
+                speaker.sendto(text.encode(), self._address)
+        except OSError:
+            pass  # who does not listen does not hear
+
+
+async def keep_told(notifier: Notifier, reasons: Callable[[], Sequence[str]]) -> None:
+    """Tell the manager, for as long as the daemon serves, how it is.
+
+    reasons: why the data plane is not in step; it is called on another thread. So the watchdog hears of us only while
+    the event loop turns, threads are to be had, and nobody sits on what they wait for.
+    """
+    is_ready = False
+    often = READY_PAUSE if notifier.watchdog_seconds is None else notifier.watchdog_seconds / 3
+    while True:
+        found = await asyncio.to_thread(reasons)
+        if not found and not is_ready:
+            notifier.ready()
+            is_ready = True
+        notifier.status("; ".join(found) or "forwarding, in step with what is desired")
+        notifier.alive()
+        await asyncio.sleep(min(often, READY_PAUSE) if is_ready else STARTING_PAUSE)
