@@ -16,6 +16,7 @@ from typing import Any
 
 from lb.dataplane import gate, headers, libbpf
 from lb.dataplane.clock import jiffy_share
+from lb.dataplane.fresh_maps import Turned, are_needed
 from lb.dataplane.layout import layout
 from lb.dataplane.source import join_source
 from lb.errors import CompileError, SetupError
@@ -139,10 +140,19 @@ def compile_program(build: Build) -> Program:
 
     CompileError holds the compiler's or the verifier's words; KnownAnswerError the known frame that went wrong.
     """
+    turned = Turned(build.pins)
+    if not are_needed():
+        return _loaded(build, build.flags(), turned)
+    with turned.directory() as own:
+        return _loaded(build, [*build.flags(), f'-DPIN_DIR="{own}"'], turned)
+
+
+def _loaded(build: Build, flags_of_text: list[str], turned: Turned) -> Program:
     began = time.perf_counter()
-    compiled = compile_text("sluice.c", [*build.flags(), f"-DSTAGE_SLOT={build.stage_slot}"])
-    code = compiled.dump_func(b"sluice")
-    second = compiled.dump_func(b"sluice_nat") if build.has_second else b""
+    compiled = compile_text("sluice.c", [*flags_of_text, f"-DSTAGE_SLOT={build.stage_slot}"])
+    turned.take(compiled)
+    code = turned.code(compiled.dump_func(b"sluice"))
+    second = turned.code(compiled.dump_func(b"sluice_nat")) if build.has_second else b""
     flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
     statistics = ctypes.create_string_buffer(4096)
     compiled_at = time.perf_counter()
@@ -161,7 +171,7 @@ def compile_program(build: Build) -> Program:
                 stage_slot=build.stage_slot,
             )
             if second:
-                _put_second(build, second, flags, compiled[build.stages.encode()].map_fd)
+                _put_second(build, second, flags, turned.fd(compiled[build.stages.encode()].map_fd))
             fd = libbpf.prog_load(build.name, code, flags=flags, statistics=statistics)
             loaded_at = time.perf_counter()
             try:
@@ -169,7 +179,7 @@ def compile_program(build: Build) -> Program:
             except BaseException:
                 os.close(fd)
                 raise
-        trace_fd = os.dup(compiled[b"traces"].map_fd) if build.traced else -1
+        trace_fd = os.dup(turned.fd(compiled[b"traces"].map_fd)) if build.traced else -1
     except OSError as error:
         log = error.strerror or ""
         last = next((line for line in reversed(log.splitlines()) if line and "processed" not in line), "")

@@ -71,7 +71,7 @@ class Scratch:
 
     def _load(self, code: bytes, flags: int, room: Mapping[str, int]) -> int:
         patched, twins = bytearray(code), self._twins
-        for at in _map_loads(code):
+        for at in map_loads(code):
             fd = struct.unpack_from("<i", code, at)[0]
             if fd not in twins:
                 twins[fd] = self._make(libbpf.map_info(fd), room)
@@ -145,7 +145,7 @@ class Scratch:
         return libbpf.test_run(self.program_fd, frame)
 
 
-def _map_loads(code: bytes) -> list[int]:
+def map_loads(code: bytes) -> list[int]:
     """Where in the bytecode the file descriptors of maps are: offsets of 32-bit words."""
     found, at = [], 0
     while at < len(code):

@@ -115,7 +115,7 @@ def test_an_installed_daemon_needs_no_root(machine: Machine, folder: Path) -> No
     subprocess.run(
         ["nsenter", f"--net=/run/netns/{machine.namespace}", "ip", "link", "set", "lo", "up"], check=True
     )
-    daemon = subprocess.Popen([*inside, *as_user, *serve], env=environment, stderr=log)
+    daemon = subprocess.Popen([*inside, *as_user, *serve], env=environment, stderr=log, cwd="/")
     try:
         manager.wait_for("READY=1", daemon)
         manager.wait_for("WATCHDOG=1", daemon)

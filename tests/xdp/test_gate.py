@@ -419,4 +419,4 @@ def test_maps_are_found_in_the_bytecode() -> None:
     constant = bytes.fromhex("1801000005000000 1800000000000000")
     move = bytes.fromhex("b700000018000000")
 
-    assert scratch._map_loads(move + constant + load) == [8 + 16 + 4]
+    assert scratch.map_loads(move + constant + load) == [8 + 16 + 4]
