@@ -30,8 +30,18 @@ ARRAY_STRUCTS = {
     "deny_owners": "entry_owner",
     "allow_owners": "entry_owner",
     "rule_owners": "entry_owner",
+    "nat_pools": "nat_pool",
+    "nat_lists": "nat_list",
+    "nat_addresses": "nat_line",
+    "nat_forward": "nat_forward",
+    "nat_reply": "nat_reply",
+    "nat_index": "nat_bucket",
 }
 """Arrays that are taken over, or say what others mean."""
+_ALIKE = {"nat_pool", "nat_list", "nat_line", "nat_forward", "nat_reply", "nat_bucket"}
+"""Structs that are taken over as they are, or not at all."""
+_SECRET = {"flows", "nat_forward", "nat_reply", "nat_index"}
+"""Where a flow stands depends on the key, and on what a hash means."""
 _ARRAY_TYPE = 2  # BPF_MAP_TYPE_ARRAY
 
 
@@ -61,7 +71,7 @@ def _as(rows: Array, struct: str) -> Array:
     """A copy in our own struct: members of the same name, zero where there was none."""
     dtype = dtype_of(struct)
     if rows.dtype.names is None:  # the array shows the only member of its struct
-        return rows.copy().view(dtype)
+        return rows.copy().view(dtype).reshape(rows.shape[0])
     found = np.zeros(rows.shape, dtype)
     for name in set(rows.dtype.names) & set(dtype.names or ()):
         found[name] = rows[name]
@@ -143,6 +153,8 @@ def open_former(pins: Path, flow_key: bytes) -> Former:
     reads: dict[str, Callable[[], Array]] = {}
     fds = []
     for name, struct in ARRAY_STRUCTS.items():
+        if struct in _ALIKE and structs.get(struct) != layout().structs[struct]:
+            continue
         rows = _rows(pins / name, structs[struct])
         if name == "flows":
             rows = rows.reshape(-1, about["constants"]["FLOW_WAYS"])
@@ -154,7 +166,8 @@ def open_former(pins: Path, flow_key: bytes) -> Former:
             reads[name] = partial(_counted, counters, struct)
     same_meaning = about["constants"]["FLOW_FORMAT"] == layout().constants["FLOW_FORMAT"]
     if not same_meaning or about["flow_key"] != _fingerprint(flow_key):
-        del reads["flows"]
+        for name in _SECRET & reads.keys():
+            del reads[name]
     return Former(reads, tuple(fds))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from lb.dataplane.former import Former
 from lb.dataplane.layout import layout
 from lb.dataplane.tables import Array, Ints, Tables
+from lb.reconcile.carry_nat import NatCarry
 from lb.reconcile.services import ServicePlan, service_identity
 
 _C = layout().constants
@@ -31,11 +32,13 @@ class Carry:
 
     def __init__(self, former: Former, tables: Tables) -> None:
         self._former, self._tables = former, tables
+        self._nat = NatCarry(former, tables.arrays)
         self.flows = 0
         """Flows that the last `flows_of` wrote."""
 
     def numbers(self) -> None:
         """Before anything is planned: entries and rules keep their numbers, and with them their counts."""
+        self._nat.pools()
         for owners, counters in _NUMBERED.items():
             if owners in self._former.reads:
                 old, new = self._former.reads[owners]()["identity"], getattr(self._tables.arrays, owners)
@@ -96,23 +99,30 @@ class Carry:
             found.append((plan, number, places))
         return found
 
+    def _moves(self, plans: Iterable[ServicePlan]) -> dict[int, int]:
+        """Service number << 16 | place: what they were, and what they are."""
+        owners = self._former.reads["service_owners"]()
+        return {
+            number << 16 | index - int(owners["backends"][number]): plan.number << 16 | place
+            for plan, number, places in self._pairs(plans)
+            for index, place in places
+        }
+
     def flows_of(self, plans: Iterable[ServicePlan], *, in_force: bool) -> None:
         """Flows find their backends where these are now.
 
         in_force: packets come by the new tables already, so what these say of a flow is newer.
         """
-        if not {"flows", "service_owners", "backends"} <= self._former.reads.keys():
+        reads = self._former.reads
+        moves = self._moves(plans) if {"service_owners", "backends"} <= reads.keys() else {}
+        self._nat.connections(moves)
+        if "flows" not in reads or not moves:
             return
-        old = self._former.reads["flows"]()
+        old = reads["flows"]()
         buckets, ways = np.nonzero(old["tag_backend"])
         flows = old[buckets, ways]
-        owners = self._former.reads["service_owners"]()
-        keys, values = [], []
-        for plan, number, places in self._pairs(plans):
-            start = int(owners["backends"][number])
-            keys += [number << 16 | index - start for index, _ in places]
-            values += [plan.number << 16 | place for _, place in places]
-        known, now = _looked_up(flows, np.array(keys, np.uint64), np.array(values, np.uint64))
+        keys, values = (np.array([*some], np.uint64) for some in (moves, moves.values()))
+        known, now = _looked_up(flows, keys, values)
         flows, now, buckets = flows[known], now[known], buckets[known]
         tags = flows["tag_backend"] >> _TAG_BITS
         moved = np.zeros(len(flows), flows.dtype)
@@ -128,8 +138,6 @@ class Carry:
 def _looked_up(flows: Array, keys: Array, values: Array) -> tuple[Array, Array]:
     """Of each flow whether its service and backend are known, and the number and place they have now."""
     wanted = flows["state"] & np.uint64(0xFFFF0000) | flows["tag_backend"] & _PLACE
-    if not len(keys):
-        return np.zeros(len(flows), bool), wanted
     order = np.argsort(keys)
     keys, values = keys[order], values[order]
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)

@@ -9,7 +9,7 @@ from service_samples import addresses, service
 
 from lb.dataplane.layout import layout
 from lb.dataplane.twin import SMALL, TwinDataPlane
-from lb.model import Config, Prefix
+from lb.model import Config, Prefix, Settings
 from lb.model.layers import Attributes
 from lb.reconcile.carry import Carry
 from lb.reconcile.loop import Reconciler
@@ -208,3 +208,39 @@ def test_counts_and_numbers_stay_whose_they_were() -> None:
     assert [counted.backends["web", a].packets for a in addresses(5)[1:]] == [11, 12, 13, 14]
     assert counted.owners["operator"].packets == 7
     assert next(v for v in counted.verdicts.values() if v.packets).packets == 42
+
+
+def test_connections_of_nat_stay() -> None:
+    """Slots, and with them the ports that connections have outside, stay theirs, whatever number and place their
+    backend has now; those of a backend that is no more are not taken over."""
+    house = House(SMALL)
+    nat, shorter = (service("nat", *addresses(n), mode="nat", vip="10.200.1.9") for n in (9, 8))
+    pool = Settings(nat_pools=("192.0.2.1",))
+    house.change(lambda config: replace(config, settings=pool).with_services([OTHERS, nat]))
+    plan = house.control._plans.services.by_name["nat"]
+    arrays = house.twin.tables.arrays
+    block = int(np.flatnonzero(arrays.nat_pools["family"])[0])
+    tag, slots = 0xABCDEF0123, [block * 65536 + port for port in (5000, 6000)]
+    for at, slot in enumerate(slots):
+        place = plan.at[plan.service.backends[(0, 8)[at]].address.packed]
+        arrays.nat_forward[slot]["word"] = tag << 24 | slot
+        arrays.nat_forward[slot]["service"], arrays.nat_forward[slot]["place"] = plan.number, place
+        arrays.nat_reply[slot]["live"] = tag << 24 | 6 << 16 | 80
+        arrays.nat_index[7, at] = tag << 24 | slot
+    house.store.commit(
+        replace(Config(), settings=pool).with_services([shorter]),
+        before=house.control.desired.config,
+        actor="test",
+        summary="while no daemon ran",
+        now=0.0,
+    )
+
+    house.restart(replace(SMALL, services=128, flow_slots=8192))
+
+    now, then = house.twin.tables.arrays, house.control._plans.services.by_name["nat"]
+    assert np.flatnonzero(now.nat_pools["family"]).tolist() == [block]
+    assert np.flatnonzero(now.nat_forward["word"]).tolist() == slots[:1]
+    row = now.nat_forward[slots[0]]
+    assert (row["service"], row["place"]) == (then.number, then.at[then.service.backends[0].address.packed])
+    assert now.nat_reply[slots[0]] == arrays.nat_reply[slots[0]]
+    assert now.nat_index[np.nonzero(now.nat_index)].tolist() == [tag << 24 | slots[0]]
