@@ -34,9 +34,10 @@ class Fault:
     backend: str | None
     detail: str
 
-    def __str__(self) -> str:
-        who = self.backend or "a new connection"
-        return f"{self.kind}: {who}, {self.ended - self.began:.1f} s after its request: {self.detail}"
+    def told(self, start: float) -> str:
+        """In words; start: when the campaign began."""
+        who, took = self.backend or "a new connection", self.ended - self.began
+        return f"{self.kind}: {who}, asked at {self.began - start:.1f} s, {took:.1f} s before: {self.detail}"
 
 
 @dataclass

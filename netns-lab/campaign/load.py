@@ -69,7 +69,7 @@ class Load:
                         began = time.monotonic()
                         name = await self._ask(reader, writer, vip)
                         if backend is not None and name != backend:
-                            self._fault("misplaced", began, backend, f"{name} answered")
+                            self._fault("misplaced", began, backend, f"{name} answered for {vip}")
                             break
                         backend = name
                         self._done += 1
@@ -77,7 +77,7 @@ class Load:
                             break
                         await asyncio.sleep(PAUSE_SECONDS)
             except (OSError, EOFError, TimeoutError, ValueError) as error:
-                self._fault(_kind(error), began, backend, repr(error))
+                self._fault(_kind(error), began, backend, f"{vip}: {error!r}")
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _open_and_close(self, targets: Iterator[tuple[str, int]]) -> None:
@@ -98,7 +98,7 @@ class Load:
                 self._fresh.append((await self._ask(reader, writer, vip), began))
                 self._done += 1
         except (OSError, EOFError, TimeoutError, ValueError) as error:
-            self._fault(_kind(error), began, None, repr(error))
+            self._fault(_kind(error), began, None, f"{vip}: {error!r}")
 
     async def _open(self, vip: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         async with asyncio.timeout(PATIENCE_SECONDS):

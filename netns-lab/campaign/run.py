@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import balancer
 import lifecycle
 
 from campaign.clients import Clients, Judge
@@ -14,6 +15,7 @@ from campaign.world import SMALL, TARGETS, World
 REQUESTS_BETWEEN = 60
 """So many requests are answered between two faults."""
 FAULTS_SHOWN = 10
+LOG_LINES = 40
 
 Say = Callable[[str], None]
 
@@ -27,6 +29,7 @@ class Campaign:
         self.judge = Judge()
         self._steps = Counter[str]()
         self._last = "nothing yet"
+        self._began = time.monotonic()
 
     def run(self, seconds: float) -> bool:
         """Whether all held. The lab is gone afterwards."""
@@ -37,7 +40,7 @@ class Campaign:
             broken = self._under_load(world, seconds)
             if broken or not self.judge.is_fine:
                 self._tell_why(broken)
-                lifecycle.balancer.tail(lab.daemon_log)
+                self._say(f"the daemon's log ends:\n{balancer.tail(lab.daemon_log, LOG_LINES)}")
                 return False
         finally:
             lifecycle.down(self._name)
@@ -48,9 +51,9 @@ class Campaign:
         clients = Clients(world.lab, self.judge, TARGETS)
         try:
             clients.wait_for_more(REQUESTS_BETWEEN)
-            began = time.monotonic()
-            while time.monotonic() - began < seconds and self.judge.is_fine:
-                self._step(world, time.monotonic() - began)
+            self._began = time.monotonic()
+            while (at := time.monotonic() - self._began) < seconds and self.judge.is_fine:
+                self._step(world, at)
                 clients.wait_for_more(REQUESTS_BETWEEN)
             self._last = f"the end, after {self._last}"
             clients.finish()
@@ -77,7 +80,7 @@ class Campaign:
         if broken:
             self._say(f"  {broken}")
         for fault in (*self.judge.failed, *self.judge.misplaced)[:FAULTS_SHOWN]:
-            self._say(f"  {fault}")
+            self._say(f"  {fault.told(self._began)}")
 
     def verdict(self) -> str:
         """The figures, in a line."""
