@@ -29,16 +29,13 @@ from lb.dataplane.protocol import (
 )
 from lb.dataplane.rtnetlink import Link
 from lb.dataplane.samples import PIN, RingBuffer
+from lb.dataplane.settle import Settle
+from lb.dataplane.standby import is_enough, with_standby
 from lb.dataplane.tables import Tables, size_flags
 from lb.errors import DataPlaneError, InterfaceError, SetupError, SluiceError
 from lb.events import Events
 from lb.settings import ServeSettings, TableSizes
 
-STANDBY = frozenset({"HAVE_DENY4", "HAVE_DENY6", "HAVE_ALLOW"})
-"""What may be needed within milliseconds. A program that is compiled anew has it at first; once it is trimmed to what
-is in use, the larger one stays loaded beside it."""
-_SWITCHES = frozenset({"HAVE_SPOOF", "HAVE_ECHO"})
-"""What a setting turns off, where all else is just without use: a program that has it does what is not wished."""
 _FRAGS_MTU = 3000
 """From this MTU on, frames may not lie in one page: the program is built for several buffers."""
 
@@ -61,12 +58,12 @@ class KernelDataPlane(Examined):
         self._hooks = {name: Hook(name, settings.pin_root) for name in settings.interfaces}
         self._programs: dict[tuple[str, str], Program] = {}
         self._wish = ProgramWish(frozenset())
+        self._refit: Settle | None = None
         self._in_force: dict[str, Program] = {}
         self._away: dict[str, Program] = {}
         """Of interfaces that are gone, the program that they had."""
         self._tracers = Tracers()
         self._probe_path = ProbePath(self._events)
-        self._problem: str | None = None
         self._clock_began = clock_offset()
         links = self._neighbours.links()
         if not any(name in links for name in settings.interfaces):
@@ -115,8 +112,7 @@ class KernelDataPlane(Examined):
         try:
             self._former = open_former(pins, self._flow_key)
         except (OSError, KeyError, ValueError, TypeError) as error:
-            text = f"the tables in force cannot be read: flows and counts begin anew ({error})"
-            self._events.publish("failure", text, level="error")
+            self._events.failure(f"the tables in force cannot be read: flows and counts begin anew ({error})")
         return self._former
 
     def forget_former(self) -> None:
@@ -185,7 +181,7 @@ class KernelDataPlane(Examined):
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """See DataPlane. An interface that is away gets its program when it comes back."""
         with self._lock:
-            if not (_is_enough(self._wish, wish) and self._in_force and (not exactly or wish == self._wish)):
+            if not (is_enough(self._wish, wish) and self._in_force and (not exactly or wish == self._wish)):
                 ready = with_standby(wish)
                 links = self._neighbours.links()
                 ours = [links[name] for name in self._hooks if name in links]
@@ -233,6 +229,7 @@ class KernelDataPlane(Examined):
                     features=sorted(program.build.features),
                 )
             self._in_force[name] = program
+            self._away.pop(name, None)
         self._wish = wish
         self._forget_old()
         if not self._in_force:
@@ -265,8 +262,7 @@ class KernelDataPlane(Examined):
             try:
                 self.prepare(wish)
             except SluiceError as error:
-                text = f"no program is kept ready for the lists: {error}"
-                self._events.publish("failure", text, level="error")
+                self._events.failure(f"no program is kept ready for the lists: {error}")
 
         if wish != self._wish:
             threading.Thread(target=prepare, name="standby", daemon=True).start()
@@ -275,24 +271,34 @@ class KernelDataPlane(Examined):
         """See DataPlane."""
         return self._neighbours.next_hops(addresses)
 
+    def remember(self, macs: Mapping[bytes, bytes]) -> None:
+        """See DataPlane."""
+        self._neighbours.remember(macs)
+
     def watch(self, changed: Callable[[], None]) -> None:
-        """See DataPlane. Interfaces are looked after here first: one that came back is attached again."""
+        """See DataPlane. An interface that came back has a program before that; one made for it is compiled beside."""
+        refit = self._refit = Settle(self._try_to_refit)
 
         def look() -> None:
-            try:
-                self._look_after_interfaces()
-            except SluiceError as error:
-                self._problem = str(error)
-                self._events.publish("failure", str(error), level="error")
+            with self._lock:
+                links = self._neighbours.links()
+                self._tell_conditions(links)
+                self._put_back(links)
             changed()
+            refit.tell()
 
         self._neighbours.watch(look)
 
+    def _try_to_refit(self) -> None:
+        try:
+            self._look_after_interfaces()
+        except SluiceError as error:
+            self._events.failure(str(error))
+
     def _look_after_interfaces(self) -> None:
+        self.prepare(self._wish)  # whoever else has to do with programs goes on meanwhile
         with self._lock:
             links = self._neighbours.links()
-            self._tell_conditions(links)
-            self._put_back(links)
             for name, hook in self._hooks.items():
                 link, program = links.get(name), self._in_force.get(name)
                 there = program is not None and hook.is_alive(link)
@@ -300,7 +306,6 @@ class KernelDataPlane(Examined):
                 if (link is None and program is None) or (there and fits):
                     continue
                 self._attach(links, self._wish)
-                self._problem = None
                 return
 
     def _put_back(self, links: Mapping[str, Link]) -> None:
@@ -412,20 +417,9 @@ class KernelDataPlane(Examined):
     def close(self) -> None:
         """See DataPlane."""
         self._probe_path.close()
+        if self._refit is not None:
+            self._refit.close()
         self._neighbours.close()
-
-
-def _is_enough(had: ProgramWish, wish: ProgramWish) -> bool:
-    """Whether a program made for one wish does for another."""
-    spare = had.features - wish.features
-    return wish.features <= had.features and wish.constants == had.constants and not spare & _SWITCHES
-
-
-def with_standby(wish: ProgramWish) -> ProgramWish:
-    """The wish, and what may be needed within milliseconds; once there are rules, all that one can ask of a packet."""
-    asked = {name for name in layout().features if name.startswith("HAVE_RULE_")}
-    more = asked if "HAVE_RULES" in wish.features else set()
-    return ProgramWish(wish.features | STANDBY | more, wish.constants)
 
 
 def ensure_bpffs(path: Path) -> None:

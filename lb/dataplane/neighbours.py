@@ -62,6 +62,8 @@ class Neighbours:
         self._events: socket.socket | None = None
         self._settle: Settle | None = None
         self._known: dict[tuple[int, bytes], bytes] = {}
+        self._last: dict[bytes, bytes] = {}
+        """By address the MAC that it had last, on an interface that is no more, or by the word of an earlier run."""
         self._missing: dict[tuple[int, bytes], None] = {}
         """Targets, by interface and address, that have no answer yet; those asked longest ago first."""
         self._ask_again_at = 0.0
@@ -69,6 +71,11 @@ class Neighbours:
     def links(self) -> dict[str, Link]:
         """All interfaces by name. OSError if the kernel does not say."""
         return rtnetlink.links()
+
+    def remember(self, macs: Mapping[bytes, bytes]) -> None:
+        """MACs by packed address that were good before: they are used while they are asked for."""
+        with self._lock:
+            self._last.update(macs)
 
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
         """The way to each packed address that has a route; asks the kernel to resolve what is unknown."""
@@ -97,8 +104,12 @@ class Neighbours:
             if route is None or link is None or len(link.mac) != 6 or not link.up:
                 continue
             target = route.gateway or address
-            mac = self._known.get((link.index, target))
             key = link.index, target
+            if key not in self._known and (
+                last := self._last.pop(target, None) or self._last.pop(address, None)
+            ):
+                self._known[key] = last
+            mac = self._known.get(key)
             if mac is None and key not in self._missing:
                 self._missing[key] = None
                 to_ask.append(key)

@@ -185,6 +185,9 @@ class DataPlane(Protocol):
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
         """The way to each packed address; one without a route is left out. Starts resolving what is unknown."""
 
+    def remember(self, macs: Mapping[bytes, bytes]) -> None:
+        """Next hops' MACs by packed address that were good before; used until the kernel says more."""
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Call back, from another thread, when next hops or interfaces may have changed."""
 

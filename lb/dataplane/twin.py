@@ -155,6 +155,7 @@ class TwinDataPlane:
         """What tests put in as packets would."""
         self._changed: list[Callable[[], None]] = []
         self._former: Former | None = None
+        self.remembered: dict[bytes, bytes] = {}
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -195,6 +196,10 @@ class TwinDataPlane:
             for address in addresses
             if address not in self.unreachable
         }
+
+    def remember(self, macs: Mapping[bytes, bytes]) -> None:
+        """Tests look at them."""
+        self.remembered |= macs
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Remember whom to call."""

@@ -293,6 +293,12 @@ def write_rows(arrays: Arrays, start: int, rows: Array, *, active: bool) -> None
         memory[differ, 1:] = words[differ, 1:]
 
 
+def macs_in(rows: Array) -> dict[bytes, bytes]:
+    """Of rows of `backends` that are resolved: the next hop's MAC by packed address."""
+    some = rows[(rows["state"] & RESOLVED) != 0]
+    return {row["address"].tobytes()[: 4 if row["family"] == 4 else 16]: row["mac"].tobytes() for row in some}
+
+
 def forget_flows(arrays: Arrays, numbers: Iterable[int], places: Iterable[tuple[int, int]]) -> None:
     """Take the flows of these services, and of these (service, place), out of the flow table and out of NAT's."""
     numbers, places = [*numbers], [*places]

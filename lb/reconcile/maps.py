@@ -7,7 +7,7 @@ from lb.dataplane.protocol import DataPlane, ProgramWish
 from lb.dataplane.tables import U16
 from lb.errors import CapacityError, DataPlaneError
 from lb.model import Config, Settings
-from lb.reconcile.apply import ServiceMemory
+from lb.reconcile.apply import ServiceMemory, macs_in
 from lb.reconcile.apply_lists import ListMemory
 from lb.reconcile.apply_rules import RuleMemory
 from lb.reconcile.carry import Carry
@@ -69,6 +69,10 @@ class Maps:
         if former is not None:
             self._carry = Carry(former, self._dataplane.tables)
             self._carry.numbers()
+            if "backends" in former.reads:
+                self._dataplane.remember(macs_in(former.reads["backends"]()))
+        # The kernel forgets neighbours that only XDP uses: packets go on by these until it has been told anew.
+        self._dataplane.remember(macs_in(self._dataplane.tables.arrays.backends))
         self._take_over(self._services.adopt(config.services, sizes))
         self.hops.refresh(config)
         try:

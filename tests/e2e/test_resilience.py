@@ -1,18 +1,24 @@
 """The daemon's surroundings fail while it runs: packets go on, the API says what is degraded, and it mends itself."""
 
+import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import inside
 import pytest
-from lone_machine import SLUICE, Machine, lone_machine
+from lone_machine import PATIENCE_SECONDS, SLUICE, Machine, lone_machine
 from pyroute2 import IPRoute
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
 
 from lb.dataplane import libbpf
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
 BACKEND = {"address": "10.0.0.11"}
 SERVICE = {"name": "web", "vip": "10.200.1.1", "port": 80, "protocol": "tcp", "backends": [BACKEND]}
@@ -35,19 +41,28 @@ def change(http: httpx.Client, weight: int) -> httpx.Response:
     return http.put("/v1/services/web", json={**SERVICE, "backends": [{**BACKEND, "weight": weight}]})
 
 
-def forwards(machine: Machine, http: httpx.Client) -> bool:
-    """Whether the pinned program sends a SYN for the VIP on."""
+def action(machine: Machine, http: httpx.Client, source: str) -> str:
+    """What the pinned program does with a SYN for the VIP."""
     mac = http.get("/v1/status").json()["interfaces"][0]["mac"]
     program = libbpf.obj_get(Path("/sys/fs/bpf/sluice") / machine.interface / "program")
-    from scapy.layers.inet import IP, TCP
-    from scapy.layers.l2 import Ether
-
     frame = (
-        Ether(dst=mac, src="02:00:00:00:c1:01")
-        / IP(src="10.0.9.9", dst="10.200.1.1")
-        / TCP(sport=9, dport=80)
+        Ether(dst=mac, src="02:00:00:00:c1:01") / IP(src=source, dst="10.200.1.1") / TCP(sport=9, dport=80)
     )
-    return libbpf.test_run(program, bytes(frame))[0] == 3  # XDP_TX
+    try:
+        return ("aborted", "drop", "pass", "tx", "redirect")[libbpf.test_run(program, bytes(frame))[0]]
+    finally:
+        os.close(program)
+
+
+def lay(machine: Machine) -> None:
+    """A way to the backend."""
+
+    def within(route: IPRoute) -> None:
+        index = route.link_lookup(ifname=machine.interface)[0]
+        route.addr("add", index=index, address="10.0.0.1", prefixlen=24)
+        route.neigh("add", dst="10.0.0.11", lladdr="02:00:00:00:ba:01", ifindex=index, state="permanent")
+
+    inside.route(machine.namespace, within)
 
 
 def test_state_directory_fails_in_every_way(machine: Machine) -> None:
@@ -56,16 +71,11 @@ def test_state_directory_fails_in_every_way(machine: Machine) -> None:
     state = str(machine.state)
     command = ["unshare", "--mount", "sh", "-c", ON_A_SMALL_DISK, state, SLUICE]
 
-    def lay(route: IPRoute) -> None:
-        index = route.link_lookup(ifname=machine.interface)[0]
-        route.addr("add", index=index, address="10.0.0.1", prefixlen=24)
-        route.neigh("add", dst="10.0.0.11", lladdr="02:00:00:00:ba:01", ifindex=index, state="permanent")
-
-    inside.route(machine.namespace, lay)
+    lay(machine)
     with machine.running(command=command) as daemon, machine.client() as http:
         machine.wait(http, ready=True)
         change(http, 1).raise_for_status()
-        assert forwards(machine, http)
+        assert action(machine, http, "10.0.9.9") == "tx"
         faults = {
             "is full": (f"dd if=/dev/zero of={state}/fill bs=4k 2>/dev/null || true", f"rm {state}/fill"),
             "is gone": (f"mv {state}/state.db {state}/aside", f"mv {state}/aside {state}/state.db"),
@@ -77,8 +87,51 @@ def test_state_directory_fails_in_every_way(machine: Machine) -> None:
             assert not refused.is_success, reason
             assert reason in machine.wait(http, ready=False).text
             assert http.get("/v1/services/web").json()["backends"][0]["weight"] == weight - 1
-            assert forwards(machine, http)
+            assert action(machine, http, "10.0.9.9") == "tx"
 
             within(daemon, remedy)
             machine.wait(http, ready=True)
             change(http, weight).raise_for_status()
+
+
+DYING = Path(__file__).parent / "dying.py"
+POINTS = {
+    "before-the-store": 0,
+    "after-the-store": 1,
+    "before-the-keys": 1,
+    "before-the-swap": 1,
+    "before-the-answer": 1,
+}
+"""Where the daemon is killed within a change (dying.py), and whether the change is there afterwards."""
+
+
+def test_killed_within_a_change(machine: Machine) -> None:
+    """The real daemon, killed at a point between store and answer: the pinned program goes on, and the next start makes
+    the maps what the store holds: all of the change, or nothing, and what was acknowledged before in any case."""
+    lay(machine)
+    wanted: dict[str, list[dict[str, Any]]] = {"services": [SERVICE], "blocklist": []}
+    with machine.running(), machine.client() as http:
+        machine.wait(http, ready=True)
+        http.put("/v1/config", json=wanted).raise_for_status()
+    for number, (point, is_there) in enumerate(POINTS.items(), 1):
+        source = f"198.51.100.{number}"
+        # Keys, lists and program: each change has all of them.
+        more = {**SERVICE, "name": "more", "port": 8000 + number, "mode": ("gue", "l2")[number % 2]}
+        change = {
+            "services": [SERVICE, more],
+            "blocklist": [*wanted["blocklist"], {"prefix": f"{source}/32", "reason": point}],
+        }
+        with machine.serve(command=(sys.executable, str(DYING), point, "--")) as daemon:
+            machine.wait_until_listening(daemon)
+            with machine.client() as http, pytest.raises(httpx.HTTPError):
+                http.put("/v1/config", json=change)
+            assert daemon.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        if is_there:
+            wanted = change
+        with machine.running(), machine.client() as http:
+            machine.wait(http, ready=True)
+            found = http.get("/v1/config").json()
+            assert [s["port"] for s in found["services"]] == [s["port"] for s in wanted["services"]], point
+            assert len(found["blocklist"]) == len(wanted["blocklist"]), point
+            assert action(machine, http, source) == ("drop" if is_there else "tx"), point
+            assert action(machine, http, "10.0.9.9") == "tx"

@@ -244,3 +244,14 @@ def test_connections_of_nat_stay() -> None:
     assert (row["service"], row["place"]) == (then.number, then.at[then.service.backends[0].address.packed])
     assert now.nat_reply[slots[0]] == arrays.nat_reply[slots[0]]
     assert now.nat_index[np.nonzero(now.nat_index)].tolist() == [tag << 24 | slots[0]]
+
+
+def test_next_hops_that_were_good_are_remembered() -> None:
+    """A start tells the data plane the MACs in the tables in force, its own or others'."""
+    house = House(SMALL)
+    house.change(lambda config: config.with_service(WEB))
+    expected = {b.address.packed: b"\x02\x10" + b.address.packed for b in WEB.backends}
+
+    house.restart(replace(SMALL, services=128))
+
+    assert house.twin.remembered == expected

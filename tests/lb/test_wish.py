@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from service_samples import named, service
 
-from lb.dataplane.kernel import with_standby
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import ProgramWish
+from lb.dataplane.standby import with_standby
 from lb.dataplane.twin import SMALL
 from lb.model import Config, Settings
 from lb.reconcile.lists import ListPlan

@@ -215,6 +215,9 @@ class RigDataPlane:
             if str(address := ip_address(packed)) not in self.unreachable
         }
 
+    def remember(self, macs: Mapping[bytes, bytes]) -> None:
+        pass
+
     def watch(self, changed: Callable[[], None]) -> None:
         self._changed.append(changed)
 

@@ -126,3 +126,27 @@ def test_flapping_neighbours_starve_nobody(unshared: Callable[[Callable[[], None
     unshared(work)
 
     assert len(calls) < MANY // 10
+
+
+def test_what_was_known_is_used_until_it_is_known_anew(
+    unshared: Callable[[Callable[[], None]], None],
+) -> None:
+    """The MACs of an earlier run, and of an interface that was made anew, are good until the kernel knows others."""
+    seen: list[bytes | None] = []
+
+    def work() -> None:
+        with IPRoute() as route:
+            index = in_a_namespace(route)
+            found = Neighbours()
+            try:
+                seen.append(mac_of(found))
+                found.remember({socket.inet_aton(BACKEND): b"\x02\0\0\0\0\x07"})
+                seen.append(mac_of(found))
+                know(route, index, BACKEND, 1)
+                seen.append(mac_of(found))
+            finally:
+                found.close()
+
+    unshared(work)
+
+    assert seen == [None, b"\x02\0\0\0\0\x07", b"\x02\0\0\0\0\x01"]
