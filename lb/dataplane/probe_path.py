@@ -241,7 +241,14 @@ def _unless(code: int, call: Callable[[], object]) -> None:
 
 
 def remove() -> None:
-    """Take all of it away, as far as it is there. NetlinkError."""
+    """Take all of it away, as far as it is there. DataPlaneError."""
+    try:
+        _remove()
+    except NetlinkError as error:
+        raise DataPlaneError(f"the way of checks cannot be taken away ({error}): run it as root") from error
+
+
+def _remove() -> None:
     with IPRoute() as ip:
         loopback = ip.link_lookup(ifname="lo")[0]
         for family in _FAMILIES.values():

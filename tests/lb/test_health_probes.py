@@ -56,17 +56,17 @@ async def tcp_server(handle: Handler, context: ssl.SSLContext | None = None) -> 
 
 
 @contextmanager
-def udp_server(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
-    """A server of datagrams in the running loop; its port."""
+def udp_server(answer: Callable[[bytes], bytes], first: bytes | None = None) -> Iterator[int]:
+    """A server of datagrams in the running loop; its port. first: what it says to everybody before its answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.setblocking(False)
 
         def on_datagram() -> None:
             data, client = server.recvfrom(65535)
-            reply = answer(data)
-            if reply is not None:
-                server.sendto(reply, client)
+            if first is not None:
+                server.sendto(first, client)
+            server.sendto(answer(data), client)
 
         asyncio.get_running_loop().add_reader(server, on_datagram)
         yield server.getsockname()[1]
@@ -299,7 +299,9 @@ def test_dns(rcode: str, wanted: str, ok: bool) -> None:
             response.set_rcode(dns.rcode.from_text(rcode))
             return response.to_wire()
 
-        with udp_server(answer) as port:
+        foreign = dns.message.make_response(dns.message.make_query("other.example.com", "AAAA"))
+        foreign.set_rcode(dns.rcode.REFUSED)
+        with udp_server(answer, foreign.to_wire()) as port:
             check = {"dns_name": "www.example.com", "dns_type": "AAAA", "dns_rcode": wanted}
             return await ask(target("dns", port, **check), Dialer())
 
