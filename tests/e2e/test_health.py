@@ -83,7 +83,7 @@ class Ward:
         """And have it again."""
         run = self.lab.data / f"backend{number}"
         words = ["nginx", "-c", str(run / "nginx.conf")]
-        lifecycle._start(self.lab, "nginx", (Role.BACKEND, number), words, run / "nginx.log")
+        lifecycle.start_process(self.lab, "nginx", (Role.BACKEND, number), words, run / "nginx.log")
 
     def set_decap(self, host: Host, *, on: bool) -> None:
         """Whether a backend takes outer headers off."""
