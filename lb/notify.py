@@ -41,6 +41,7 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as speaker:
+                speaker.setblocking(False)  # a manager that does not read must not stop us
                 speaker.sendto(text.encode(), self._address)
         except OSError:
             pass  # who does not listen does not hear

@@ -79,6 +79,15 @@ def test_who_hangs_gives_no_sign_of_life(manager: socket.socket) -> None:
     asyncio.run(main())
 
 
+def test_a_manager_that_does_not_read_stops_nobody(manager: socket.socket) -> None:
+    """What it has no room for is not said."""
+    speaker = notifier(manager)
+    for _ in range(2000):
+        speaker.alive()
+    manager.setblocking(False)
+    assert manager.recv(100) == b"WATCHDOG=1"
+
+
 def test_the_watchdog_is_ours_or_not(manager: socket.socket) -> None:
     """It is another's if the manager says so; nobody need listen at all."""
     assert notifier(manager, WATCHDOG_USEC="30000000").watchdog_seconds == 30
