@@ -26,27 +26,33 @@ class XdpMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TableSizes:
-    """Capacity of each table; a change takes effect at the next start (the tables are then rebuilt beside)."""
+    """Capacity of each table; a change takes effect at the next start (the tables are then rebuilt beside).
+
+    least: what a daemon can be started with. Below it there is no room for the packets that each program is asked.
+    """
 
     flow_slots: int = field(
         default=1 << 20, metadata={"help": "flows remembered; a power of two; 16 bytes each"}
     )
-    services: int = field(default=4096, metadata={"help": "services"})
+    services: int = field(default=4096, metadata={"least": 64, "help": "services"})
     service_ports: int = field(
-        default=65536, metadata={"help": "VIP, protocol and port combinations, a family"}
+        default=65536, metadata={"least": 256, "help": "VIP, protocol and port combinations, a family"}
     )
-    backends: int = field(default=65536, metadata={"help": "backend places; a service takes a power of two"})
+    backends: int = field(
+        default=65536, metadata={"least": 512, "help": "backend places; a service takes a power of two"}
+    )
     rings: int = field(
-        default=512, metadata={"help": "Maglev rings; 128 KiB each; equal backend sets share one"}
+        default=512,
+        metadata={"least": 32, "help": "Maglev rings; 128 KiB each; equal backend sets share one"},
     )
     deny_hosts: int = field(
-        default=3 << 19, metadata={"help": "IPv4 /24s that hold longer prefixes; 64 bytes each"}
+        default=3 << 19, metadata={"least": 64, "help": "IPv4 /24s that hold longer prefixes; 64 bytes each"}
     )
     deny_dense: int = field(
-        default=4096, metadata={"help": "IPv4 /24s with over 15 longer prefixes; 512 bytes each"}
+        default=4096, metadata={"least": 4, "help": "IPv4 /24s with over 15 longer prefixes; 512 bytes each"}
     )
-    deny_ipv6: int = field(default=1 << 20, metadata={"help": "IPv6 blocklist prefixes"})
-    allow: int = field(default=1 << 16, metadata={"help": "allowlist prefixes, a family"})
+    deny_ipv6: int = field(default=1 << 20, metadata={"least": 64, "help": "IPv6 blocklist prefixes"})
+    allow: int = field(default=1 << 16, metadata={"least": 64, "help": "allowlist prefixes, a family"})
     limit_slots: int = field(
         default=1 << 18,
         metadata={"help": "heavy sources that limits follow one by one; a power of two; 16 bytes each"},

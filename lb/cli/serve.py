@@ -36,7 +36,7 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
         function = click.option(
             f"--{option}",
             size.name,
-            type=click.IntRange(min=1),
+            type=click.IntRange(min=size.metadata.get("least", 1)),
             default=size.default,
             show_default=True,
             envvar=envvar(option),

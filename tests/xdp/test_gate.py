@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lb.dataplane.known import document
 from lb.dataplane.protocol import ProgramWish
 from lb.dataplane.source import XDP_DIR, join_source
 from lb.errors import KnownAnswerError
+from lb.settings import TableSizes
 
 pytestmark = pytest.mark.root
 
@@ -266,6 +268,14 @@ def test_programs_of_few_features_pass(programs: Programs, features: str) -> Non
     program = compiled(programs, frozenset(f"HAVE_{name}" for name in features.split()))
 
     os.close(program.fd)
+
+
+def test_the_smallest_tables_have_room_for_the_known_packets(pin_root: Path) -> None:
+    """A daemon that is started with the least of each size puts its program in force."""
+    least = {size.name: size.metadata["least"] for size in fields(TableSizes) if "least" in size.metadata}
+    programs = Programs(pin_root / "least", TableSizes(**least))
+
+    os.close(compiled(programs).fd)
 
 
 def test_live_maps_are_left_alone(rig: Rig, programs: Programs) -> None:
