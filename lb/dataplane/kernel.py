@@ -153,17 +153,20 @@ class KernelDataPlane(Examined):
     def _at_hand(self, link: Link, wish: ProgramWish) -> Program | None:
         """A program that needs no compiling: one kept, or the one an earlier run left attached."""
         build = self._build(link, wish)
-        program = self._programs.get((build.name, link.name)) or self._left_attached(build, link)
-        if program is not None:
-            self._programs[build.name, link.name] = program
-        return program
+        # What is kept is not put back: another thread may have let go of it meanwhile.
+        kept = self._programs.get((build.name, link.name))
+        if kept is None and (left := self._left_attached(build, link)) is not None:
+            kept = self._kept(left, link)
+        return kept
 
     def _program(self, link: Link, wish: ProgramWish) -> Program:
         program = self._at_hand(link, wish)
         if program is not None:
             return program
-        fresh = compile_program(self._build(link, wish))
-        # Another thread may have compiled the same meanwhile: one of them is kept.
+        return self._kept(compile_program(self._build(link, wish)), link)
+
+    def _kept(self, fresh: Program, link: Link) -> Program:
+        """Keep a program; if another thread has made the same meanwhile, that one."""
         kept = self._programs.setdefault((fresh.build.name, link.name), fresh)
         if kept is not fresh:
             os.close(fresh.fd)
@@ -245,8 +248,8 @@ class KernelDataPlane(Examined):
         ready = with_standby(self._wish).features
         for key, program in list(self._programs.items()):
             if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} != ready:
-                retire(program)
                 del self._programs[key]
+                retire(program)
 
     def prepare(self, wish: ProgramWish) -> None:
         """See DataPlane."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from frames import service
 from kernel_plane import Balancer
 from plane import Programs
 
+from lb.dataplane.build import Program
 from lb.events import Event
 
 pytestmark = pytest.mark.root
@@ -46,3 +48,37 @@ def _delete(interface: str) -> None:
 
     with IPRoute() as ip:
         ip.link("del", index=ip.link_lookup(ifname=interface)[0])
+
+
+class Forgetting(dict[tuple[str, str], Any]):
+    """Programs that another thread lets go of just as they are looked for."""
+
+    def get(self, key: tuple[str, str], default: Any = None) -> Any:
+        return self.pop(key, default)
+
+
+def test_what_was_let_go_of_is_not_kept_again(
+    programs: Programs, pin_root: Path, in_a_thread: Callable[[Callable[[], None]], None]
+) -> None:
+    """A program that is closed while another thread asks for it is not among those that are put in force later."""
+    kept: list[list[Program]] = []
+
+    def work() -> None:
+        balancer = Balancer(pin_root)
+        plane = balancer.plane
+        try:
+            balancer.want(service())
+            held = dict(plane._programs)
+            plane._programs = Forgetting(held)
+            (link,) = (one for one in plane._neighbours.links().values() if one.name == "known0")
+            found = plane._at_hand(link, plane._wish)
+            again = [program for program in plane._programs.values() if program is found]
+            plane._programs = held
+            assert found is not None
+            kept.append(again)
+        finally:
+            balancer.close()
+
+    in_a_thread(work)
+
+    assert kept == [[]]
