@@ -112,9 +112,6 @@
 #ifndef HAVE_NAT_CROSS /* and a backend is of the other family */
 #define HAVE_NAT_CROSS 1
 #endif
-#ifndef HAVE_NAT_ECHO /* and echo requests are balanced */
-#define HAVE_NAT_ECHO 1
-#endif
 #ifndef HAVE_REDIRECT /* a next hop may be behind another interface */
 #define HAVE_REDIRECT 1
 #endif

@@ -1,9 +1,4 @@
 /* Where packets leave the first program for the second: what is NAT's, and how it is handed over. */
-#define NAT_REQUEST 1
-#define NAT_REPLY 2 /* found: word is its slot */
-#define NAT_ICMP 3  /* other ICMP for a pool address: word is its block */
-#define NAT_KEPT 4  /* perhaps the reply of a backend of keep: word is the verdict if not */
-
 #define HANDED_OVER (sizeof(struct packet) - offsetof(struct packet, frame_length)) /* all but pointers */
 
 struct handover {

@@ -33,9 +33,7 @@ static __always_inline void nat_fill(const struct packet *p, const struct servic
 {
 	struct nat_forward *forward = flow->forward;
 	struct nat_reply *reply = flow->reply;
-	u8 protocol = nat_protocol(p->protocol, backend->family);
-	bool echo = HAVE_NAT_ECHO && is_icmp_protocol(protocol);
-	u64 live = (u64)protocol << 16 | backend_port(p, backend);
+	u64 live = (u64)p->protocol << 16 | backend_port(p, backend);
 
 	write_whole(&reply->live, 0);
 	copy_address(forward->client, p->source6);
@@ -51,8 +49,6 @@ static __always_inline void nat_fill(const struct packet *p, const struct servic
 	reply->vip_port = p->port;
 	write_whole(&reply->state, 0);
 	nat_learn_way(p, flow, backend->family);
-	if (echo)
-		live = (u64)protocol << 16;
 	write_whole(&reply->live, live | reply_tag << NAT_SLOT_BITS);
 }
 

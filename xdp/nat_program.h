@@ -36,6 +36,8 @@ static __always_inline int run_nat(struct xdp_md *ctx, struct packet *p, const s
 	p->data = (void *)(long)ctx->data;
 	p->end = (void *)(long)ctx->data_end;
 	trace_stage(p, STAGE_NAT);
+	if (TRACE)
+		p->trace->nat_way = kind;
 	if (p->family == 4) { /* what parse() left as it was */
 		p->source6[1] = p->source6[2] = p->source6[3] = 0;
 		p->vip6[1] = p->vip6[2] = p->vip6[3] = 0;
@@ -44,7 +46,10 @@ static __always_inline int run_nat(struct xdp_md *ctx, struct packet *p, const s
 		stop = nat_request(p, &service, &way);
 	else
 		stop = nat_from_backend(p, kind, word, &way);
-	return stop ?: nat_leave(ctx, p, &way);
+	if (stop)
+		return stop;
+	settle(ctx, p);
+	return nat_leave(ctx, p, &way);
 }
 
 int sluice_nat(struct xdp_md *ctx)

@@ -11,7 +11,6 @@ static __always_inline void nat_saw_reply(const struct packet *p, struct nat_rep
 static __always_inline void nat_homeward(const struct packet *p, const struct nat_flow *flow, u8 family, struct nat_tuple *to)
 {
 	const struct nat_reply *reply = flow->reply;
-	bool echo = HAVE_NAT_ECHO && is_icmp_protocol(p->protocol);
 
 	to->family = family;
 	copy_address(to->destination, reply->client);
@@ -19,7 +18,7 @@ static __always_inline void nat_homeward(const struct packet *p, const struct na
 		to->source[0] = reply->vip4;
 	else
 		copy_address(to->source, flow->forward->vip);
-	to->source_port = echo ? 0 : reply->vip_port;
+	to->source_port = reply->vip_port;
 	to->port = reply->client_port;
 }
 
@@ -47,7 +46,7 @@ static __always_inline bool nat_entry_of(const struct packet *p, u32 slot, struc
 	return flow->forward && flow->reply && nat_is_reply(flow->reply, p);
 }
 
-/* ICMP for a pool address: the reply to an echo request, or an error. */
+/* ICMP for a pool address: an error about a request. */
 static __always_inline int nat_icmp(struct packet *p, u32 block, struct nat_flow *flow)
 {
 	u32 at = p->l4 & L4_MOST;
@@ -56,11 +55,6 @@ static __always_inline int nat_icmp(struct packet *p, u32 block, struct nat_flow
 
 	if (at + sizeof(*icmp) > p->l3 + p->l3_length || (void *)(icmp + 1) > p->end)
 		return DROP_TRUNCATED;
-	if (HAVE_NAT_ECHO && icmp->type == (p->family == 4 ? 0 : 129) && !icmp->code) {
-		p->port = icmp->rest;
-		p->source_port = 0;
-		return nat_entry_of(p, block << 16 | bpf_ntohs(p->port), flow) ? CONTINUE : PASS_PROTOCOL;
-	}
 	if (!is_error(p, icmp->type))
 		return PASS_PROTOCOL;
 	stop = p->family == 4 ? read_quote4(p, at + sizeof(*icmp)) : read_quote6(p, at + sizeof(*icmp));

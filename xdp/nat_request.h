@@ -29,11 +29,9 @@ static __always_inline bool nat_stays(struct packet *p, const struct service *se
 static __always_inline void nat_outward(const struct packet *p, const struct backend *backend, u32 slot,
 					const struct nat_pool *pool, struct nat_tuple *to)
 {
-	bool echo = HAVE_NAT_ECHO && is_icmp_protocol(p->protocol);
-
 	to->family = backend->family;
 	copy_address(to->destination, backend->address);
-	to->port = echo ? 0 : backend_port(p, backend);
+	to->port = backend_port(p, backend);
 	if (HAVE_NAT_KEEP && backend->nat_keep) {
 		copy_address(to->source, p->source6);
 		to->source_port = p->source_port;

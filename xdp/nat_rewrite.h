@@ -28,25 +28,12 @@ static __always_inline __be16 checksum_changed(__be16 check, u64 change)
 	return checksum_folded((u16)~check + change);
 }
 
-static __always_inline bool is_icmp_protocol(u8 protocol)
-{
-	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
-}
-
-static __always_inline u8 nat_protocol(u8 protocol, u8 family)
-{
-	if (!is_icmp_protocol(protocol))
-		return protocol;
-	return family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
-}
-
-/* Ports (or the id) and checksum. addresses: by what the sum of the addresses changes. */
+/* Ports and checksum. addresses: by what the sum of the addresses changes. */
 static __always_inline int nat_transport(void *data, const void *end, u32 at, const struct packet *p, const struct nat_tuple *to,
 					 u64 addresses)
 {
 	struct tcphdr *tcp = data + at;
 	struct udphdr *udp = data + at;
-	struct icmp_header *icmp = data + at;
 	u64 change = addresses + sum_change(p->source_port | (u32)p->port << 16, to->source_port | (u32)to->port << 16);
 
 	if (p->protocol == IPPROTO_TCP) {
@@ -56,33 +43,11 @@ static __always_inline int nat_transport(void *data, const void *end, u32 at, co
 		tcp->check = checksum_changed(tcp->check, change);
 		return CONTINUE;
 	}
-	if (p->protocol == IPPROTO_UDP) {
-		if ((void *)(udp + 1) > end)
-			return DROP_INTERNAL;
-		*(u32 *)udp = to->source_port | (u32)to->port << 16;
-		if (udp->check)
-			udp->check = checksum_changed(udp->check, change) ?: 0xffff;
-		return CONTINUE;
-	}
-	if (!HAVE_NAT_ECHO || (void *)(icmp + 1) > end)
+	if ((void *)(udp + 1) > end)
 		return DROP_INTERNAL;
-	/* The id stands where the client's port does, in whichever direction; the sequence number after it stays. */
-	{
-		u16 *words = (u16 *)icmp, type = words[0], id = words[2];
-		u64 pseudo = p->l3 + p->l3_length - p->l4;
-
-		pseudo = bpf_htonl(pseudo) + bpf_htonl(IPPROTO_ICMPV6);
-		change = 0;
-		if (p->family == 6)
-			change += to->family == 6 ? addresses : sum_less(p->source6) + sum_less(p->vip6) + 2 * 0xffffffffULL - pseudo;
-		else if (to->family == 6)
-			change += sum_of(to->source) + sum_of(to->destination) + pseudo;
-		if (p->family != to->family)
-			icmp->type = icmp->type == 8 ? 128 : icmp->type == 0 ? 129 : icmp->type == 128 ? 8 : 0;
-		words[2] = p->port ? to->port : to->source_port;
-		change += (u64)(u16)~type + words[0] + (u16)~id + words[2];
-		icmp->checksum = checksum_changed(icmp->checksum, change);
-	}
+	*(u32 *)udp = to->source_port | (u32)to->port << 16;
+	if (udp->check)
+		udp->check = checksum_changed(udp->check, change) ?: 0xffff;
 	return CONTINUE;
 }
 
@@ -190,7 +155,7 @@ static __always_inline int nat_cross(struct xdp_md *ctx, struct packet *p, const
 	u32 l3 = p->l3 & L3_MOST, header = to->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	u32 payload = (l3 + p->l3_length - p->l4) & 0xffff;
 	u64 change = addresses_change(p, to);
-	u8 ttl = ttl_of(p) - 1, protocol = nat_protocol(p->protocol, to->family);
+	u8 ttl = ttl_of(p) - 1;
 	struct udphdr *udp = p->data + (p->l4 & L4_MOST);
 	int stop;
 
@@ -199,7 +164,7 @@ static __always_inline int nat_cross(struct xdp_md *ctx, struct packet *p, const
 	stop = nat_resize(ctx, p, to->family);
 	if (stop)
 		return stop;
-	stop = nat_write_header(p->data + l3, p->end, p, to, protocol, ttl, payload);
+	stop = nat_write_header(p->data + l3, p->end, p, to, p->protocol, ttl, payload);
 	if (stop)
 		return stop;
 	return nat_transport(p->data, p->end, l3 + header, p, to, change);

@@ -76,3 +76,9 @@ struct nat_tally {
 	__u64 raced;      /* two CPUs opened one flow: an entry that was given back */
 	__u64 pad;
 };
+
+/* As what a packet is handed to the second program. */
+#define NAT_REQUEST 1
+#define NAT_REPLY 2 /* found: word is its slot */
+#define NAT_ICMP 3  /* other ICMP for a pool address: word is its block */
+#define NAT_KEPT 4  /* perhaps the reply of a backend of keep: word is the verdict if not */

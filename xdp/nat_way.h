@@ -2,7 +2,7 @@
 struct nat_tuple {
 	u32 source[4];
 	u32 destination[4];
-	__be16 source_port; /* of an ICMP echo: its id */
+	__be16 source_port;
 	__be16 port;
 	u8 family;
 };

@@ -125,7 +125,7 @@ static __always_inline void trace_stage(const struct packet *p, u32 stage)
 	if (!TRACE)
 		return;
 	p->trace->stage = stage;
-	if (stage == STAGE_SERVICE)
+	if (stage == STAGE_SERVICE || stage == STAGE_NAT)
 		trace_flow(&p->trace->wanted, p);
 }
 

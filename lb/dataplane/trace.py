@@ -17,11 +17,19 @@ STAGES = {
     _C["STAGE_SERVICE"]: "service",
     _C["STAGE_SELECT"]: "select",
     _C["STAGE_FORWARD"]: "forward",
+    _C["STAGE_NAT"]: "nat",
 }
 """By number, in the order of a packet's way."""
 VIAS = {_C["VIA_FLOW"]: "flow", _C["VIA_RING"]: "ring", _C["VIA_QUIC"]: "quic-cid"}
 """How a backend was chosen, by number."""
 
+NAT_WAYS = {
+    _C["NAT_REQUEST"]: "request",
+    _C["NAT_REPLY"]: "reply",
+    _C["NAT_ICMP"]: "icmp",
+    _C["NAT_KEPT"]: "kept",
+}
+"""As what the second program took a packet, by number."""
 GUARDS = {
     _C["GUARD_PEACE"]: "peace",
     _C["GUARD_KNOWN"]: "known",
@@ -82,6 +90,12 @@ class Trace:
     rule: int
     guard: str | None
     slot: FlowSlot | None
+    nat_way: str | None = None
+    """One of NAT_WAYS; None: it is none of NAT's."""
+    nat_slot: int = 0
+    """Of NAT's entry; 0: none was found or could be given."""
+    nat_states: tuple[int, int] = (0, 0)
+    """Of both directions; zeros: the entry is new."""
 
 
 def decode(rows: Array) -> list[Trace]:
@@ -118,6 +132,9 @@ def decode(rows: Array) -> list[Trace]:
                 rule=columns["rule"][at],
                 guard=GUARDS.get(columns["guard"][at]),
                 slot=slot,
+                nat_way=NAT_WAYS.get(columns["nat_way"][at]),
+                nat_slot=columns["nat_slot"][at],
+                nat_states=(columns["nat_forward_state"][at], columns["nat_reply_state"][at]),
             )
         )
     return traces

@@ -9,6 +9,7 @@ from lb.model import AdminState, Service
 from lb.model.address import AnyAddress
 from lb.model.rule import RuleAction
 from lb.reconcile.explained import ListEntry, Step, View, address_text
+from lb.reconcile.nat_words import NOT_WALKED, nat_words
 from lb.reconcile.rule_words import guard_words, over_limit, rule_name, rule_of
 from lb.reconcile.services import ServicePlan
 
@@ -47,6 +48,8 @@ def steps_of(frame: bytes, frame_out: bytes, trace: Trace, view: View) -> Iterat
     verdict = view.verdicts[trace.verdict]
     for stage in STAGES.values():
         last = stage == trace.stage
+        if not last and stage in NOT_WALKED.get(trace.nat_way, ()):
+            continue
         if stage != "icmp" or last or trace.parsed.protocol in (_ICMP, _ICMPV6):
             say: Callable[[_Packet], str] = _WORDS[stage]
             packet = _Packet(frame, frame_out, trace, view, verdict if last else None)
@@ -265,6 +268,10 @@ def _forward(p: _Packet) -> str:
     return f"to {p.backend} by {way.interface}, next hop {p.out[:6].hex(':')}, {len(p.out)} bytes"
 
 
+def _nat(p: _Packet) -> str:
+    return nat_words(p.trace, p.ended, p.out)
+
+
 _WORDS: dict[str, Callable[[_Packet], str]] = {
     "parse": _parse,
     "admit": _admit,
@@ -272,4 +279,5 @@ _WORDS: dict[str, Callable[[_Packet], str]] = {
     "service": _service,
     "select": _select,
     "forward": _forward,
+    "nat": _nat,
 }

@@ -1,7 +1,7 @@
 """Mode nat: requests and replies, whole frames both ways."""
 
 import pytest
-from frames import VIP6, kinds, service, tcp, udp
+from frames import VIP4, VIP6, kinds, service, tcp, udp
 from nat_frames import POOL4, POOL6, POOLS, answer, expect_reply, expect_request, port_given, state
 from rig import Rig
 
@@ -132,3 +132,63 @@ def test_ttl(nat_rig: Rig) -> None:
 
     assert nat_rig.verdict(tcp(ttl=1)) == "DROP_TTL"
     assert nat_rig.verdict(tcp(dst=VIP6, hlim=1)) == "DROP_TTL"
+
+
+KEPT = {"mode": "nat", "nat_source": "keep"}
+
+
+@pytest.mark.parametrize(("vip", "backend"), [(VIP4, "10.0.0.11"), (VIP6, "fd00::11")])
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_source_is_kept(nat_rig: Rig, vip, backend, make) -> None:
+    """With keep the backend sees the client; its reply, which is for the client, leaves as the VIP's."""
+    protocol = "tcp" if make is tcp else "udp"
+    backends = [{"address": backend, "port": 8080}]
+    nat_rig.apply(services=[service(vip=vip, protocol=protocol, backends=backends, **KEPT)])
+    request = make(dst=vip)
+
+    out = nat_rig.run(request)
+    source = request.getlayer(1).src
+    given = expect_request(out, request, source=source, backend=backend, port=8080)
+    reply = answer(out)
+    expect_reply(nat_rig.run(reply), reply, request)
+
+    assert given == 40000
+    reply.getlayer(2).dport += 1
+    assert nat_rig.verdict(reply) == "PASS_NO_SERVICE"
+
+
+def test_kept_sources_clash(nat_rig: Rig) -> None:
+    """One client port to one backend by two VIPs cannot be told apart: the second flow is dropped by its own reason."""
+    backends = [{"address": "10.0.0.11", "port": 8080}]
+    services = [
+        service(name, vip=vip, backends=backends, **KEPT) for name, vip in (("a", VIP4), ("b", "10.200.1.2"))
+    ]
+    nat_rig.apply(services=services)
+
+    assert nat_rig.verdict(tcp()) == "TX_NAT"
+    assert nat_rig.verdict(tcp(dst="10.200.1.2")) == "DROP_NAT_CLASH"
+    assert nat_rig.verdict(tcp(dst="10.200.1.2", sport=40001)) == "TX_NAT"
+
+
+def explained(rig: Rig, frame) -> tuple[str, str]:
+    """Verdict, and what the last step says."""
+    (one,) = rig.reconciler.explain([bytes(frame)])
+    return one.verdict.name, one.steps[-1].detail
+
+
+def test_explained(nat_rig: Rig) -> None:
+    """Explaining says what the packet will do, which translation, and changes nothing."""
+    nat_rig.apply(settings=POOLS, services=[nat(backends=WEB)])
+
+    before = explained(nat_rig, tcp())
+    again = explained(nat_rig, tcp())
+    out = nat_rig.run(tcp())
+    port = port_given(out)
+    reply = explained(nat_rig, answer(out))
+
+    assert before == again == ("TX_NAT", f"a new flow; leaves as {POOL4}:{port} → 10.0.0.11:80")
+    assert reply == ("TX_NAT_REPLY", f"its flow is known, opening; leaves as {VIP4}:80 → 10.0.1.1:40000")
+    assert explained(nat_rig, tcp(sport=9, flags="A")) == (
+        "DROP_NAT_NO_FLOW",
+        "no flow is known for it, and it opens none",
+    )

@@ -1,0 +1,76 @@
+"""What NAT did with a packet, in words. Pure."""
+
+from collections.abc import Mapping
+
+from lb.dataplane.layout import layout
+from lb.dataplane.trace import Trace
+from lb.reconcile.explained import address_text
+
+_C = layout().constants
+_SYN, _ACK, _FIN, _RST = (_C[f"NAT_{name}"] for name in ("SYN", "ACK", "FIN", "RST"))
+_AFTER_SERVICE = ("select", "forward")
+NOT_WALKED: Mapping[str | None, tuple[str, ...]] = {
+    "request": _AFTER_SERVICE,
+    "reply": ("admit", "icmp", "service", *_AFTER_SERVICE),
+    "icmp": ("icmp", "service", *_AFTER_SERVICE),
+    "kept": _AFTER_SERVICE,
+}
+"""Stages that a packet of NAT's does not come to."""
+_REASONS = {
+    "DROP_NAT_NO_FLOW": "no flow is known for it, and it opens none",
+    "DROP_NAT_PORTS": "it would be a new flow, and none of the ports looked at is free: add addresses to nat_pools",
+    "DROP_NAT_CLASH": "another flow of this client has the same way to the same backend",
+    "DROP_NAT_UNTRANSLATABLE": "it has no counterpart in the other family",
+    "DROP_TTL": "its TTL ends here",
+    "DROP_NO_BACKEND": "it would be a new flow, and no backend takes new flows",
+    "DROP_NO_NEXT_HOP": "no MAC is known for the way to the backend: look at the route and the neighbour table",
+    "TX_TOO_BIG": "as it would leave it exceeds what the way takes; the sender is told",
+    "DROP_TOO_BIG": "as it would leave it exceeds what the way takes; the sender is not told",
+    "PASS_ICMP_ERROR": "what it quotes is no flow of NAT's",
+    "PASS_PROTOCOL": "it is no reply of NAT's",
+    "PASS_NO_SERVICE": "it is no reply of NAT's",
+}
+_TCP = 6
+
+
+def nat_words(trace: Trace, ended: str, out: bytes) -> str:
+    """ended: the verdict's name; out: the frame as it leaves."""
+    reason = _REASONS.get(ended)
+    if reason is not None:
+        return reason
+    if "NAT" not in ended:
+        return "it would be a new flow, and is not let in"
+    flow = "a new flow" if trace.nat_states == (0, 0) else f"its flow is known, {_state(trace)}"
+    what = " of an ICMP error" if trace.wanted.is_quoted else ""
+    return f"{flow}; leaves as {_ends(out, trace.ip_offset)}{what}"
+
+
+def _state(trace: Trace) -> str:
+    forward, reply = (state & 0xFFFFFFFF for state in trace.nat_states)
+    if trace.wanted.protocol != _TCP:
+        return "with replies" if reply & _SYN else "without a reply so far"
+    if (forward | reply) & _RST or forward & reply & _FIN:
+        return "closing"
+    return "open" if forward & _ACK and reply & _SYN else "opening"
+
+
+def _ends(frame: bytes, at: int) -> str:
+    """Addresses, and ports if there are any, of a frame's packet."""
+    if frame[at] >> 4 == 4:
+        source, destination, ports = (
+            frame[at + 12 : at + 16],
+            frame[at + 16 : at + 20],
+            at + (frame[at] & 15) * 4,
+        )
+        protocol = frame[at + 9]
+    else:
+        source, destination, ports = frame[at + 8 : at + 24], frame[at + 24 : at + 40], at + 40
+        protocol = frame[at + 6]
+    if protocol not in (_TCP, 17):
+        return f"{address_text(source)} → {address_text(destination)}"
+    numbers = [int.from_bytes(frame[where : where + 2], "big") for where in (ports, ports + 2)]
+    return " → ".join(_end(address_text(a), n) for a, n in zip((source, destination), numbers, strict=True))
+
+
+def _end(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
