@@ -5,9 +5,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import balancer
@@ -102,9 +102,15 @@ class Daemon:
             path.write_text(cases.prefixes_text(prefixes))
             self.sluice("blocklist", "import", str(path))
 
-    def apply(self, services: Sequence[dict[str, Any]], rules: Sequence[dict[str, Any]] = ()) -> None:
-        """Make these the services and the rules, and the lists empty."""
-        self.call("PUT", "/v1/config", {"services": list(services), "rules": list(rules)})
+    def apply(
+        self,
+        services: Sequence[dict[str, Any]],
+        rules: Sequence[dict[str, Any]] = (),
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Make these the services, rules and settings, and the lists empty."""
+        document = {"services": list(services), "rules": list(rules), "settings": dict(settings)}
+        self.call("PUT", "/v1/config", document)
 
     def features(self) -> list[str]:
         """What the program in force has compiled in."""

@@ -212,6 +212,6 @@ def prepare(daemon: Daemon, setup: Setup, *, everything_first: bool = False) -> 
     if everything_first:
         daemon.call("PUT", "/v1/config", dict(cases.EVERYTHING))
     backends = daemon.cable.hosts(cases.BACKENDS, 6 if ":" in setup.vip else 4)
-    daemon.apply(cases.services_of(setup, backends), cases.rules_of(setup))
+    daemon.apply(cases.services_of(setup, backends), cases.rules_of(setup), cases.settings_of(setup))
     if setup.prefixes:
         daemon.block(setup.prefixes)
