@@ -48,7 +48,7 @@ SMALL = TableSizes(
     deny_dense=16,
     deny_ipv6=4096,
     allow=1024,
-    nat_slots=1 << 16,
+    nat_slots=2 << 16,
 )
 """Sizes for tests."""
 

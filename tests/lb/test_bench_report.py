@@ -140,7 +140,8 @@ def test_setups_are_valid_desired_state(name: str) -> None:
     """What a setup asks of the balancer is accepted, with one service or with thousands."""
     services = cases.services_of(cases.SETUPS[name], ["10.1.16.1", "10.1.16.2"], count=300)
 
-    config = from_mapping({"services": services}, now=0.0, have=Config())
+    settings = cases.settings_of(cases.SETUPS[name])
+    config = from_mapping({"services": services, "settings": settings}, now=0.0, have=Config())
 
     assert len(config.services) == 300 * len(cases.SETUPS[name].protocols)
 
