@@ -96,8 +96,8 @@ class Ward:
         daemon = lifecycle.find_daemon(self.lab)
         assert daemon is not None
         os.kill(daemon.pid, signal.SIGKILL)
-        # It takes its time to die, and its socket answers until then.
-        wait_until(lambda: not daemon.is_running(), lambda: daemon)
+        # Its threads take their time to die, and its socket takes connections until then.
+        self.lab.socket.unlink()
         lifecycle.start_daemon(self.lab)
         lifecycle.wait_for_daemon(self.lab)
 
