@@ -106,32 +106,42 @@ POINTS = {
 
 
 def test_killed_within_a_change(machine: Machine) -> None:
-    """The real daemon, killed at a point between store and answer: the pinned program goes on, and the next start makes
-    the maps what the store holds: all of the change, or nothing, and what was acknowledged before in any case."""
+    """The real daemon, killed at a point between store and answer: the next start makes the maps what the store holds,
+    all of the change or nothing, and what was acknowledged before is there in any case."""
     lay(machine)
     wanted: dict[str, list[dict[str, Any]]] = {"services": [SERVICE], "blocklist": []}
     with machine.running(), machine.client() as http:
         machine.wait(http, ready=True)
         http.put("/v1/config", json=wanted).raise_for_status()
+    sources: dict[str, str] = {}
     for number, (point, is_there) in enumerate(POINTS.items(), 1):
         source = f"198.51.100.{number}"
         # Keys, lists and program: each change has all of them.
         more = {**SERVICE, "name": "more", "port": 8000 + number, "mode": ("gue", "l2")[number % 2]}
-        change = {
-            "services": [SERVICE, more],
-            "blocklist": [*wanted["blocklist"], {"prefix": f"{source}/32", "reason": point}],
-        }
-        with machine.serve(command=(sys.executable, str(DYING), point, "--")) as daemon:
+        blocked = [*wanted["blocklist"], {"prefix": f"{source}/32", "reason": point}]
+        change = {"services": [SERVICE, more], "blocklist": blocked}
+        with (
+            machine.serve(command=(sys.executable, str(DYING), point, "--")) as daemon,
+            machine.client() as http,
+        ):
             machine.wait_until_listening(daemon)
-            with machine.client() as http, pytest.raises(httpx.HTTPError):
+            check(machine, http, wanted, sources)
+            with pytest.raises(httpx.HTTPError):
                 http.put("/v1/config", json=change)
             assert daemon.wait(PATIENCE_SECONDS) == -signal.SIGKILL
-        if is_there:
-            wanted = change
-        with machine.running(), machine.client() as http:
-            machine.wait(http, ready=True)
-            found = http.get("/v1/config").json()
-            assert [s["port"] for s in found["services"]] == [s["port"] for s in wanted["services"]], point
-            assert len(found["blocklist"]) == len(wanted["blocklist"]), point
-            assert action(machine, http, source) == ("drop" if is_there else "tx"), point
-            assert action(machine, http, "10.0.9.9") == "tx"
+        sources[source] = "drop" if is_there else "tx"
+        wanted = change if is_there else wanted
+    with machine.running(), machine.client() as http:
+        check(machine, http, wanted, sources)
+
+
+def check(
+    machine: Machine, http: httpx.Client, wanted: dict[str, list[dict[str, Any]]], sources: dict[str, str]
+) -> None:
+    """What the daemon desires, and what packets of these sources meet."""
+    machine.wait(http, ready=True)
+    found = http.get("/v1/config").json()
+    assert [s["port"] for s in found["services"]] == [s["port"] for s in wanted["services"]]
+    assert len(found["blocklist"]) == len(wanted["blocklist"])
+    assert {source: action(machine, http, source) for source in sources} == sources
+    assert action(machine, http, "10.0.9.9") == "tx"
