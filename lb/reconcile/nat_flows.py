@@ -186,3 +186,16 @@ def live_nat_flows(arrays: Arrays, settings: Settings, now_s: int) -> dict[tuple
     return {
         (key >> 16, key & 0xFFFF): count for key, count in zip(keys.tolist(), counts.tolist(), strict=True)
     }
+
+
+def nat_usage(arrays: Arrays) -> dict[str, tuple[int, int]]:
+    """Of each kind of NAT flow that there may be: entries taken, and how many there can be."""
+    lists, found = arrays.nat_lists, {}
+    for row, name in enumerate(("nat_ipv4", "nat_ipv6", "nat_keep")):
+        head = int(lists["head"][row])
+        count, first, last = head >> 32, head >> 16 & 0xFFFF, head & 0xFFFF
+        if count:
+            blocks = lists["block"][row, :count].tolist()
+            words = arrays.nat_forward["word"].reshape(-1, NAT_BLOCK)[blocks]
+            found[name] = int(np.count_nonzero(words)), count * (last - first + 1)
+    return found

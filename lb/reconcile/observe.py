@@ -16,7 +16,7 @@ from lb.model.standing import Report
 from lb.reconcile import guards
 from lb.reconcile.flows import LiveFlows
 from lb.reconcile.lists import ListPlan, Part, rules_of
-from lb.reconcile.nat_flows import live_nat_flows
+from lb.reconcile.nat_flows import live_nat_flows, nat_usage
 from lb.reconcile.observed import (
     BackendStatus,
     Counters,
@@ -172,6 +172,7 @@ def status(
         "services": (len(plans.by_name), sizes.services),
         "backends": (plans.places.used(), sizes.backends),
         "rings": (len(plans.rings), sizes.rings - 1),
+        **nat_usage(dataplane.tables.arrays),
         **lists,
     }
     return Status(
