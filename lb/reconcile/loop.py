@@ -291,6 +291,7 @@ class Reconciler(Observing):
 
     def _follow(self) -> None:
         """The loop: next hops that change, entries whose time is over, features no longer used."""
+        told: str | None = None
         while True:
             with self._wake:
                 if not (self._stopping or self._hops_changed):
@@ -302,10 +303,13 @@ class Reconciler(Observing):
                 with self._lock:
                     self._follow_once(hops_changed)
                     self._follow_bans()
+                told = None
                 if time.monotonic() - self._changed_at >= TRIM_AFTER_SECONDS:
                     self._trimmer.ask()
             except SluiceError as error:
-                self.events.failure(f"the maps could not be brought up to date: {error}")
+                if str(error) != told:  # it is tried again each second; a reader wants to know once
+                    told = str(error)
+                    self.events.failure(f"the maps could not be brought up to date: {told}")
             except Exception:  # whatever it was, entries must expire and next hops be followed
                 log.exception("the maps could not be brought up to date")
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -114,3 +115,28 @@ def test_the_log_has_events_as_they_are(caplog: pytest.LogCaptureFixture) -> Non
     assert (line["level"], line["message"]) == ("warning", "feed.failed: no answer")
     assert line["event"] == event.document()
     assert line["event"]["facts"] == {"feed": "spam"}
+
+
+def test_what_goes_on_failing_is_told_once(
+    control: Reconciler, plane: TwinDataPlane, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that stays is tried again and again, and told when it begins; another fault is told too."""
+    want(control, service("web", "10.0.0.11"))
+    tries: list[str] = []
+    tried = threading.Condition()
+
+    def fail(*_: object) -> object:
+        with tried:
+            tries.append("the table is closed" if len(tries) < 3 else "the kernel says no")
+            tried.notify_all()
+            raise DataPlaneError(tries[-1])
+
+    monkeypatch.setattr(plane, "next_hops", fail)
+    monkeypatch.setattr(control._maps, "go_back", fail)
+    plane.touch()
+    with tried:
+        assert tried.wait_for(lambda: len(tries) >= 6, 60)
+
+    texts = [event.text for event in events.since(0) if event.kind == "failure"]
+    assert len(texts) == len(set(texts))
+    assert any(text.endswith("the kernel says no") for text in texts)
