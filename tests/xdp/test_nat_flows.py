@@ -1,7 +1,7 @@
 """Mode nat: requests and replies, whole frames both ways."""
 
 import pytest
-from frames import VIP4, VIP6, kinds, service, tcp, udp
+from frames import VIP4, VIP6, kinds, service, tagged, tcp, udp, within
 from nat_frames import POOL4, POOL6, POOLS, answer, expect_reply, expect_request, port_given, state
 from rig import Rig
 
@@ -192,3 +192,27 @@ def test_explained(nat_rig: Rig) -> None:
         "DROP_NAT_NO_FLOW",
         "no flow is known for it, and it opens none",
     )
+
+
+def test_hairpin(nat_rig: Rig) -> None:
+    """A backend that is a client of the VIP, and is chosen itself, is answered as any other client."""
+    nat_rig.apply(settings=POOLS, services=[nat(backends=WEB)])
+    request = tcp(src="10.0.0.11")
+
+    out = nat_rig.run(request)
+    expect_request(out, request, source=POOL4, backend="10.0.0.11")
+    reply = answer(out)
+    expect_reply(nat_rig.run(reply), reply, request)
+
+
+@tagged
+@pytest.mark.parametrize(("vip", "backend"), [(VIP4, "10.0.0.11"), (VIP4, "fd00::11"), (VIP6, "10.0.0.11")])
+def test_tags_are_kept(nat_rig: Rig, tags, vip, backend) -> None:
+    """Both ways, with a header of the other family too."""
+    nat_rig.apply(settings=POOLS, services=[nat(vip=vip, backends=[backend])])
+    request = within(tags, tcp(dst=vip))
+
+    out = nat_rig.run(request)
+    expect_request(out, request, source=POOL6 if ":" in backend else POOL4, backend=backend)
+    reply = within(tags, answer(nat_rig.run(tcp(dst=vip))))
+    expect_reply(nat_rig.run(reply), reply, request)
