@@ -20,7 +20,7 @@ from lb.dataplane import xdpload
 
 SLUICE = str(CHECKOUT / ".venv" / "bin" / "sluice")
 PASS_PROGRAM = CHECKOUT / "netns-lab" / "pass.c"
-SMALL = ["--flow-slots", "4096", "--rings", "8", "--deny-hosts", "1024", "--deny-ipv6", "1024"]
+SMALL = ["--flow-slots", "4096", "--rings", "32", "--deny-hosts", "1024", "--deny-ipv6", "1024"]
 PATIENCE_SECONDS = 120.0
 PREFIX = "sl-around-"
 """Of the namespace's name; the test run's pid follows."""
