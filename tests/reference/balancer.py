@@ -67,6 +67,10 @@ class Balancer:
             self._remember(service, packet, backend)
         return backend
 
+    def by_ring_alone(self, service: Service, flow: Flow) -> Backend | None:
+        """The ring's backend for a flow, which is remembered elsewhere."""
+        return _by_ring(service, flow)
+
     def _remember(self, service: Service, packet: Packet, backend: Backend) -> None:
         if packet.flags & RST:
             return

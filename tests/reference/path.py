@@ -14,6 +14,8 @@ from tests.reference.balancer import Balancer
 from tests.reference.guards import Guards
 from tests.reference.limits import Limits
 from tests.reference.lists import Lists
+from tests.reference.nat import echo_id
+from tests.reference.nat_path import NatPath
 from tests.reference.packet import TCP, UDP, Flow, Packet, read
 from tests.reference.rules import Document, Rule, Rules
 from tests.reference.services import Services
@@ -36,6 +38,7 @@ class Reference:
     def __init__(self, mac: bytes, ifindex: int) -> None:
         self._mac, self._ifindex = mac, ifindex
         self._balancer = Balancer()
+        self.nat = NatPath(mac, ifindex)
         self.limits, self.guards = Limits(), Guards()
         self.admission = Admission(self.limits)
         self.configure(Config(), {}, 0.0)
@@ -54,6 +57,7 @@ class Reference:
     def forget(self) -> None:
         """No packet was ever seen."""
         self._balancer.forget()
+        self.nat.nat.forget()
         self.limits.clear()
         self.guards.forget()
 
@@ -69,7 +73,9 @@ class Reference:
         self._services = Services(config)
         self.admission.lists, self.admission.rules = Lists(config, now), Rules(rules, config.services)
         self.guards.configure(list(config.services.values()))
-        self._hops = hops
+        self._hops = self.nat.hops = hops
+        self.nat.nat.configure(config)
+        self.nat.told = bool(config.settings.too_big_replies_per_second)
         checks = [s.health_check for s in config.services.values() if s.health_check]
         self._probes = any(
             check.type is not CheckType.COMMAND and check.via is not Via.DIRECT for check in checks
@@ -80,13 +86,20 @@ class Reference:
         packet = read(frame, self._mac)
         if isinstance(packet, str):
             return Answer(packet, frame)
+        to_pool = self.nat.nat.is_pool(packet.destination)
+        if to_pool and (entry := self.nat.nat.of_reply(frame, packet)):
+            return Answer(*self.nat.reply(frame, packet, entry))
         spoofed = self._settings.drop_spoofed and self._is_spoofed(packet)
         verdict, later = self.admission.ask(packet, len(frame), spoofed=spoofed)
         if verdict:
             return Answer(verdict, frame)
         is_vip = self._services.is_vip(packet.destination)
         if packet.fragment:
-            return Answer("DROP_FRAGMENT" if is_vip else "PASS_FRAGMENT", frame)
+            return Answer("DROP_FRAGMENT" if is_vip or to_pool else "PASS_FRAGMENT", frame)
+        if to_pool and (out := self.nat.error_for_pool(frame, packet)):
+            return Answer(*out)
+        if not is_vip and not to_pool and (entry := self.nat.nat.of_reply(frame, packet)):
+            return Answer(*self.nat.reply(frame, packet, entry))
         if is_vip and icmp.is_icmp(packet):
             return self._answer_icmp(frame, packet)
         if packet.protocol not in (TCP, UDP):
@@ -94,6 +107,8 @@ class Reference:
         service = self._services.find(packet.destination, packet.port, packet.protocol)
         if service is None:
             return Answer("PASS_NO_SERVICE", frame)
+        if service.mode is Mode.NAT:
+            return self._translate(service, frame, packet, packet.flow, later)
         backend = self._choose(service, frame, packet, later)
         if isinstance(backend, str):
             return Answer(backend, frame)
@@ -109,6 +124,11 @@ class Reference:
     def _answer_icmp(self, frame: bytes, packet: Packet) -> Answer:
         quoted = icmp.read(frame, packet)
         if quoted == "TX_ECHO":
+            number = echo_id(frame, packet, icmp.REQUEST)
+            service = self._services.find(packet.destination, 0, packet.protocol)
+            if service is not None and number is not None:
+                flow = Flow(packet.source, number, packet.destination, 0, packet.protocol)
+                return self._translate(service, frame, packet, flow, ())
             if not self._settings.answer_echo:
                 return Answer("PASS_PROTOCOL", frame)
             return Answer("TX_ECHO", icmp.echo_reply(frame, packet))
@@ -117,8 +137,31 @@ class Reference:
         service = self._services.find(quoted.vip, quoted.port, quoted.protocol)
         if service is None:
             return Answer("PASS_ICMP_ERROR", frame)
+        if service.mode is Mode.NAT:
+            return Answer(*self.nat.error_for_vip(frame, packet, quoted, service))
         backend = self._balancer.choose_for_quoted(service, quoted)
         return self._forward(frame, packet, quoted, service.mode, backend)
+
+    def _translate(
+        self, service: Service, frame: bytes, packet: Packet, flow: Flow, later: Iterable[Rule]
+    ) -> Answer:
+        """A client's packet for a service of mode nat; later: as in _choose."""
+
+        def choose() -> Backend | str | None:
+            if self.admission.is_over(later, packet, len(frame)):
+                return "DROP_LIMIT"
+            if packet.has_ports:
+                sequence = frame[packet.transport + 4 : packet.transport + 8]
+                verdict, _ = self.guards.ask(service, packet, sequence)
+                if verdict:
+                    return verdict
+            return self._balancer.by_ring_alone(service, flow)
+
+        def learn() -> None:
+            self.guards.learn(service, packet.source)
+
+        out, entry = self.nat.request(frame, packet, flow, service, choose=choose, learn=learn)
+        return Answer(*out, None if entry is None else entry.backend)
 
     def _choose(
         self, service: Service, frame: bytes, packet: Packet, later: Iterable[Rule]

@@ -5,7 +5,15 @@ from ipaddress import ip_address, ip_network
 from lb.model import Config, Service
 from tests.reference.packet import TCP, UDP
 
-NUMBERS = {"tcp": TCP, "udp": UDP}
+NUMBERS = {
+    (4, "tcp"): TCP,
+    (6, "tcp"): TCP,
+    (4, "udp"): UDP,
+    (6, "udp"): UDP,
+    (4, "icmp"): 1,
+    (6, "icmp"): 58,
+}
+"""By IP version and protocol."""
 Ports = dict[tuple[int, int | None], Service]
 """By protocol and port, None for any port."""
 
@@ -16,7 +24,8 @@ class Services:
     def __init__(self, config: Config) -> None:
         vips: dict[str, Ports] = {}
         for service in config.services.values():
-            ports, protocol = vips.setdefault(str(service.vip), {}), NUMBERS[service.protocol]
+            ports = vips.setdefault(str(service.vip), {})
+            protocol = NUMBERS[service.vip.version, service.protocol]
             if service.port.is_any:
                 ports[protocol, None] = service
                 continue

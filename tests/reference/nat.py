@@ -1,0 +1,199 @@
+"""Flows of mode nat: which port of which pool address each has, and what is known of it. Time stands still here."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from lb.model.nat import pool_addresses
+
+from lb.model import AdminState, Backend, Config, Mode, Service
+from lb.model.service import NatSource
+from tests.reference.icmp import HEADER, ICMP, REPLY
+from tests.reference.packet import FIN, RST, SYN, TCP, UDP, Flow, Packet
+
+TRIES = 16
+"""So many ports are looked at for one new flow."""
+CPU_STEP = 8192
+"""So far apart begin the CPUs."""
+KEEP = 0
+"""The family of entries that have no pool address."""
+
+Slot = tuple[bytes, int]
+"""A pool address and a port of it; for `keep`, nothing and a number."""
+Tuple = tuple[bytes, int, bytes, int, int]
+"""Source, source port, destination, destination port, protocol of a backend's packets."""
+
+
+@dataclass
+class Entry:
+    """A flow: as the client sends it, where it goes, and what was seen of each direction."""
+
+    slot: Slot
+    flow: Flow
+    service: str
+    backend: IPv4Address | IPv6Address
+    backend_port: int
+    client_mac: bytes
+    sent: int = 0
+    """Flags of TCP that came from the client, and ACK for a packet without SYN; likewise below."""
+    answered: int = 0
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether both have ended, or one has broken off."""
+        return bool((self.sent | self.answered) & RST or self.sent & self.answered & FIN)
+
+    @property
+    def source(self) -> tuple[bytes, int]:
+        """Whom the backend sees."""
+        address, port = self.slot
+        return (address, port) if address else (self.flow.client, self.flow.client_port)
+
+    @property
+    def protocol(self) -> int:
+        """As it stands in packets between here and the backend."""
+        if self.flow.protocol in (TCP, UDP):
+            return self.flow.protocol
+        return ICMP[len(self.backend.packed)]
+
+    @property
+    def reply(self) -> Tuple:
+        """What the backend's packets have."""
+        return self.backend.packed, self.backend_port, *self.source, self.protocol
+
+
+@dataclass
+class Nat:
+    """All entries, and the pools of the desired state in force. cpu: on which frames are run."""
+
+    cpu: int = 0
+    entries: dict[Slot, Entry] = field(default_factory=dict)
+    _by_flow: dict[Flow, Slot] = field(default_factory=dict)
+    _asked: Counter[int] = field(default_factory=Counter)
+    _pools: dict[int, list[bytes]] = field(default_factory=dict)
+    _first: int = 0
+    _ports: int = 1
+    _services: dict[str, Service] = field(default_factory=dict)
+
+    def configure(self, config: Config) -> None:
+        """Take pools and services; entries of what is gone end."""
+        ports = config.settings.nat_ports
+        self._first, self._ports = ports.low, ports.high - ports.low + 1
+        self._pools = {4: [], 16: []}
+        for address in pool_addresses(config.settings.nat_pools):
+            self._pools[len(address.packed)].append(address.packed)
+        self._services = {s.name: s for s in config.services.values() if s.mode is Mode.NAT}
+        for entry in list(self.entries.values()):
+            address, _ = entry.slot
+            is_of_pool = not address or address in self._pools[len(address)]
+            if not is_of_pool or self._backend(entry) is None:
+                self._end(entry)
+
+    def forget(self) -> None:
+        """No flow was ever seen, and no port ever asked for."""
+        self.entries.clear()
+        self._by_flow.clear()
+        self._asked.clear()
+
+    def is_pool(self, address: bytes) -> bool:
+        """Whether an address is one that replies come to."""
+        return address in self._pools[len(address)]
+
+    def backend(self, entry: Entry) -> Backend | None:
+        """The backend of an entry, if it may have packets still."""
+        found = self._backend(entry)
+        if found is None or found.admin_state is AdminState.DISABLED:
+            return None
+        migrates = self._services[entry.service].udp_migration
+        return None if migrates and not found.ring_weight else found
+
+    def _backend(self, entry: Entry) -> Backend | None:
+        service = self._services.get(entry.service)
+        return None if service is None else service.backend(entry.backend)
+
+    def find(self, flow: Flow) -> Entry | None:
+        """The entry of what a client sends."""
+        slot = self._by_flow.get(flow)
+        return None if slot is None else self.entries[slot]
+
+    def of_reply(self, frame: bytes, packet: Packet) -> Entry | None:
+        """The entry that a backend's packet to a pool address, or to a client that is kept, is of."""
+        ports = _reply_ports(frame, packet)
+        if ports is None or packet.fragment:
+            return None
+        source_port, port = ports
+        if self.is_pool(packet.destination):
+            entry = self.entries.get((packet.destination, port))
+            candidates = [entry] if entry else []
+        else:
+            candidates = [e for e in self.entries.values() if not e.slot[0]]
+        is_echo = packet.protocol not in (TCP, UDP)
+        for entry in candidates:
+            wanted = entry.reply
+            if is_echo:
+                wanted = (wanted[0], source_port, *wanted[2:])
+            if wanted == (packet.source, source_port, packet.destination, port, packet.protocol):
+                return entry
+        return None
+
+    def open(self, service: Service, flow: Flow, backend: Backend, client_mac: bytes) -> Entry | str:
+        """A new entry for a flow, or the verdict that there can be none."""
+        port = backend.port or flow.port
+        entry = Entry((b"", 0), flow, service.name, backend.address, port, client_mac)
+        if service.nat_source is NatSource.KEEP:
+            clash = any(
+                e.reply == entry.reply and e.flow != flow for e in self.entries.values() if not e.slot[0]
+            )
+            if clash:
+                return "DROP_NAT_CLASH"
+            taken = {port for address, port in self.entries if not address}
+            entry.slot = b"", next(number for number in range(len(taken) + 1) if number not in taken)
+        else:
+            slot = self._free_slot(len(backend.address.packed))
+            if slot is None:
+                return "DROP_NAT_PORTS"
+            entry.slot = slot
+        self.entries[entry.slot] = entry
+        self._by_flow[flow] = entry.slot
+        return entry
+
+    def _free_slot(self, size: int) -> Slot | None:
+        pool = self._pools[size]
+        for _ in range(TRIES):
+            number = (self._asked[size] + CPU_STEP * self.cpu) % (len(pool) * self._ports)
+            self._asked[size] += 1
+            block, port = divmod(number, self._ports)
+            slot = pool[block], self._first + port
+            if slot not in self.entries:
+                return slot
+        return None
+
+    def _end(self, entry: Entry) -> None:
+        del self.entries[entry.slot]
+        if self._by_flow.get(entry.flow) == entry.slot:
+            del self._by_flow[entry.flow]
+
+
+def seen_flags(packet: Packet) -> int:
+    """What a packet adds to the flags of its direction."""
+    if packet.protocol != TCP:
+        return SYN
+    without_syn = 0 if packet.flags & SYN else 0x10
+    return packet.flags & (SYN | FIN | RST) | without_syn
+
+
+def echo_id(frame: bytes, packet: Packet, kinds: dict[int, int]) -> int | None:
+    """The id of an echo request or reply, by the kinds asked for; None if it is none."""
+    size = len(packet.source)
+    message = frame[packet.transport : packet.start + packet.length]
+    if packet.protocol != ICMP[size] or len(message) < HEADER or message[:2] != bytes([kinds[size], 0]):
+        return None
+    return int.from_bytes(message[4:6], "big")
+
+
+def _reply_ports(frame: bytes, packet: Packet) -> tuple[int, int] | None:
+    """Source and destination port of a packet, of an echo reply both its id; None if it can be no reply."""
+    if packet.has_ports:
+        return packet.source_port, packet.port
+    number = echo_id(frame, packet, REPLY)
+    return None if number is None else (number, number)
