@@ -36,6 +36,8 @@ FRAMES = 10_000
 """Frames in one configuration and its alteration."""
 FLOW_SLOTS = 1 << 18
 """So many that none of one configuration's flows is evicted: the reference never forgets."""
+NAT_SLOTS = 4 << 16
+"""A block for each pool address of the random states, and one for those that keep the source."""
 SHRINK_SECONDS = 30.0
 REPORT_SECONDS = 10.0
 EXACT_EVERY = 10
@@ -49,7 +51,7 @@ def pairs() -> Iterator[tuple[Pair, Pair]]:
         pins = stack.enter_context(pin_root())
         made = []
         for name, exact in (("everything", False), ("exact", True)):
-            programs = Programs(pins / name, replace(SMALL, flow_slots=FLOW_SLOTS))
+            programs = Programs(pins / name, replace(SMALL, flow_slots=FLOW_SLOTS, nat_slots=NAT_SLOTS))
             rig = Rig(RigDataPlane(programs, exact=exact))
             stack.callback(rig.close)
             made.append(Pair(rig))

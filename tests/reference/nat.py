@@ -4,9 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from lb.model.nat import pool_addresses
-
 from lb.model import AdminState, Backend, Config, Mode, Service
+from lb.model.nat import pool_addresses
 from lb.model.service import NatSource
 from tests.reference.icmp import HEADER, ICMP, REPLY
 from tests.reference.packet import FIN, RST, SYN, TCP, UDP, Flow, Packet
@@ -76,7 +75,7 @@ class Nat:
     _services: dict[str, Service] = field(default_factory=dict)
 
     def configure(self, config: Config) -> None:
-        """Take pools and services; entries of what is gone end."""
+        """Take pools and services; entries of what is gone end, and of what is disabled, as by the next sweep."""
         ports = config.settings.nat_ports
         self._first, self._ports = ports.low, ports.high - ports.low + 1
         self._pools = {4: [], 16: []}
@@ -86,7 +85,8 @@ class Nat:
         for entry in list(self.entries.values()):
             address, _ = entry.slot
             is_of_pool = not address or address in self._pools[len(address)]
-            if not is_of_pool or self._backend(entry) is None:
+            backend = self._backend(entry)
+            if not is_of_pool or backend is None or backend.admin_state is AdminState.DISABLED:
                 self._end(entry)
 
     def forget(self) -> None:

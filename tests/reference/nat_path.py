@@ -49,46 +49,52 @@ class NatPath:
         learn: Callable[[], None],
     ) -> tuple[Out, Entry | None]:
         """A client's packet for a service, and the entry that it is of; learn: its source is one whose flow went on."""
-        entry = self._entry(frame, packet, flow, service, choose)
+        found = self._found(packet, flow, service, choose)
+        if isinstance(found, str):
+            return Out(found, frame), None
+        known = found if isinstance(found, Entry) else None
+        backend = found.backend if isinstance(found, Entry) else found.address
+        hop = self.hops.get(backend.packed)
+        if hop is None or hop.mac is None:
+            return Out("DROP_NO_NEXT_HOP", frame), known
+        way = self._there(hop)
+        # What cannot leave opens nothing.
+        stopped = self._stopped(frame, packet, len(backend.packed), way)
+        if stopped is not None:
+            return stopped, known
+        entry = known or self.nat.open(service, flow, found, frame[6:12])
         if isinstance(entry, str):
             return Out(entry, frame), None
         if packet.protocol == TCP and not packet.flags & SYN and not entry.sent & ACK:
             learn()
+        if packet.opens and entry.is_closing:
+            entry.sent = entry.answered = 0
         entry.sent |= seen_flags(packet)
         entry.client_mac = frame[6:12]
-        hop = self.hops.get(entry.backend.packed)
-        if hop is None or hop.mac is None:
-            return Out("DROP_NO_NEXT_HOP", frame), entry
         ends = Ends(*entry.source, entry.backend.packed, entry.backend_port)
-        return self._sent(frame, packet, ends, entry.slot[1], self._there(hop)), entry
+        return _translated(frame, packet, ends, entry.slot[1], way), entry
 
-    def _entry(
-        self, frame: bytes, packet: Packet, flow: Flow, service: Service, choose: Choose
-    ) -> Entry | str:
+    def _found(self, packet: Packet, flow: Flow, service: Service, choose: Choose) -> Entry | Backend | str:
+        """The entry of a packet, or the backend for a new one, or a verdict."""
         entry = self.nat.find(flow)
-        may_open = packet.opens or packet.protocol != TCP
-        if entry is not None and entry.service == service.name and (backend := self.nat.backend(entry)):
+        backend = None if entry is None or entry.service != service.name else self.nat.backend(entry)
+        if entry is not None and backend is not None:
             again = packet.opens and entry.is_closing
-            if not again:
+            if not again or backend.ring_weight:
                 return entry
-            if backend.ring_weight:
-                entry.sent = entry.answered = 0
-                return entry
-        if not may_open:
+        if packet.protocol == TCP and not packet.opens:
             return "DROP_NAT_NO_FLOW"
         chosen = choose()
-        if isinstance(chosen, str):
-            return chosen
-        if chosen is None:
-            return "DROP_NO_BACKEND"
-        return self.nat.open(service, flow, chosen, frame[6:12])
+        return "DROP_NO_BACKEND" if chosen is None else chosen
 
     def reply(self, frame: bytes, packet: Packet, entry: Entry) -> Out:
         """A backend's packet for an entry's client."""
         entry.answered |= seen_flags(packet)
         flow = entry.flow
+        way = self._back(entry)
         ends = Ends(flow.vip, flow.port, flow.client, flow.client_port)
-        return self._sent(frame, packet, ends, flow.client_port, self._back(entry))
+        stopped = self._stopped(frame, packet, len(flow.client), way)
+        return stopped or _translated(frame, packet, ends, flow.client_port, way)
 
     def error_for_vip(self, frame: bytes, packet: Packet, quoted: Flow, service: Service) -> Out:
         """An error from a client's side that quotes what a VIP sent."""
@@ -98,8 +104,10 @@ class NatPath:
         hop = self.hops.get(entry.backend.packed)
         if hop is None or hop.mac is None:
             return Out("DROP_NO_NEXT_HOP", frame)
+        if _ttl(frame, packet) <= 1:
+            return Out("DROP_TTL", frame)
         made = nat_errors.to_backend(frame, packet, entry)
-        return self._finished(frame, packet, made, self._there(hop))
+        return _finished(frame, packet, made, self._there(hop))
 
     def error_for_pool(self, frame: bytes, packet: Packet) -> Out | None:
         """An error from a backend's side for a pool address; None if it is no error."""
@@ -118,8 +126,10 @@ class NatPath:
             quote.protocol,
         ):
             return Out("PASS_ICMP_ERROR", frame)
+        if _ttl(frame, packet) <= 1:
+            return Out("DROP_TTL", frame)
         made = nat_errors.to_client(frame, packet, entry)
-        return self._finished(frame, packet, made, self._back(entry))
+        return _finished(frame, packet, made, self._back(entry))
 
     def _there(self, hop: NextHop) -> Way:
         assert hop.mac is not None
@@ -129,27 +139,31 @@ class NatPath:
     def _back(self, entry: Entry) -> Way:
         return Way(self.mtu, entry.client_mac + self._mac, "TX_NAT_REPLY")
 
-    def _sent(self, frame: bytes, packet: Packet, ends: Ends, number: int, way: Way) -> Out:
-        """A translated packet on its way; number: the id of an echo."""
+    def _stopped(self, frame: bytes, packet: Packet, size: int, way: Way) -> Out | None:
+        """Why a packet cannot leave in packets of that address size; None if it can."""
         if _ttl(frame, packet) <= 1:
             return Out("DROP_TTL", frame)
-        grows = translated_length(packet, ends) - packet.length
-        if way.mtu and packet.length + grows > way.mtu:
-            if self.told and too_big.is_answered(packet):
-                return Out("TX_TOO_BIG", too_big.answer(frame, packet, way.mtu - grows))
-            return Out("DROP_TOO_BIG", frame)
-        made = translate(frame, packet, ends, echo_id=number)
-        return Out(made, frame) if isinstance(made, str) else Out(way.verdict, way.macs + made)
+        grows = translated_length(packet, size) - packet.length
+        if not way.mtu or packet.length + grows <= way.mtu:
+            return None
+        if self.told and too_big.is_answered(packet):
+            return Out("TX_TOO_BIG", too_big.answer(frame, packet, way.mtu - grows))
+        return Out("DROP_TOO_BIG", frame)
 
-    def _finished(self, frame: bytes, packet: Packet, made: bytes | str, way: Way) -> Out:
-        """An error on its way: it gets no answer."""
-        if _ttl(frame, packet) <= 1:
-            return Out("DROP_TTL", frame)
-        if isinstance(made, str):
-            return Out(made, frame)
-        length = packet.length + len(way.macs) + len(made) - len(frame)
-        too_long = way.mtu and length > way.mtu
-        return Out("DROP_TOO_BIG", frame) if too_long else Out(way.verdict, way.macs + made)
+
+def _translated(frame: bytes, packet: Packet, ends: Ends, number: int, way: Way) -> Out:
+    """A packet on its way; number: the id of an echo."""
+    made = translate(frame, packet, ends, echo_id=number)
+    return Out(made, frame) if isinstance(made, str) else Out(way.verdict, way.macs + made)
+
+
+def _finished(frame: bytes, packet: Packet, made: bytes | str, way: Way) -> Out:
+    """An error on its way: it gets no answer."""
+    if isinstance(made, str):
+        return Out(made, frame)
+    length = packet.length + len(way.macs) + len(made) - len(frame)
+    too_long = way.mtu and length > way.mtu
+    return Out("DROP_TOO_BIG", frame) if too_long else Out(way.verdict, way.macs + made)
 
 
 def _ttl(frame: bytes, packet: Packet) -> int:

@@ -22,11 +22,11 @@ class Ends:
     destination_port: int
 
 
-def translated_length(packet: Packet, to: Ends) -> int:
-    """Bytes of the IP packet as it would leave."""
-    if len(to.source) == len(packet.source):
+def translated_length(packet: Packet, size: int) -> int:
+    """Bytes of the IP packet as it would leave; size: of its addresses then."""
+    if size == len(packet.source):
         return packet.length
-    return IP_HEADER[len(to.source)] + packet.start + packet.length - packet.transport
+    return IP_HEADER[size] + packet.start + packet.length - packet.transport
 
 
 def translate(frame: bytes, packet: Packet, to: Ends, *, echo_id: int | None = None) -> bytes | str:

@@ -1,6 +1,7 @@
 """The program and the reference side by side: the same configuration, the same frames, and where they differ."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ BATCH = 500
 """Frames between two looks at the counters. Limits and tests of SYNs begin anew with each."""
 STILL_SECONDS = 0.4
 """For so long time may be said to stand still: nothing comes back to a limit, and no SYN is old enough to pass."""
+CPU = 0
+"""On which frames are run."""
 ATTACK_SECONDS = 80_000
 """How long an attack lasts, less than the guards' time to hold, so that none becomes shorter."""
 
@@ -77,6 +80,7 @@ class Pair:
         self._rig = rig
         self._reference = Reference(_MAC, OUR_IFINDEX)
         self._counted = counts.Counted(rig)
+        os.sched_setaffinity(0, {CPU})  # which port a new flow of NAT gets depends on where it is asked for
         self.frames = 0
 
     def configure(self, step: Step) -> None:
@@ -95,7 +99,9 @@ class Pair:
         self._rig.follow()
         config = from_mapping(document, now=self._rig.now, have=Config())
         addresses = {b.address.packed for s in config.services.values() for b in s.backends}
+        self._reference.nat.mtu = plane.mtu
         self._reference.configure(config, plane.next_hops(addresses), self._rig.now, rules)
+        self._rig.sweep()
         self._attack(step.get("guards", {}))
         self._counted.begin(document)
 
@@ -113,6 +119,7 @@ class Pair:
     def forget(self) -> None:
         """Both have never seen a packet."""
         self._rig.flows.view("u1")[:] = 0
+        self._rig.forget_nat()
         self._rig.plane.tables.arrays.known_sources[:] = 0
         self._reference.forget()
 

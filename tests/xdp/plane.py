@@ -238,6 +238,11 @@ class RigDataPlane:
     def samples(self) -> RingBuffer:
         return RingBuffer(self._programs.pins / PIN)
 
+    @property
+    def pins(self) -> Path:
+        """Where the maps are pinned."""
+        return self._programs.pins
+
     def clock_seconds(self) -> int:
         return clock.seconds() + self.ahead
 

@@ -12,6 +12,8 @@ from states import (
     CLIENTS4,
     CLIENTS6,
     ELSEWHERE,
+    NAT_PORTS,
+    POOLS,
     QUIC_IDS,
     VIP_PREFIXES,
     VIPS,
@@ -50,6 +52,7 @@ def _packed(addresses: Sequence[str]) -> dict[int, tuple[bytes, ...]]:
 
 
 _CLIENTS = _packed((*CLIENTS4, *CLIENTS6))
+_POOLS = _packed(POOLS)
 _ODD_SOURCES = _packed((*NOBODYS, *NEARLY_NOBODYS, *_VIP_ADDRESSES))
 _DESTINATIONS = _packed((*_VIP_ADDRESSES, *ELSEWHERE))
 
@@ -77,6 +80,8 @@ def frame(chance: Random, towards: Sequence[Target] = (), document: Document | N
     which = chance.random()
     if which < 0.05:
         return _mutated_foreign(chance)
+    if document and which < 0.3 and (back := _returning(chance, document)) is not None:
+        return back
     if document and document.get("rules") and chance.random() < 0.35:
         return _meeting(chance, document)
     ids: tuple[int, ...] = ()
@@ -129,6 +134,32 @@ def _meeting(chance: Random, document: Document) -> bytes:
     data = meet.frame(chance, chance.choice(document["rules"]), document["services"], (*CLIENTS4, *CLIENTS6))
     for _ in range(chance.choice((0, 0, 0, 0, 0, 0, 1, 2))):
         _mutate(chance, data, Seed(b"", "other", 4, 14, 34, 0))
+    return bytes(data[:LONGEST]).ljust(14, b"\0")
+
+
+def _returning(chance: Random, document: Document) -> bytes | None:
+    """What a backend of a service of mode nat sends, most of it to where a flow may be; None if there is none."""
+    served = [(s, b) for s in document["services"] if s["mode"] == "nat" for b in s["backends"]]
+    if not served:
+        return None
+    service, backend = chance.choice(served)
+    source = ip_address(backend["address"]).packed
+    family = 4 if len(source) == 4 else 6
+    protocol = 6 if service["protocol"] == "tcp" else 17
+    first, _, last = str(service["port"]).replace("any", "80").partition("-")
+    port = backend.get("port") or int(chance.choice((first, last or first)))
+    low, high = NAT_PORTS
+    to, to_port = chance.choice(_POOLS[family]), chance.randint(low, high + 1)
+    if service["nat_source"] == "keep":
+        to, to_port = chance.choice(_CLIENTS[family]), chance.choice(SOURCE_PORTS)
+    seed = chance.choice(seeds_of(family, service["protocol"], protocol))
+    data = bytearray(seed.data)
+    at = seed.ip + (12 if family == 4 else 8)
+    data[at : at + 2 * len(source)] = source + to
+    data[seed.transport : seed.transport + 4] = port.to_bytes(2, "big") + to_port.to_bytes(2, "big")
+    _fill(chance, data, seed, ())
+    for _ in range(chance.choice((0, 0, 0, 0, 0, 1, 2))):
+        _mutate(chance, data, seed)
     return bytes(data[:LONGEST]).ljust(14, b"\0")
 
 

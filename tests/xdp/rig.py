@@ -1,6 +1,7 @@
 """The packet path under test: filled by the real control plane, run frame by frame."""
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -115,6 +116,22 @@ class Rig:
         """One turn of the reconciler's loop, in this thread: what it does next does not depend on luck."""
         with self.reconciler._lock:
             self.reconciler._follow_once(hops_changed)
+
+    def forget_nat(self) -> None:
+        """NAT has no flow, and no port was ever asked for."""
+        arrays = self.plane.tables.arrays
+        arrays.nat_index[:] = 0
+        for name in ("nat_forward", "nat_reply"):
+            rows = getattr(arrays, name)
+            rows[np.flatnonzero(rows.view("u8").reshape(len(rows), -1).any(axis=1))] = 0
+        fd = libbpf.obj_get(self.plane.pins / "nat_cursors")
+        try:
+            size = layout().structs["nat_cursor"].itemsize
+            libbpf.map_update(
+                fd, np.zeros(1, np.uint32).ctypes, np.zeros(libbpf.possible_cpus() * size, np.uint8).ctypes
+            )
+        finally:
+            os.close(fd)
 
     def sweep(self) -> int:
         """Free NAT's entries that are over, as the daemon does once a second; how many."""

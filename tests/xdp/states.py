@@ -30,7 +30,11 @@ SERVICE_PORTS = (80, 443, "any", "8000-8010", "1-9", "65530-65535")
 QUIC_IDS = (1, 77, 0xABCD, 0xFFFF, 0x10000, 0xABCDEF, 0x1000000, 0xFFFFFFFF)
 MTUS = (0, 576, 1270, 1280, 1500, 1500, 1500, 9000)
 """What most ways take, and what makes even the shortest packets too big that are answered."""
-NO_ANSWER, MANY = {"too_big_replies_per_second": 0}, {"too_big_replies_per_second": 1_000_000}
+POOLS = ("10.9.0.1", "10.9.0.2", "fd00:9::1")
+NAT_PORTS = 40000, 40031
+"""So few that they run out."""
+_NAT = {"nat_pools": list(POOLS), "nat_ports": "{}-{}".format(*NAT_PORTS)}
+NO_ANSWER, MANY = (_NAT | {"too_big_replies_per_second": most} for most in (0, 1_000_000))
 """Limits that do not depend on the clock."""
 MANY_FLOWS = 1_000_000_000
 """A budget that begins no attack."""
@@ -96,7 +100,9 @@ def altered(chance: Random, document: Document) -> Document:
         changed = {**service, "backends": _altered_backends(chance, service)}
         if chance.random() < 0.2:
             fresh = _service(chance, service["name"])
-            changed |= {key: fresh[key] for key in ("mode", "affinity") if chance.random() < 0.5}
+            changed |= {
+                key: fresh[key] for key in ("mode", "affinity", "nat_source") if chance.random() < 0.5
+            }
         if service["protocol"] == "udp" and chance.random() < 0.2:
             changed["udp_migration"] = not service["udp_migration"]
         valid = _valid({**document, "services": [*services, changed]})
@@ -114,8 +120,12 @@ def _altered_backends(chance: Random, service: Document) -> list[Document]:
         elif chance.random() < 0.2:
             backend["weight"] = chance.choice((0, 1, 7))
     held = {b["address"] for b in service["backends"]}
-    new = [b for b in _pool(service["mode"], service["vip"]) if b not in held and chance.random() < 0.15]
-    return _numbered(chance, backends + [_backend(chance, b) for b in new], quic=service["quic"], anew=0.2)
+    mode = service["mode"]
+    pool = _pool("l2" if service["nat_source"] == "keep" else mode, service["vip"])
+    new = [b for b in pool if b not in held and chance.random() < 0.15]
+    return _numbered(
+        chance, backends + [_backend(chance, b, mode) for b in new], quic=service["quic"], anew=0.2
+    )
 
 
 def _valid(document: Document) -> bool:
@@ -128,10 +138,11 @@ def _valid(document: Document) -> bool:
 
 def _service(chance: Random, name: str) -> Document:
     vip, protocol = chance.choice((*VIPS, *VIP_PREFIXES)), chance.choice(("tcp", "udp"))
-    mode = chance.choice(("ipip", "gue", "ipip", "gue", "l2"))
-    pool = _pool(mode, vip)
+    mode = chance.choice(("ipip", "gue", "nat", "nat", "l2"))
+    source = "keep" if mode == "nat" and chance.random() < 0.3 else "pool"
+    pool = _pool("l2" if source == "keep" else mode, vip)
     chosen = chance.sample(pool, chance.choice((0, 1, 2, 3, 4, 6)))
-    quic = protocol == "udp" and chance.random() < 0.5
+    quic = protocol == "udp" and mode != "nat" and chance.random() < 0.5
     guard = {"new_flows_per_second": MANY_FLOWS, "hold_seconds": 86400, "test_unknown": False}
     if protocol == "tcp":
         guard["test_unknown"] = chance.random() < 0.6
@@ -141,11 +152,12 @@ def _service(chance: Random, name: str) -> Document:
         "port": chance.choice(SERVICE_PORTS),
         "protocol": protocol,
         "mode": mode,
+        "nat_source": source,
         "affinity": chance.choice(("flow", "flow", "source", "destination-port")),
         "udp_migration": protocol == "udp" and chance.random() < 0.4,
         "quic": quic,
         "flood_protection": guard if chance.random() < 0.5 else None,
-        "backends": _numbered(chance, [_backend(chance, b) for b in chosen], quic=quic),
+        "backends": _numbered(chance, [_backend(chance, b, mode) for b in chosen], quic=quic),
     }
 
 
@@ -153,9 +165,10 @@ def _pool(mode: str, vip: str) -> list[str]:
     return [b for b in BACKENDS if mode != "l2" or (":" in b) == (":" in vip)]
 
 
-def _backend(chance: Random, address: str) -> Document:
+def _backend(chance: Random, address: str, mode: str) -> Document:
     state = chance.choice(("enabled", "enabled", "enabled", "draining", "disabled"))
-    return {"address": address, "weight": chance.choice((1, 1, 1, 0, 2, 100, 65535)), "admin_state": state}
+    made = {"address": address, "weight": chance.choice((1, 1, 1, 0, 2, 100, 65535)), "admin_state": state}
+    return made | {"port": chance.choice((None, 8080, 65535))} if mode == "nat" else made
 
 
 def _numbered(chance: Random, backends: list[Document], *, quic: bool, anew: float = 1.0) -> list[Document]:
@@ -183,7 +196,10 @@ def _entries(chance: Random, *, count: bool = False) -> list[Document]:
         width = 128 if ":" in client else 32
         length = width - int(width * chance.random() ** 3)
         near = ip_address(client).packed[:-1] + bytes([chance.choice((0, 1, 2, 3, 76, 77, 128, 255))])
-        prefix = str(ip_network((near, length), strict=False))
+        network = ip_network((near, length), strict=False)
+        if any(ip_address(pool) in network for pool in POOLS):
+            continue  # is refused
+        prefix = str(network)
         entries[prefix] = {"prefix": prefix}
         if count and chance.random() < 0.5:
             entries[prefix]["action"] = chance.choice(("drop", "count"))
