@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lb.dataplane.protocol import DataPlane
 from lb.events import Events
 from lb.model import AdminState, Settings
 from lb.reconcile.nat_flows import is_used, sweep
-from lb.reconcile.services import ServicePlans
+from lb.reconcile.services import ServicePlan, ServicePlans
 
 log = logging.getLogger("sluice.nat")
 
@@ -59,10 +59,9 @@ class NatSweeper:
             return 0
         settings, now_s, freed = self._settings(), self._dataplane.clock_seconds(), 0
         disabled = frozenset(
-            plan.number << 16 | plan.at[backend.address.packed]
+            plan.number << 16 | place
             for plan in self._services().by_name.values()
-            for backend in plan.service.backends
-            if backend.admin_state is AdminState.DISABLED and backend.address.packed in plan.at
+            for place in _idle_places(plan)
         )
         for row in range(len(arrays.nat_lists)):
             head = int(arrays.nat_lists["head"][row])
@@ -89,3 +88,9 @@ class NatSweeper:
         elif refused == self._no_port:
             self._short.clear()
         self._no_port = refused
+
+
+def _idle_places(plan: ServicePlan) -> Iterator[int]:
+    """The places of a service that take no packets: of backends that are disabled, or were removed."""
+    taking = {b.address.packed for b in plan.service.backends if b.admin_state is not AdminState.DISABLED}
+    yield from (place for address, place in plan.at.items() if address not in taking)

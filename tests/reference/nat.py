@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from lb.model import AdminState, Backend, Config, Mode, Service
-from lb.model.nat import pool_addresses
+from lb.model.nat import pool_addresses, uses_pool
 from lb.model.service import NatSource
 from tests.reference.icmp import HEADER, ICMP, REPLY
 from tests.reference.packet import FIN, RST, SYN, TCP, UDP, Flow, Packet
@@ -79,7 +79,9 @@ class Nat:
         ports = config.settings.nat_ports
         self._first, self._ports = ports.low, ports.high - ports.low + 1
         self._pools = {4: [], 16: []}
-        for address in pool_addresses(config.settings.nat_pools):
+        # While no service sends from the pools, their addresses are like any other.
+        used = any(uses_pool(service) for service in config.services.values())
+        for address in pool_addresses(config.settings.nat_pools) if used else ():
             self._pools[len(address.packed)].append(address.packed)
         self._services = {s.name: s for s in config.services.values() if s.mode is Mode.NAT}
         for entry in list(self.entries.values()):

@@ -99,7 +99,6 @@ class Pair:
         self._rig.follow()
         config = from_mapping(document, now=self._rig.now, have=Config())
         addresses = {b.address.packed for s in config.services.values() for b in s.backends}
-        self._reference.nat.mtu = plane.mtu
         self._reference.configure(config, plane.next_hops(addresses), self._rig.now, rules)
         self._rig.sweep()
         self._attack(step.get("guards", {}))
