@@ -98,7 +98,7 @@ def _translated(
     head = old[:2] + old[4:8]
     if size != new_size:
         told = _to_6(old) if new_size == 16 else _to_4(old)
-        if told is None:
+        if told is None or quote.header not in IP_HEADER.values():
             return UNTRANSLATABLE
         head = told
     new = head[:2] + bytes(2) + head[2:] + _quoted(old[HEADER:], quote, quoted)

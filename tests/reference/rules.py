@@ -92,7 +92,11 @@ def _tests(document: Document, services: Mapping[str, Service]) -> Iterator[Test
 
 def _to(service: Service) -> Test:
     """What a service's name stands for: its VIP, port and protocol."""
-    at, protocol, ports = _holds(str(service.vip)), NUMBERS[service.protocol], service.port
+    at, protocol, ports = (
+        _holds(str(service.vip)),
+        NUMBERS[service.vip.version, service.protocol],
+        service.port,
+    )
 
     def test(packet: Packet) -> bool:
         if packet.protocol != protocol or not at(packet.destination):

@@ -55,7 +55,7 @@ def programs(pin_root: Path) -> Programs:
 @pytest.fixture(scope="session")
 def large_programs(pin_root: Path) -> Programs:
     """Maps with a flow table as large as that of a daemon."""
-    return Programs(pin_root / "large", replace(SMALL, flow_slots=1 << 20))
+    return Programs(pin_root / "large", replace(SMALL, flow_slots=1 << 20, nat_slots=4 << 16))
 
 
 def _rig(data_plane: RigDataPlane, programs: Programs) -> Iterator[Rig]:
