@@ -138,7 +138,8 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 }
 
 /* A packet of the client's: the state of its direction. */
-static __always_inline void nat_saw_request(const struct packet *p, struct nat_flow *flow, u8 backend_family)
+static __always_inline void nat_saw_request(const struct packet *p, const struct service *service, struct nat_flow *flow,
+					    u8 backend_family)
 {
 	u64 state = flow->forward->state, wanted = coarse_seconds() << 32 | ((u32)state | nat_flags(p));
 
@@ -146,7 +147,7 @@ static __always_inline void nat_saw_request(const struct packet *p, struct nat_f
 		return;
 	write_whole(&flow->forward->state, wanted);
 	nat_learn_way(p, flow, backend_family);
-	if (HAVE_GUARD && (wanted ^ state) & NAT_ACK && p->protocol == IPPROTO_TCP)
+	if (HAVE_GUARD && service->flags & SERVICE_GUARD && (wanted ^ state) & NAT_ACK && p->protocol == IPPROTO_TCP)
 		learn_source(p, p->service_number);
 }
 

@@ -123,7 +123,7 @@ static __always_inline int nat_request(struct packet *p, const struct service *s
 		nat_reopen(p, &flow);
 		nat_learn_way(p, &flow, backend->family);
 	} else if (!p->quoted) {
-		nat_saw_request(p, &flow, backend->family);
+		nat_saw_request(p, service, &flow, backend->family);
 	}
 	block = flow.slot >> 16;
 	pool = nat_pools.lookup(&block);

@@ -10,10 +10,8 @@ from lb.model.service import NatSource
 from tests.reference.icmp import HEADER, ICMP, REPLY
 from tests.reference.packet import FIN, RST, SYN, TCP, UDP, Flow, Packet
 
-TRIES = 16
-"""So many ports are looked at for one new flow."""
-CPU_STEP = 8192
-"""So far apart begin the CPUs."""
+RUNS, RUN = 4, 8
+"""So many runs of so many ports are looked at for one new flow, a quarter of all ports apart."""
 KEEP = 0
 """The family of entries that have no pool address."""
 
@@ -63,12 +61,11 @@ class Entry:
 
 @dataclass
 class Nat:
-    """All entries, and the pools of the desired state in force. cpu: on which frames are run."""
+    """All entries, and the pools of the desired state in force."""
 
-    cpu: int = 0
     entries: dict[Slot, Entry] = field(default_factory=dict)
     _by_flow: dict[Flow, Slot] = field(default_factory=dict)
-    _asked: Counter[int] = field(default_factory=Counter)
+    _cursors: Counter[int] = field(default_factory=Counter)
     _pools: dict[int, list[bytes]] = field(default_factory=dict)
     _first: int = 0
     _ports: int = 1
@@ -95,7 +92,7 @@ class Nat:
         """No flow was ever seen, and no port ever asked for."""
         self.entries.clear()
         self._by_flow.clear()
-        self._asked.clear()
+        self._cursors.clear()
 
     def is_pool(self, address: bytes) -> bool:
         """Whether an address is one that replies come to."""
@@ -160,14 +157,16 @@ class Nat:
         return entry
 
     def _free_slot(self, size: int) -> Slot | None:
-        pool = self._pools[size]
-        for _ in range(TRIES):
-            number = (self._asked[size] + CPU_STEP * self.cpu) % (len(pool) * self._ports)
-            self._asked[size] += 1
-            block, port = divmod(number, self._ports)
-            slot = pool[block], self._first + port
+        row = [(address, self._first + n) for address in self._pools[size] for n in range(self._ports)]
+        apart = max(len(row) // RUNS, RUN)
+        began = self._cursors[size]
+        for number in range(RUNS * RUN):
+            place = began + number // RUN * apart + number % RUN
+            slot = row[place % len(row)]
             if slot not in self.entries:
+                self._cursors[size] = place + 1
                 return slot
+        self._cursors[size] = began + RUN
         return None
 
     def _end(self, entry: Entry) -> None:

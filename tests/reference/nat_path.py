@@ -6,6 +6,7 @@ from typing import NamedTuple
 from lb.dataplane.protocol import NextHop
 from lb.model import Backend, Service
 from tests.reference import nat_errors, too_big
+from tests.reference.icmp import HEADER, is_icmp
 from tests.reference.nat import Entry, Nat, seen_flags
 from tests.reference.packet import ACK, SYN, TCP, Flow, Packet
 from tests.reference.translate import Ends, translate, translated_length
@@ -57,11 +58,6 @@ class NatPath:
         hop = self.hops.get(backend.packed)
         if hop is None or hop.mac is None:
             return Out("DROP_NO_NEXT_HOP", frame), known
-        way = self._there(hop)
-        # What cannot leave opens nothing.
-        stopped = self._stopped(frame, packet, len(backend.packed), way)
-        if stopped is not None:
-            return stopped, known
         entry = known or self.nat.open(service, flow, found, frame[6:12])
         if isinstance(entry, str):
             return Out(entry, frame), None
@@ -72,6 +68,9 @@ class NatPath:
         entry.sent |= seen_flags(packet)
         entry.client_mac = frame[6:12]
         ends = Ends(*entry.source, entry.backend.packed, entry.backend_port)
+        way = self._there(hop)
+        if (stopped := self._stopped(frame, packet, len(backend.packed), way)) is not None:
+            return stopped, entry
         return _translated(frame, packet, ends, entry.slot[1], way), entry
 
     def _found(self, packet: Packet, flow: Flow, service: Service, choose: Choose) -> Entry | Backend | str:
@@ -112,6 +111,8 @@ class NatPath:
     def error_for_pool(self, frame: bytes, packet: Packet) -> Out | None:
         """An error from a backend's side for a pool address; None if it is no error."""
         message = frame[packet.transport : packet.start + packet.length]
+        if is_icmp(packet) and len(message) < HEADER:
+            return Out("DROP_TRUNCATED", frame)
         if not nat_errors.is_error(packet, message):
             return None
         quote = nat_errors.read_quote(frame, packet)

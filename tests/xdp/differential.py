@@ -1,7 +1,6 @@
 """The program and the reference side by side: the same configuration, the same frames, and where they differ."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,8 +34,6 @@ BATCH = 500
 """Frames between two looks at the counters. Limits and tests of SYNs begin anew with each."""
 STILL_SECONDS = 0.4
 """For so long time may be said to stand still: nothing comes back to a limit, and no SYN is old enough to pass."""
-CPU = 0
-"""On which frames are run."""
 ATTACK_SECONDS = 80_000
 """How long an attack lasts, less than the guards' time to hold, so that none becomes shorter."""
 
@@ -80,7 +77,6 @@ class Pair:
         self._rig = rig
         self._reference = Reference(_MAC, OUR_IFINDEX)
         self._counted = counts.Counted(rig)
-        os.sched_setaffinity(0, {CPU})  # which port a new flow of NAT gets depends on where it is asked for
         self.frames = 0
 
     def configure(self, step: Step) -> None:

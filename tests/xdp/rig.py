@@ -124,14 +124,7 @@ class Rig:
         for name in ("nat_forward", "nat_reply"):
             rows = getattr(arrays, name)
             rows[np.flatnonzero(rows.view("u8").reshape(len(rows), -1).any(axis=1))] = 0
-        fd = libbpf.obj_get(self.plane.pins / "nat_cursors")
-        try:
-            size = layout().structs["nat_cursor"].itemsize
-            libbpf.map_update(
-                fd, np.zeros(1, np.uint32).ctypes, np.zeros(libbpf.possible_cpus() * size, np.uint8).ctypes
-            )
-        finally:
-            os.close(fd)
+        arrays.nat_cursors.view("u1")[:] = 0
 
     def sweep(self) -> int:
         """Free NAT's entries that are over, as the daemon does once a second; how many."""
