@@ -5,17 +5,18 @@ static __always_inline bool nat_may_open(const struct packet *p)
 	return p->protocol != IPPROTO_TCP || opens_tcp(p);
 }
 
-/* Whether a flow stays with the entry it was found at; then its backend is chosen. */
+/* Whether a flow stays with the entry it was found at; then its backend is chosen. An entry of the pool is none of keep. */
 static __always_inline bool nat_stays(struct packet *p, const struct service *service, const struct nat_flow *flow,
 				      struct backend **chosen, bool *again)
 {
 	struct backend *backend;
-	u32 place = service->backends + flow->forward->place;
+	u32 place = service->backends + flow->forward->place, block = flow->slot >> 16;
+	struct nat_pool *pool = nat_pools.lookup(&block);
 
 	if (flow->forward->service != service->number)
 		return false;
 	backend = find_backend(place);
-	if (!backend || !may_stay(service, backend))
+	if (!backend || !may_stay(service, backend) || !pool || (pool->family == 0) != backend->nat_keep)
 		return false;
 	*again = opens_tcp(p) && !p->quoted && nat_is_closing(flow->forward->state, flow->reply->state);
 	if (*again && !(backend->state & BACKEND_IN_RING))

@@ -4,15 +4,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 
+from lb.dataplane.layout import layout
 from lb.dataplane.protocol import DataPlane
 from lb.events import Events
 from lb.model import AdminState, Settings
+from lb.model.service import NatSource
 from lb.reconcile.nat_flows import is_used, sweep
 from lb.reconcile.services import ServicePlan, ServicePlans
 
 log = logging.getLogger("sluice.nat")
 
 SWEEP_SECONDS = 1.0
+KEEP_ROW = layout().constants["NAT_LIST_KEEP"]
 NAMES = ("IPv4", "IPv6", "nat_source keep")
 
 
@@ -58,18 +61,21 @@ class NatSweeper:
         if not is_used(arrays):
             return 0
         settings, now_s, freed = self._settings(), self._dataplane.clock_seconds(), 0
-        disabled = frozenset(
-            plan.number << 16 | place
-            for plan in self._services().by_name.values()
-            for place in _idle_places(plan)
-        )
+        plans = self._services().by_name.values()
+        idle = {
+            source: frozenset(
+                plan.number << 16 | place for plan in plans for place in _idle_places(plan, source)
+            )
+            for source in NatSource
+        }
         for row in range(len(arrays.nat_lists)):
             head = int(arrays.nat_lists["head"][row])
             count, first, last = head >> 32, head >> 16 & 0xFFFF, head & 0xFFFF
+            source = NatSource.KEEP if row == KEEP_ROW else NatSource.POOL
             if count:
                 blocks = arrays.nat_lists["block"][row, :count].tolist()
                 usable = count * (last - first + 1)
-                freed += sweep(arrays, blocks, usable, settings, now_s, disabled=disabled)
+                freed += sweep(arrays, blocks, usable, settings, now_s, disabled=idle[source])
         self.freed += freed
         self._tell()
         return freed
@@ -90,7 +96,13 @@ class NatSweeper:
         self._no_port = refused
 
 
-def _idle_places(plan: ServicePlan) -> Iterator[int]:
-    """The places of a service that take no packets: of backends that are disabled, or were removed."""
+def _idle_places(plan: ServicePlan, source: NatSource) -> Iterator[int]:
+    """The places of a service that take no packets of such entries: of backends that are disabled, or were removed.
+
+    All of them if the service's source is another now.
+    """
+    if plan.service.nat_source is not source:
+        yield from plan.at.values()
+        return
     taking = {b.address.packed for b in plan.service.backends if b.admin_state is not AdminState.DISABLED}
     yield from (place for address, place in plan.at.items() if address not in taking)

@@ -7,8 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from lb.model import AdminState, Backend, Config, Mode, Service
 from lb.model.nat import pool_addresses, uses_pool
 from lb.model.service import NatSource
-from tests.reference.icmp import HEADER, ICMP, REPLY
-from tests.reference.packet import FIN, RST, SYN, TCP, UDP, Flow, Packet
+from tests.reference.packet import FIN, RST, SYN, TCP, Flow, Packet
 
 RUNS, RUN = 4, 8
 """So many runs of so many ports are looked at for one new flow, a quarter of all ports apart."""
@@ -47,16 +46,9 @@ class Entry:
         return (address, port) if address else (self.flow.client, self.flow.client_port)
 
     @property
-    def protocol(self) -> int:
-        """As it stands in packets between here and the backend."""
-        if self.flow.protocol in (TCP, UDP):
-            return self.flow.protocol
-        return ICMP[len(self.backend.packed)]
-
-    @property
     def reply(self) -> Tuple:
         """What the backend's packets have."""
-        return self.backend.packed, self.backend_port, *self.source, self.protocol
+        return self.backend.packed, self.backend_port, *self.source, self.flow.protocol
 
 
 @dataclass
@@ -85,7 +77,9 @@ class Nat:
             address, _ = entry.slot
             is_of_pool = not address or address in self._pools[len(address)]
             backend = self._backend(entry)
-            if not is_of_pool or backend is None or backend.admin_state is AdminState.DISABLED:
+            source = NatSource.POOL if address else NatSource.KEEP
+            is_other = backend is not None and self._services[entry.service].nat_source is not source
+            if not is_of_pool or is_other or backend is None or backend.admin_state is AdminState.DISABLED:
                 self._end(entry)
 
     def forget(self) -> None:
@@ -115,25 +109,17 @@ class Nat:
         slot = self._by_flow.get(flow)
         return None if slot is None else self.entries[slot]
 
-    def of_reply(self, frame: bytes, packet: Packet) -> Entry | None:
+    def of_reply(self, packet: Packet) -> Entry | None:
         """The entry that a backend's packet to a pool address, or to a client that is kept, is of."""
-        ports = _reply_ports(frame, packet)
-        if ports is None or packet.fragment:
+        if not packet.has_ports or packet.fragment:
             return None
-        source_port, port = ports
         if self.is_pool(packet.destination):
-            entry = self.entries.get((packet.destination, port))
+            entry = self.entries.get((packet.destination, packet.port))
             candidates = [entry] if entry else []
         else:
             candidates = [e for e in self.entries.values() if not e.slot[0]]
-        is_echo = packet.protocol not in (TCP, UDP)
-        for entry in candidates:
-            wanted = entry.reply
-            if is_echo:
-                wanted = (wanted[0], source_port, *wanted[2:])
-            if wanted == (packet.source, source_port, packet.destination, port, packet.protocol):
-                return entry
-        return None
+        came = (packet.source, packet.source_port, packet.destination, packet.port, packet.protocol)
+        return next((entry for entry in candidates if entry.reply == came), None)
 
     def open(self, service: Service, flow: Flow, backend: Backend, client_mac: bytes) -> Entry | str:
         """A new entry for a flow, or the verdict that there can be none."""
@@ -181,20 +167,3 @@ def seen_flags(packet: Packet) -> int:
         return SYN
     without_syn = 0 if packet.flags & SYN else 0x10
     return packet.flags & (SYN | FIN | RST) | without_syn
-
-
-def echo_id(frame: bytes, packet: Packet, kinds: dict[int, int]) -> int | None:
-    """The id of an echo request or reply, by the kinds asked for; None if it is none."""
-    size = len(packet.source)
-    message = frame[packet.transport : packet.start + packet.length]
-    if packet.protocol != ICMP[size] or len(message) < HEADER or message[:2] != bytes([kinds[size], 0]):
-        return None
-    return int.from_bytes(message[4:6], "big")
-
-
-def _reply_ports(frame: bytes, packet: Packet) -> tuple[int, int] | None:
-    """Source and destination port of a packet, of an echo reply both its id; None if it can be no reply."""
-    if packet.has_ports:
-        return packet.source_port, packet.port
-    number = echo_id(frame, packet, REPLY)
-    return None if number is None else (number, number)

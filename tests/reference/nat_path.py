@@ -71,7 +71,7 @@ class NatPath:
         way = self._there(hop)
         if (stopped := self._stopped(frame, packet, len(backend.packed), way)) is not None:
             return stopped, entry
-        return _translated(frame, packet, ends, entry.slot[1], way), entry
+        return _translated(frame, packet, ends, way), entry
 
     def _found(self, packet: Packet, flow: Flow, service: Service, choose: Choose) -> Entry | Backend | str:
         """The entry of a packet, or the backend for a new one, or a verdict."""
@@ -93,7 +93,7 @@ class NatPath:
         way = self._back(entry)
         ends = Ends(flow.vip, flow.port, flow.client, flow.client_port)
         stopped = self._stopped(frame, packet, len(flow.client), way)
-        return stopped or _translated(frame, packet, ends, flow.client_port, way)
+        return stopped or _translated(frame, packet, ends, way)
 
     def error_for_vip(self, frame: bytes, packet: Packet, quoted: Flow, service: Service) -> Out:
         """An error from a client's side that quotes what a VIP sent."""
@@ -152,9 +152,9 @@ class NatPath:
         return Out("DROP_TOO_BIG", frame)
 
 
-def _translated(frame: bytes, packet: Packet, ends: Ends, number: int, way: Way) -> Out:
-    """A packet on its way; number: the id of an echo."""
-    made = translate(frame, packet, ends, echo_id=number)
+def _translated(frame: bytes, packet: Packet, ends: Ends, way: Way) -> Out:
+    """A packet on its way."""
+    made = translate(frame, packet, ends)
     return Out(made, frame) if isinstance(made, str) else Out(way.verdict, way.macs + made)
 
 

@@ -14,7 +14,6 @@ from tests.reference.balancer import Balancer
 from tests.reference.guards import Guards
 from tests.reference.limits import Limits
 from tests.reference.lists import Lists
-from tests.reference.nat import echo_id
 from tests.reference.nat_path import NatPath
 from tests.reference.packet import TCP, UDP, Flow, Packet, read
 from tests.reference.rules import Document, Rule, Rules
@@ -87,7 +86,7 @@ class Reference:
         if isinstance(packet, str):
             return Answer(packet, frame)
         to_pool = self.nat.nat.is_pool(packet.destination)
-        if to_pool and (entry := self.nat.nat.of_reply(frame, packet)):
+        if to_pool and (entry := self.nat.nat.of_reply(packet)):
             return Answer(*self.nat.reply(frame, packet, entry))
         spoofed = self._settings.drop_spoofed and self._is_spoofed(packet)
         verdict, later = self.admission.ask(packet, len(frame), spoofed=spoofed)
@@ -98,7 +97,7 @@ class Reference:
             return Answer("DROP_FRAGMENT" if is_vip or to_pool else "PASS_FRAGMENT", frame)
         if to_pool and (out := self.nat.error_for_pool(frame, packet)):
             return Answer(*out)
-        if not is_vip and not to_pool and (entry := self.nat.nat.of_reply(frame, packet)):
+        if not is_vip and not to_pool and (entry := self.nat.nat.of_reply(packet)):
             return Answer(*self.nat.reply(frame, packet, entry))
         if is_vip and icmp.is_icmp(packet):
             return self._answer_icmp(frame, packet)
@@ -124,11 +123,6 @@ class Reference:
     def _answer_icmp(self, frame: bytes, packet: Packet) -> Answer:
         quoted = icmp.read(frame, packet)
         if quoted == "TX_ECHO":
-            number = echo_id(frame, packet, icmp.REQUEST)
-            service = self._services.find(packet.destination, 0, packet.protocol)
-            if service is not None and number is not None:
-                flow = Flow(packet.source, number, packet.destination, 0, packet.protocol)
-                return self._translate(service, frame, packet, flow, ())
             if not self._settings.answer_echo:
                 return Answer("PASS_PROTOCOL", frame)
             return Answer("TX_ECHO", icmp.echo_reply(frame, packet))

@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 
-from tests.reference.icmp import ICMP, IP_HEADER, REPLY, REQUEST
+from tests.reference.icmp import ICMP, IP_HEADER
 from tests.reference.packet import IPV4, IPV6, TCP, UDP, Packet
 from tests.reference.send import DONT_FRAGMENT
 from tests.reference.sums import changed, checksum
 
 UNTRANSLATABLE = "DROP_NAT_UNTRANSLATABLE"
 CHECKSUM_AT = {TCP: 16, UDP: 6}
-ICMP_CHECKSUM_AT = 2
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Packed addresses and ports that a packet shall have; of an echo, the port is its id."""
+    """Packed addresses and ports that a packet shall have."""
 
     source: bytes
     source_port: int
@@ -29,18 +28,11 @@ def translated_length(packet: Packet, size: int) -> int:
     return IP_HEADER[size] + packet.start + packet.length - packet.transport
 
 
-def translate(frame: bytes, packet: Packet, to: Ends, *, echo_id: int | None = None) -> bytes | str:
-    """The frame from its third field on (tags, EtherType, packet, padding), or the verdict that it cannot be.
-
-    echo_id: what an echo has for an id then; its type stays, in the other family's number.
-    """
+def translate(frame: bytes, packet: Packet, to: Ends) -> bytes | str:
+    """The frame from its third field on (tags, EtherType, packet, padding), or the verdict that it cannot be."""
     end = packet.start + packet.length
     data = frame[packet.transport : end]
-    if packet.protocol in (TCP, UDP):
-        made = _with_ports(data, packet, to)
-    else:
-        assert echo_id is not None
-        made = _echo(data, packet, to, echo_id)
+    made = _with_ports(data, packet, to)
     if isinstance(made, str):
         return made
     ethertype = IPV4 if len(to.source) == 4 else IPV6
@@ -53,11 +45,8 @@ def _header(frame: bytes, packet: Packet, to: Ends, length: int) -> bytes:
     old = frame[packet.start : packet.transport]
     if len(to.source) == len(packet.source):
         return _same_family(old, to)
-    protocol = packet.protocol
-    if protocol not in (TCP, UDP):
-        protocol = ICMP[len(to.source)]
     ttl = (old[8] if len(packet.source) == 4 else old[7]) - 1
-    return new_header(packet.traffic_class, length, protocol, ttl, (to.source, to.destination))
+    return new_header(packet.traffic_class, length, packet.protocol, ttl, (to.source, to.destination))
 
 
 def _same_family(old: bytes, to: Ends) -> bytes:
@@ -93,20 +82,6 @@ def _with_ports(data: bytes, packet: Packet, to: Ends) -> bytes | str:
     if packet.protocol == UDP and after == 0:
         after = 0xFFFF
     return made[:at] + after.to_bytes(2, "big") + made[at + 2 :]
-
-
-def _echo(data: bytes, packet: Packet, to: Ends, echo_id: int) -> bytes:
-    """An echo request or reply with another id, in the family of its new addresses."""
-    size, new_size = len(packet.source), len(to.source)
-    kinds, new_kinds = (REQUEST, REQUEST) if data[0] == REQUEST[size] else (REPLY, REPLY)
-    assert data[0] == kinds[size]
-    head = bytes([new_kinds[new_size], data[1]])
-    before = int.from_bytes(data[2:4], "big")
-    old, new = data[:2] + data[4:6], head + echo_id.to_bytes(2, "big")
-    old += pseudo6(packet.source, packet.destination, len(data)) if size == 16 else b""
-    new += pseudo6(to.source, to.destination, len(data)) if new_size == 16 else b""
-    after = changed(before, old, new)
-    return head + after.to_bytes(2, "big") + echo_id.to_bytes(2, "big") + data[6:]
 
 
 def pseudo6(source: bytes, destination: bytes, length: int) -> bytes:

@@ -1,7 +1,6 @@
 """The packet path under test: filled by the real control plane, run frame by frame."""
 
 import ctypes
-import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
