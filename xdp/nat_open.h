@@ -93,7 +93,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 		kept = nat_kept_hash(p, backend);
 	slot = nat_take_slot(nat_list_of(backend), tag, now_s);
 	if (!slot) {
-		if (tally)
+		if (tally && !TRACE)
 			tally->no_port++;
 		return DROP_NAT_PORTS;
 	}
@@ -103,7 +103,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 	if (!flow->forward || !flow->reply)
 		return DROP_INTERNAL;
 	if (TRACE)
-		return CONTINUE;
+		return keep && nat_kept_by_other(p, backend, kept, slot) ? DROP_NAT_CLASH : CONTINUE;
 	nat_fill(p, service, p->backend, backend, flow, keep ? nat_tag(kept) : tag, now_s);
 	if ((keep && !nat_publish(kept, slot)) || !nat_publish(hash, slot)) {
 		if (keep)
