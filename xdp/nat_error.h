@@ -24,19 +24,16 @@ static __always_inline int nat_quoted_transport(void *data, const struct packet 
 		return DROP_INTERNAL;
 	moved = put_word(ports, quote->source_port | (u32)quote->port << 16);
 	*change += moved;
-	at += p->protocol == IPPROTO_TCP ? 16 : 4;
+	/* The word that ends with the checksum. */
+	at += p->protocol == IPPROTO_TCP ? 14 : 4;
 	check = data + (at & L4_MOST);
-	/* The words of both checksums begin at an even place, UDP's with its length, TCP's with itself. */
 	if ((void *)(check + 1) > p->end || at + 4 > p->l3 + p->l3_length)
 		return CONTINUE;
-	before = p->protocol == IPPROTO_TCP ? *(u16 *)check : ((u16 *)check)[1];
+	before = ((u16 *)check)[1];
 	if (p->protocol == IPPROTO_UDP && !before)
 		return CONTINUE;
 	after = checksum_changed(before, addresses + moved);
-	if (p->protocol == IPPROTO_TCP)
-		*(u16 *)check = after;
-	else
-		((u16 *)check)[1] = after ?: 0xffff;
+	((u16 *)check)[1] = p->protocol == IPPROTO_UDP && !after ? 0xffff : after;
 	*change += (u64)(u16)~before + (p->protocol == IPPROTO_UDP && !after ? 0xffff : after);
 	return CONTINUE;
 }
