@@ -109,6 +109,10 @@ class Nat:
         slot = self._by_flow.get(flow)
         return None if slot is None else self.entries[slot]
 
+    def leave(self, flow: Flow) -> None:
+        """Nothing that a client sends in this flow finds its entry any more, if it has one; replies do."""
+        self._by_flow.pop(flow, None)
+
     def of_reply(self, packet: Packet) -> Entry | None:
         """The entry that a backend's packet to a pool address, or to a client that is kept, is of."""
         if not packet.has_ports or packet.fragment:

@@ -81,6 +81,7 @@ class NatPath:
             again = packet.opens and entry.is_closing
             if not again or backend.ring_weight:
                 return entry
+        self.nat.leave(flow)
         if packet.protocol == TCP and not packet.opens:
             return "DROP_NAT_NO_FLOW"
         chosen = choose()
