@@ -74,7 +74,7 @@ def fuzz(duration: float, seed: int) -> int:
         print(f"seed {seed}", flush=True)
         while time.monotonic() < start + duration:
             pair = exact if sessions % EXACT_EVERY == EXACT_EVERY - 1 else everything
-            difference = pair.session(Random(f"{seed} {sessions}"), FRAMES)
+            difference = pair.session(Random(f"{seed} {sessions}"), FRAMES, nat=sessions % 2 == 1)
             sessions += 1
             if difference is not None:
                 report()

@@ -194,10 +194,10 @@ class Pair:
             at += len(frames)
         return None, False
 
-    def session(self, chance: Random, frames: int) -> Difference | None:
-        """One random configuration, altered half-way, with so many frames."""
-        document, ways = states.configuration(chance), states.link(chance)
-        altered = states.altered(chance, document)
+    def session(self, chance: Random, frames: int, *, nat: bool = False) -> Difference | None:
+        """One random configuration, altered half-way, with so many frames; nat: with services of mode nat."""
+        document, ways = states.configuration(chance, nat=nat), states.link(chance)
+        altered = states.altered(chance, document, nat=nat)
         towards = random_frames.targets(document)
         self.forget()
         steps: list[Step] = []

@@ -61,8 +61,8 @@ def link(chance: Random) -> Document:
     }
 
 
-def configuration(chance: Random) -> Document:
-    """A valid document: up to eight services, two lists that overlap, and rules."""
+def configuration(chance: Random, *, nat: bool = False) -> Document:
+    """A valid document: up to eight services, two lists that overlap, and rules. nat: some are of mode nat."""
     document: Document = {
         "services": [],
         "blocklist": _entries(chance, count=True),
@@ -70,7 +70,7 @@ def configuration(chance: Random) -> Document:
         "settings": chance.choice(SETTINGS),
     }
     for number in range(chance.randint(1, 8)):
-        more = {**document, "services": [*document["services"], _service(chance, f"s{number}")]}
+        more = {**document, "services": [*document["services"], _service(chance, f"s{number}", nat=nat)]}
         if _valid(more):
             document = more
     return document | {"rules": _usable(rule_states.rules(chance, document, _CLIENTS, _OTHERS), document)}
@@ -88,7 +88,7 @@ def _usable(rules: list[Document], document: Document) -> list[Document]:
     return [rule for rule in rules if _valid({"services": document["services"], "rules": [rule]})]
 
 
-def altered(chance: Random, document: Document) -> Document:
+def altered(chance: Random, document: Document, *, nat: bool = False) -> Document:
     """Most of the services, their backends drained, disabled, weighed anew, gone or new; none is enabled again.
 
     Now and then a service forwards or chooses in another way, and connection ids name others. Rules go, come or change.
@@ -99,7 +99,7 @@ def altered(chance: Random, document: Document) -> Document:
             continue  # one for any port or a shorter prefix may take its packets over
         changed = {**service, "backends": _altered_backends(chance, service)}
         if chance.random() < 0.2:
-            fresh = _service(chance, service["name"])
+            fresh = _service(chance, service["name"], nat=nat)
             changed |= {
                 key: fresh[key] for key in ("mode", "affinity", "nat_source") if chance.random() < 0.5
             }
@@ -136,9 +136,9 @@ def _valid(document: Document) -> bool:
     return True
 
 
-def _service(chance: Random, name: str) -> Document:
+def _service(chance: Random, name: str, *, nat: bool) -> Document:
     vip, protocol = chance.choice((*VIPS, *VIP_PREFIXES)), chance.choice(("tcp", "udp"))
-    mode = chance.choice(("ipip", "gue", "nat", "nat", "l2"))
+    mode = chance.choice(("ipip", "gue", "nat", "nat", "l2") if nat else ("ipip", "gue", "l2"))
     source = "keep" if mode == "nat" and chance.random() < 0.3 else "pool"
     pool = _pool("l2" if source == "keep" else mode, vip)
     chosen = chance.sample(pool, chance.choice((0, 1, 2, 3, 4, 6)))

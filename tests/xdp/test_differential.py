@@ -101,6 +101,13 @@ def test_a_million_frames(pair: Pair, hundred_thousand: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", (6, 12, 17))
+def test_nat(pair: Pair, seed: int) -> None:
+    """Four thousand frames in each configuration with services of mode nat, among them backends' replies."""
+    check(pair, pair.session(Random(f"nat {seed}"), 4000, nat=True))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_bulk_with_no_feature_too_many(exact_pair: Pair, seed: int) -> None:
     """The same with the program of the daemon, that is compiled for what the configuration has."""
