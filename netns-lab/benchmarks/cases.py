@@ -191,6 +191,7 @@ EVERYTHING: Mapping[str, Any] = MappingProxyType(
                 "mode": "l2",
                 "affinity": "source",
                 "flood_protection": {"new_flows_per_second": 1},
+                "health_check": {"type": "tcp", "port": 80, "passive": {"vote": True}},
                 "backends": [{"address": "10.0.0.2"}],
             },
             {

@@ -410,9 +410,9 @@ def test_each_program_is_checked_once(exact_rig: Rig, monkeypatch: pytest.Monkey
     asked: list[frozenset[str]] = []
     check = gate.check
 
-    def noted(code: bytes, flags: int, features: frozenset[str], constants: Any) -> int:
+    def noted(code: bytes, flags: int, features: frozenset[str], constants: Any, **more: Any) -> int:
         asked.append(features)
-        return check(code, flags, features, constants)
+        return check(code, flags, features, constants, **more)
 
     monkeypatch.setattr(gate, "check", noted)
     exact_rig.apply(services=[service()], settings={"udp_idle_seconds": 77})

@@ -46,7 +46,7 @@ def test_every_option_reaches_the_settings(started: list[ServeSettings], tmp_pat
         "serve",
         *("--interface", "eth0", "--interface", "eth1", "--xdp-mode", "generic", "--listen", "[::1]:8080"),
         *("--state-dir", "/var/lib/x", "--socket", "/run/x.sock", "--config", str(config)),
-        *("--log-format", "json", "--replace-foreign-program", "--flow-slots", "4096", "--deny-ipv6", "7"),
+        *("--log-format", "json", "--replace-foreign-program", "--flow-slots", "4096", "--deny-ipv6", "128"),
     )
 
     assert result.exit_code == 0, result.output
@@ -60,7 +60,7 @@ def test_every_option_reaches_the_settings(started: list[ServeSettings], tmp_pat
             config=config,
             log_format="json",
             replace_foreign=True,
-            sizes=TableSizes(flow_slots=4096, deny_ipv6=7),
+            sizes=TableSizes(flow_slots=4096, deny_ipv6=128),
         )
     ]
 
@@ -80,7 +80,7 @@ def test_every_option_can_come_from_the_environment(started: list[ServeSettings]
         SLUICE_CONFIG=str(config),
         SLUICE_LOG_FORMAT="json",
         SLUICE_REPLACE_FOREIGN_PROGRAM="1",
-        SLUICE_SERVICE_PORTS="99",
+        SLUICE_SERVICE_PORTS="999",
     )
 
     assert result.exit_code == 0, result.output
@@ -94,7 +94,7 @@ def test_every_option_can_come_from_the_environment(started: list[ServeSettings]
             config=config,
             log_format="json",
             replace_foreign=True,
-            sizes=TableSizes(service_ports=99),
+            sizes=TableSizes(service_ports=999),
         )
     ]
 

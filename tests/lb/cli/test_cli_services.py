@@ -81,7 +81,7 @@ def test_flags_of_udp_are_refused_for_tcp(web: Shell) -> None:
         ("backend", "set", "web", "10.0.0.11"),
         ("backend", "set", "web", "10.0.0.11", "--quic-id", "1", "--no-quic-id"),
         ("backend", "add", "web", "10.0.0.13", "--quic-id", "0"),
-        ("service", "set", "web", "--mode", "nat"),
+        ("service", "set", "web", "--mode", "sideways"),
     ],
 )
 def test_settings_that_make_no_sense_are_usage_errors(web: Shell, words: tuple[str, ...]) -> None:
