@@ -6,7 +6,7 @@ from tests.reference.icmp import ERRORS, HEADER, ICMP, IP_HEADER
 from tests.reference.nat import Entry
 from tests.reference.packet import IPV4, IPV6, TCP, UDP, Packet
 from tests.reference.sums import changed
-from tests.reference.translate import CHECKSUM_AT, UNTRANSLATABLE, new_header, pseudo6
+from tests.reference.translate import CHECKSUM_AT, UNTRANSLATABLE, new_header, pseudo6, same_family
 
 _POINTER_TO_6 = {
     0: 0,
@@ -118,11 +118,7 @@ def _outer_header(frame: bytes, packet: Packet, outer: tuple[bytes, bytes], leng
     if len(outer[0]) != len(packet.source):
         ttl = (old[8] if len(packet.source) == 4 else old[7]) - 1
         return new_header(packet.traffic_class, length, ICMP[len(outer[0])], ttl, outer)
-    if len(outer[0]) == 16:
-        return old[:7] + bytes([old[7] - 1]) + b"".join(outer) + old[40:]
-    new = old[:8] + bytes([old[8] - 1]) + old[9:12] + b"".join(outer) + old[20:]
-    total = changed(int.from_bytes(old[10:12], "big"), old[8:10] + old[12:20], new[8:10] + new[12:20])
-    return new[:10] + total.to_bytes(2, "big") + new[12:]
+    return same_family(old, *outer)
 
 
 def _quoted(ip: bytes, quote: Quote, to: tuple[bytes, int, bytes, int]) -> bytes:

@@ -44,15 +44,16 @@ def _header(frame: bytes, packet: Packet, to: Ends, length: int) -> bytes:
     """The IP header, with its options or extensions where the family stays; length: of what follows."""
     old = frame[packet.start : packet.transport]
     if len(to.source) == len(packet.source):
-        return _same_family(old, to)
+        return same_family(old, to.source, to.destination)
     ttl = (old[8] if len(packet.source) == 4 else old[7]) - 1
     return new_header(packet.traffic_class, length, packet.protocol, ttl, (to.source, to.destination))
 
 
-def _same_family(old: bytes, to: Ends) -> bytes:
-    if len(to.source) == 16:
-        return old[:7] + bytes([old[7] - 1]) + to.source + to.destination + old[40:]
-    new = old[:8] + bytes([old[8] - 1]) + old[9:12] + to.source + to.destination + old[20:]
+def same_family(old: bytes, source: bytes, destination: bytes) -> bytes:
+    """A header, with its options or extensions, one hop on and between other addresses."""
+    if len(source) == 16:
+        return old[:7] + bytes([old[7] - 1]) + source + destination + old[40:]
+    new = old[:8] + bytes([old[8] - 1]) + old[9:12] + source + destination + old[20:]
     total = changed(int.from_bytes(old[10:12], "big"), old[8:10] + old[12:20], new[8:10] + new[12:20])
     return new[:10] + total.to_bytes(2, "big") + new[12:]
 
