@@ -25,6 +25,7 @@ ethtool          ethtool
 nginx-light      nginx
 curl             curl
 wrk              wrk
+iperf3           iperf3
 tcpdump          tcpdump
 libpcap0.8       /usr/lib/*/libpcap.so.0.8
 fail2ban         fail2ban-client
