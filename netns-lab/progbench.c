@@ -13,7 +13,7 @@
 struct plan {
 	u64 frame[LENGTH / 8];
 	u32 first;  /* number of the first flow */
-	u32 count;  /* how many flows */
+	u32 count;  /* how many flows; 0: the frame as it is */
 	u32 random; /* draw the flow instead of taking the next */
 	u32 vips;   /* how many VIPs in a row, less 1; a power of two less 1 */
 };
@@ -54,11 +54,19 @@ static __always_inline void write_flow6(void *data, const struct plan *plan, u32
 	*(__be32 *)(data + 34) = bpf_htonl(plan->first + flow);
 }
 
+static __always_inline void write_flow(void *data, const struct plan *plan, u32 flow)
+{
+	if (((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IP))
+		write_flow4(data, plan, flow);
+	else
+		write_flow6(data, plan, flow);
+}
+
 int restore(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	long grown = end - data - LENGTH;
-	u32 zero = 0, flow;
+	u32 zero = 0;
 	struct plan *plan;
 
 	if (grown) {
@@ -71,11 +79,8 @@ int restore(struct xdp_md *ctx)
 	if (!plan || data + LENGTH > end)
 		return XDP_ABORTED;
 	__builtin_memcpy(data, plan->frame, LENGTH);
-	flow = pick_flow(plan);
-	if (((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IP))
-		write_flow4(data, plan, flow);
-	else
-		write_flow6(data, plan, flow);
+	if (plan->count)
+		write_flow(data, plan, pick_flow(plan));
 	measured.call(ctx, 0);
 	return XDP_ABORTED; /* nothing is there to be measured */
 }

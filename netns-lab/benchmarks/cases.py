@@ -23,7 +23,7 @@ ENDLESS = (1 << 32) - 1
 
 VIP, VIP6 = "10.200.16.1", "fc00:1::1"
 NO_VIP = "10.200.0.1"
-NAT_POOL = ["10.200.32.0", "10.200.32.1"]
+NAT_POOL = [f"10.200.32.{n}" for n in range(4)]
 TCP_PORT, UDP_PORT = 80, 53
 BACKENDS = 10
 
@@ -71,7 +71,10 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """64-byte frames (IPv6: 80) of `count` flows from number `first` on. vips: spread over so many VIPs in a row."""
+    """64-byte frames (IPv6: 80) of `count` flows from number `first` on. vips: spread over so many VIPs in a row.
+
+    reply: what the backend answers to one flow's, in mode nat.
+    """
 
     protocol: str = "tcp:A"
     destination: str = VIP
@@ -79,6 +82,7 @@ class Traffic:
     count: int = 1
     random: bool = False
     vips: int = 1
+    reply: bool = False
 
     @property
     def port(self) -> int:
@@ -153,6 +157,7 @@ PROGRAM = (
         thorough=True,
     ),
     ProgramCase("nat_forward_1flow", "nat", Traffic("udp"), goal=60),
+    ProgramCase("nat_reply_1flow", "nat", Traffic("udp", reply=True), goal=60),
     ProgramCase("nat_forward_100kflows", "nat", Traffic("udp", count=100_000), goal=150),
     ProgramCase("pass_no_service", "plain", Traffic(destination=NO_VIP), action="pass", goal=13),
     ProgramCase("drop_deny_1prefix", "deny1", blocked(1), action="drop", goal=8, peer="xdp-filter"),
@@ -256,14 +261,6 @@ EVERYTHING: Mapping[str, Any] = MappingProxyType(
 )
 """A document that needs all features."""
 
-NOT_YET: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(
-        ("nat_reply_1flow",),
-        "replies have no generator yet",
-    )
-)
-"""Cases of features that are still to come, and which."""
-
 
 @dataclass(frozen=True, slots=True)
 class LabCase:
@@ -288,7 +285,7 @@ LAB = (
     LabCase("forward_nat", "nat", Traffic("udp"), versus="nft_dnat", goal=0.4),
     LabCase("xdp_filter_drop", "xdp-filter", blocked(1), versus="empty_drop"),
     LabCase("nft_drop", "nft_drop", blocked(1), versus="empty_drop"),
-    LabCase("nft_dnat", "nft_dnat", versus="empty_tx"),
+    LabCase("nft_dnat", "nft_dnat", Traffic("udp"), versus="empty_tx"),
 )
 
 
@@ -390,8 +387,8 @@ def rules_of(setup: Setup) -> list[dict[str, Any]]:
 
 
 def settings_of(setup: Setup) -> dict[str, Any]:
-    """What a setup's services need beside them: NAT two addresses, for a hundred thousand flows."""
-    return {"nat_pools": NAT_POOL} if setup.mode == "nat" else {}
+    """What a setup's services need beside them: NAT ports for many flows, which must outlive others' turns."""
+    return {"nat_pools": NAT_POOL, "nat_opening_seconds": 3600} if setup.mode == "nat" else {}
 
 
 def services_of(setup: Setup, backends: list[str], *, count: int = 1) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import world
-from benchmarks.cases import BACKENDS, FIRST_PREFIX, TCP_PORT, VIP, addresses, source_of
+from benchmarks.cases import BACKENDS, FIRST_PREFIX, UDP_PORT, VIP, addresses, source_of
 from benchmarks.world import Cable
 from lb.dataplane import libbpf
 
@@ -83,7 +83,7 @@ def nft_dnat(cable: Cable) -> None:
     _take_frames(cable)
     backends = cable.hosts(BACKENDS)
     pick = ", ".join(f"{n} : {address}" for n, address in enumerate(backends))
-    rule = f"ip daddr {VIP} tcp dport {TCP_PORT} dnat to jhash ip saddr . tcp sport mod {BACKENDS} map {{ {pick} }};"
+    rule = f"ip daddr {VIP} udp dport {UDP_PORT} dnat to jhash ip saddr . udp sport mod {BACKENDS} map {{ {pick} }};"
     chain = f"type nat hook prerouting priority -100; {rule}"
     world.run("nft", "-f", "-", text=f"table ip bench {{\nchain in {{ {chain} }}\n}}\n")
 

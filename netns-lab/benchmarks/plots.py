@@ -33,6 +33,7 @@ LABELS: Mapping[str, str] = MappingProxyType(
         "drop_by_1k_rules": "dropped by one of 1,000 rules",
         "drop_over_limit": "a source over its limit",
         "nat_forward_1flow": "NAT, 1 flow",
+        "nat_reply_1flow": "NAT, 1 flow, the way back",
         "nat_forward_100kflows": "NAT, 100,000 flows",
         "empty_drop": "an empty program that drops",
         "empty_tx": "an empty program that sends back",

@@ -66,6 +66,10 @@ class Harness:
         action, out = libbpf.test_run(self._restore, bytes(self.length), packets)
         return action, len(out) - self.length
 
+    def frame(self) -> bytes:
+        """What the next packet leaves as."""
+        return libbpf.test_run(self._restore, bytes(self.length), 1)[1]
+
     def time(self, packets: int) -> float:
         """Nanoseconds of this thread a packet, harness included."""
         begin = time.thread_time_ns()
@@ -94,6 +98,17 @@ def plan_of(traffic: Traffic, mac: str) -> bytes:
     return template.frame.ljust(traffic.length, b"\0") + b"".join(
         word.to_bytes(4, "little") for word in words
     )
+
+
+def reply_plan(program: int, traffic: Traffic, mac: str) -> bytes:
+    """A plan of one frame: the backend's answer to what the program of mode nat makes of the first flow."""
+    place = harness(traffic.length)
+    place.choose(program, plan_of(traffic, mac))
+    place.flow = 0
+    sent = place.frame()
+    ends = sent[6:12] + sent[:6], sent[30:34] + sent[26:30], sent[36:38] + sent[34:36]
+    macs, addresses, ports = ends  # sums are the same either way round
+    return macs + sent[12:26] + addresses + ports + sent[38:] + bytes(16)
 
 
 @dataclass
@@ -137,6 +152,8 @@ class Probe:
         """Check that packets end as they should, and establish the flows. SluiceError if they end otherwise."""
         self.name, self._action = name, action
         self._harness, self._traffic, self._plan = harness(traffic.length), traffic, plan_of(traffic, mac)
+        if traffic.reply:
+            self._plan = reply_plan(program, traffic, mac)
         self.target = self._target(program)
         self._mac, self._peer_name = mac, ""
         self.peer: Target | None = None

@@ -37,7 +37,7 @@ def example() -> Report:
     ]
     made.sweeps = {"flows": [Point(1, Figure(28.0, 29.0, 5)), Point(1000, Figure(40.0, 41.0, 5))]}
     made.programs = {"plain": {"instructions": 900, "features": ["HAVE_VIP4"]}}
-    made.left_out = {"nat_reply_1flow": "there is no mode nat yet"}
+    made.left_out = {"nft_dnat": "nft is not installed"}
     return made
 
 
@@ -81,7 +81,7 @@ def test_document_has_the_agreed_shape() -> None:
     assert found["cases"][2]["p99"] == 9.123
     assert found["sweeps"][0]["points"][1] == {"x": 1000, "min": 40.0, "median": 41.0, "rounds": 5}
     assert found["programs"] == [{"name": "plain", "instructions": 900, "features": ["HAVE_VIP4"]}]
-    assert found["left_out"] == [{"name": "nat_reply_1flow", "reason": "there is no mode nat yet"}]
+    assert found["left_out"] == [{"name": "nft_dnat", "reason": "nft is not installed"}]
 
 
 def test_tables_show_each_case_once_with_its_ratio() -> None:
@@ -96,7 +96,7 @@ def test_tables_show_each_case_once_with_its_ratio() -> None:
     text = report.table(found)
     assert text.count("tcp_established_1flow") == 1
     assert "3 (p99 9.12)" in text
-    assert "Left out (there is no mode nat yet): nat_reply_1flow." in text
+    assert "Left out (nft is not installed): nft_dnat." in text
 
 
 def test_case_names_are_the_agreed_ones() -> None:
@@ -121,7 +121,7 @@ def test_case_names_are_the_agreed_ones() -> None:
     }
 
     for group, names in agreed.items():
-        assert set(names.split()) - set(cases.NOT_YET) == known[group]
+        assert set(names.split()) == known[group]
 
 
 def test_cases_name_what_there_is() -> None:
