@@ -54,7 +54,7 @@ static __always_inline bool nat_is_of_keep(const struct packet *p)
 }
 
 /* The slot whose backend sent this reply, or NONE. */
-static __always_inline u32 nat_reply_slot(const struct packet *p)
+static __always_inline u32 nat_reply_slot(const struct packet *p, struct nat_reply **found)
 {
 	u32 block = nat_block(p), slot;
 	struct nat_reply *entry;
@@ -69,6 +69,7 @@ static __always_inline u32 nat_reply_slot(const struct packet *p)
 		return NONE;
 	if (p->family == 6 && (entry->backend[1] != p->source6[1] || word64(entry->backend + 2) != word64(p->source6 + 2)))
 		return NONE;
+	*found = entry;
 	return slot;
 }
 

@@ -40,8 +40,11 @@ static __always_inline u64 nat_ports(const struct packet *p)
 /* The hash of a packet from one address and port to another. */
 static __always_inline u64 nat_hash(const u32 *source, const u32 *destination, u64 ports)
 {
-	u64 h = fold(FLOW_KEY0, word64(source));
+	u64 h;
 
+	if (ports >> 40 == 4)
+		return mix(fold(FLOW_KEY0, source[0] | (u64)destination[0] << 32) ^ ports ^ FLOW_KEY1);
+	h = fold(FLOW_KEY0, word64(source));
 	h = fold(h, word64(source + 2));
 	h = fold(h, word64(destination));
 	h = fold(h, word64(destination + 2));
@@ -65,8 +68,11 @@ static __always_inline u64 nat_scan(const struct nat_bucket *bucket, u64 tag, u6
 
 static __always_inline bool nat_is_request(const struct nat_forward *entry, u64 word, const struct packet *p, u64 ports)
 {
-	return entry->word == word && entry->ports == ports && same_address(entry->client, p->source6) &&
-	       same_address(entry->vip, p->vip6);
+	if (entry->word != word || entry->ports != ports)
+		return false;
+	if (p->family == 4)
+		return entry->client[0] == p->source4 && entry->vip[0] == p->vip4;
+	return same_address(entry->client, p->source6) && same_address(entry->vip, p->vip6);
 }
 
 static __always_inline bool nat_is_reply(const struct nat_reply *entry, const struct packet *p)

@@ -14,7 +14,8 @@ static __always_inline u64 source_mac(const struct packet *p)
 /* A flow's next hop towards its client, as its last packets came. */
 static __always_inline void nat_learn_way(const struct packet *p, const struct nat_flow *flow, u8 backend_family)
 {
-	u64 mac = source_mac(p) | (u64)(p->family << 4 | backend_family) << 48;
+	u64 near = OUR_IFINDEX <= 0xff ? OUR_IFINDEX : 0;
+	u64 mac = source_mac(p) | (u64)(p->family << 4 | backend_family) << 48 | near << 56;
 
 	if (*(u64 *)flow->reply->mac != mac)
 		write_whole((u64 *)flow->reply->mac, mac);

@@ -4,25 +4,13 @@
 static __always_inline int nat_leave(struct xdp_md *ctx, struct packet *p, const struct nat_way *way)
 {
 	int stop = nat_check_way(ctx, p, way->to.family, way->mtu);
-	void *data;
 
 	if (stop)
 		return stop;
 	stop = p->quoted ? nat_translate_error(ctx, p, way) : nat_rewrite(ctx, p, &way->to);
 	if (stop)
 		return stop;
-	data = (void *)(long)ctx->data;
-	if (data + sizeof(struct ethhdr) > (void *)(long)ctx->data_end)
-		return DROP_INTERNAL;
-	*(u32 *)data = way->mac;
-	*(u16 *)(data + 4) = way->mac >> 32;
-	*(u32 *)(data + 6) = way->our_mac;
-	*(u16 *)(data + 10) = way->our_mac >> 32;
-	if (HAVE_REDIRECT && way->ifindex != OUR_IFINDEX) {
-		p->egress_ifindex = way->ifindex;
-		return way->home ? REDIRECT_NAT_REPLY : REDIRECT_NAT;
-	}
-	return way->home ? TX_NAT_REPLY : TX_NAT;
+	return nat_send((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, way->mac, way->our_mac, way->ifindex, way->home);
 }
 
 static __always_inline int run_nat(struct xdp_md *ctx, struct packet *p, const struct handover *handover)

@@ -27,7 +27,7 @@ struct nat_reply {
 	__u32 client[4];
 	__u8 mac[6];   /* of the client's next hop; read with what follows as one word */
 	__u8 families; /* client's << 4 | backend's */
-	__u8 pad;
+	__u8 ifindex;  /* that the client's packets come in by; 0: above 255, nat_forward has it */
 	__u32 vip4; /* an IPv6 VIP stands in nat_forward alone */
 	__be16 client_port;
 	__be16 vip_port;

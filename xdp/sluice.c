@@ -44,7 +44,6 @@
 #include "encap.h"
 #include "forward.h"
 #include "finish.h"
-#if HAVE_NAT
 #include "nat_index.h"
 #include "nat_slot.h"
 #include "nat_way.h"
@@ -54,6 +53,8 @@
 #include "nat_open.h"
 #include "nat_request.h"
 #include "nat_reply.h"
+#include "nat_known.h"
+#if HAVE_NAT
 #include "nat_program.h"
 #endif
 
@@ -69,10 +70,13 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	if (verdict)
 		return verdict;
 	if (HAVE_NAT && p->has_ports && !p->fragment) {
-		u32 slot = nat_reply_slot(p);
+		struct nat_reply *reply = NULL;
+		u32 slot = nat_reply_slot(p, &reply);
 
-		if (slot != NONE)
-			return enter_nat(ctx, p, NULL, NAT_REPLY, slot);
+		if (slot != NONE) {
+			verdict = nat_reply_known(p, slot, reply);
+			return verdict ?: enter_nat(ctx, p, NULL, NAT_REPLY, slot);
+		}
 	}
 	if (HAVE_RULES)
 		settle(ctx, p);
@@ -96,8 +100,10 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 		return enter_nat(ctx, p, NULL, NAT_KEPT, verdict);
 	if (verdict)
 		return verdict;
-	if (HAVE_NAT && service.flags & SERVICE_NAT)
-		return enter_nat(ctx, p, &service, NAT_REQUEST, 0);
+	if (HAVE_NAT && service.flags & SERVICE_NAT) {
+		verdict = nat_request_known(p, &service);
+		return verdict ?: enter_nat(ctx, p, &service, NAT_REQUEST, 0);
+	}
 	if (HAVE_GUARD || HAVE_LIMIT_FLOWS)
 		settle(ctx, p);
 	trace_stage(p, STAGE_SELECT);

@@ -210,5 +210,6 @@ def _map_names(code: bytes) -> dict[int, str]:
     for at in range(0, len(code), 8):
         op, both, _, immediate = struct.unpack_from("<BBhi", code, at)
         if op == 0x18 and both >> 4 == 1:
-            found[immediate] = full[libbpf.map_info(immediate).name]
+            name = libbpf.map_info(immediate).name
+            found[immediate] = full.get(name, name)
     return found

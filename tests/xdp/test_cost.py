@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from frames import ELSE4, VIP6, service, tcp, udp
+from frames import ELSE4, VIP4, VIP6, service, tcp, udp
 from machine import Machine, Way
+from nat_frames import POOLS, answer
 from rig import Rig
 from scapy.packet import Packet
 
@@ -28,6 +29,11 @@ def machine(rig: Rig, **lists: list[str]) -> Machine:
 def machine_of(rig: Rig, services: list[Any], **lists: list[str]) -> Machine:
     """The same for other services."""
     rig.apply(services=services, **lists)  # type: ignore[arg-type]
+    return machine_now(rig)
+
+
+def machine_now(rig: Rig) -> Machine:
+    """The program in force, over the tables as they are."""
     return Machine(rig.program.build, rig.plane.tables, rig.plane.sizes, seconds=rig.plane.clock_seconds())
 
 
@@ -55,6 +61,36 @@ def test_established_flow(exact_rig: Rig, frame: Packet, instructions: int, serv
     assert way.lookups == dict.fromkeys(ESTABLISHED | {services}, 1)
     assert way.calls == {ADJUST_HEAD: 1, JIFFIES: 1}
     assert way.instructions <= instructions
+
+
+def test_known_flows_of_nat(exact_rig: Rig) -> None:
+    """Both ways in the first program, by one line of the entry each; no ring, no clock but jiffies."""
+    services = [
+        service(name, vip=vip, mode="nat", backends=[backend])
+        for name, vip, backend in (("four", VIP4, "10.0.0.11"), ("six", VIP6, "fd00::11"))
+    ]
+    exact_rig.apply(settings=POOLS, services=services)
+    frames = {}
+    for vip in (VIP4, VIP6):
+        out = exact_rig.run(tcp(dst=vip))
+        frames[vip] = tcp(dst=vip, flags="A"), answer(out, "A")
+        for frame in frames[vip]:
+            exact_rig.run(frame)
+    house = machine_now(exact_rig)
+
+    ways = {vip: [house.run(bytes(frame)) for frame in both] for vip, both in frames.items()}
+
+    asked = {"nat_addresses", "nat_pools", "verdict_counters"}
+    known = {"vip_bits", "nat_index", "nat_forward", "backends", "backend_counters"}
+    for vip, table, most in ((VIP4, "services4", 720), (VIP6, "services6", 900)):
+        there, back = ways[vip]
+        second = {"nat_forward"} if vip == VIP6 else set()
+        assert there.result == back.result == 3
+        assert there.lookups == dict.fromkeys(asked | known | {table}, 1)
+        assert back.lookups == dict.fromkeys(asked | {"nat_reply"} | second, 1)
+        assert there.calls == back.calls == {JIFFIES: 1}
+        assert there.instructions <= most
+        assert back.instructions <= most - 250
 
 
 def test_new_flow_costs_the_ring_more(exact_rig: Rig) -> None:
@@ -168,12 +204,7 @@ def test_number_of_services_does_not_matter(exact_rig: Rig) -> None:
     few = established(machine(exact_rig), tcp(flags="A"))
     more = [service(f"s{n}", vip=f"10.201.0.{n}", backends=["10.0.0.11"]) for n in range(1, 100)]
     exact_rig.apply(services=SERVICES + more)
-    house = Machine(
-        exact_rig.program.build,
-        exact_rig.plane.tables,
-        exact_rig.plane.sizes,
-        seconds=exact_rig.plane.clock_seconds(),
-    )
+    house = machine_now(exact_rig)
 
     way = established(house, tcp(flags="A"))
 

@@ -33,6 +33,32 @@ def test_there_and_back(nat_rig: Rig, vip, backends, make) -> None:
     assert given >= 1024
 
 
+@kinds
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_later_packets(nat_rig: Rig, vip, backends, make) -> None:
+    """What follows in a flow leaves as its first packets did, and replies go to where the last request came from."""
+    protocol, more = ("tcp", {"flags": "A"}) if make is tcp else ("udp", {})
+    pool = POOL6 if ":" in backends[0] else POOL4
+    nat_rig.apply(
+        settings=POOLS,
+        services=[nat(vip=vip, protocol=protocol, backends=[{"address": backends[0], "port": 8080}])],
+    )
+    out = nat_rig.run(make(dst=vip))
+    nat_rig.run(answer(out))
+    request, reply = make(dst=vip, **more) / b"more", answer(out, "A", b"of it")
+    moved = request.copy()
+    moved.src = "02:00:00:00:cc:02"
+
+    for _ in range(2):
+        given = expect_request(nat_rig.run(request), request, source=pool, backend=backends[0], port=8080)
+        expect_reply(nat_rig.run(reply), reply, request)
+
+    assert given == port_given(out)
+    nat_rig.plane.tables.arrays.nat_forward["state"] &= 0xFF  # as if a second had passed
+    nat_rig.run(moved)
+    assert nat_rig.run(reply).frame_out[:6].hex(":") == moved.src
+
+
 WEB = [{"address": "10.0.0.11"}]
 
 
