@@ -1,6 +1,7 @@
 """What is seen, as metrics: read from the reconciler when it is scraped; nothing is kept."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -27,6 +28,10 @@ from api.metrics import (
     HEALTH_DURATION,
     HEALTH_MISSED,
     HEALTH_TRANSITIONS,
+    NAT_CAPACITY,
+    NAT_ENTRIES,
+    NAT_FLOWS,
+    NAT_REFUSED,
     OWNER_BYTES,
     OWNER_PACKETS,
     QUIC_PACKETS,
@@ -48,7 +53,7 @@ from api.observations import Observations
 from lb.feeds.schedule import Feeds
 from lb.health.checker import Checker
 from lb.reconcile.loop import Reconciler
-from lb.reconcile.observed import Counters, Status, Tally
+from lb.reconcile.observed import Counters, NatStats, Status, Tally
 
 # When each counter began would be a series more of each: sluice_start_time_seconds says it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -56,6 +61,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _UP = frozenset({"active", "draining"})
 """Effective states in which a backend gets packets."""
 _GUARD_RESULTS = ("known", "tested", "proven", "refused")
+_NAT_EVENTS = ("opened", "reopened", "taken_over", "raced", "ended", "ended_early")
 
 
 class SluiceCollector(Collector):
@@ -78,6 +84,7 @@ class SluiceCollector(Collector):
         yield from _of_daemon(status)
         yield from _of_services(status, counters)
         yield from _of_packets(counters, actions)
+        yield from _of_nat(status, counters.nat)
         yield from _of_rules(counters)
         yield from self._of_feeds(counters)
         yield from _of_health(self._checker)
@@ -154,6 +161,14 @@ def _of_packets(counters: Counters, actions: dict[str, str]) -> Iterator[Metric]
     quic = counters.quic
     by_id = {"known": quic.by_id, "unknown": quic.unknown, "none": quic.without}
     yield QUIC_PACKETS.family(((kind,), packets) for kind, packets in by_id.items())
+
+
+def _of_nat(status: Status, nat: NatStats) -> Iterator[Metric]:
+    tables = {t.name.removeprefix("nat_"): t for t in status.tables if t.name.startswith("nat_")}
+    yield NAT_ENTRIES.family(((kind,), t.entries) for kind, t in tables.items())
+    yield NAT_CAPACITY.family(((kind,), t.capacity) for kind, t in tables.items())
+    yield NAT_REFUSED.family(((kind,), count) for kind, count in asdict(nat.no_port).items())
+    yield NAT_FLOWS.family(((event,), getattr(nat, event)) for event in _NAT_EVENTS)
 
 
 def _of_rules(counters: Counters) -> Iterator[Metric]:

@@ -106,6 +106,19 @@ QUIC_PACKETS = Definition(
     "Packets of services with quic, by whether their connection id names a backend: known, unknown or none.",
     ("id",),
 )
+NAT_ENTRIES = Definition(
+    GAUGE, "sluice_nat_entries", "Ports of mode nat that flows have, by pool: ipv4, ipv6 or keep.", ("pool",)
+)
+NAT_CAPACITY = Definition(GAUGE, "sluice_nat_capacity", "Ports of mode nat that there are.", ("pool",))
+NAT_REFUSED = Definition(
+    COUNTER, "sluice_nat_refused_flows", "New flows of mode nat for which no port was free.", ("pool",)
+)
+NAT_FLOWS = Definition(
+    COUNTER,
+    "sluice_nat_flows",
+    "Flows of mode nat: opened, reopened, taken_over, raced, ended, or ended_early (also counted as ended).",
+    ("event",),
+)
 RULE_PACKETS = Definition(
     COUNTER,
     "sluice_rule_packets",

@@ -19,6 +19,7 @@ from lb.reconcile.observed import (
     FlowTableStats,
     GuardStats,
     Hits,
+    NatStats,
     PendingStatus,
     QuicStats,
     RuleTally,
@@ -478,6 +479,7 @@ class Stats(BaseModel):
     owners: dict[str, Tally] = Field(description='blocklist hits, by owner: "operator" or "feed:NAME"')
     flow_table: FlowTableStats = Field(description="what became of flow lookups")
     quic: QuicStats = Field(description="packets of services with quic, by what their connection id said")
+    nat: NatStats = Field(description="flows of mode nat")
     rules: dict[str, RuleCounts] = Field(description="by rule, in the order in which they are asked")
     flood_protection: dict[str, GuardStats] = Field(
         description="new flows under attack, by service, of those that have flood protection"

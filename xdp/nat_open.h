@@ -87,15 +87,15 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 	u64 now_s = coarse_seconds(), tag = nat_tag(hash), kept = 0;
 	bool keep = HAVE_NAT_KEEP && backend->nat_keep;
 	struct nat_tally *tally = nat_tally();
+	u32 slot, list = nat_list_of(backend);
 	struct nat_flow first;
-	u32 slot;
 
 	if (keep)
 		kept = nat_kept_hash(p, backend);
-	slot = nat_take_slot(nat_list_of(backend), tag, now_s);
+	slot = nat_take_slot(list, tag, now_s);
 	if (!slot) {
 		if (tally && !TRACE)
-			tally->no_port++;
+			tally->no_port[list]++;
 		return DROP_NAT_PORTS;
 	}
 	flow->slot = slot;
@@ -111,7 +111,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 			nat_unpublish(kept, slot);
 		nat_give_back(flow);
 		if (tally)
-			tally->no_port++;
+			tally->no_port[list]++;
 		return DROP_NAT_PORTS;
 	}
 	if (nat_find(p, hash, false, &first) && first.slot != slot) {

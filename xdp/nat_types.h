@@ -71,10 +71,9 @@ struct nat_cursor {
 struct nat_tally {
 	__u64 opened;
 	__u64 reopened;   /* the entry was closing */
-	__u64 no_port;    /* none of those looked at was free */
+	__u64 no_port[NAT_LISTS]; /* none of those looked at was free */
 	__u64 taken_over; /* an entry that was over, and nobody had freed */
 	__u64 raced;      /* two CPUs opened one flow: an entry that was given back */
-	__u64 pad;
 };
 
 /* As what a packet is handed to the second program. */

@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1", tags=[OBSERVED])
 
 
 class Flows(Collection[FlowSeen]):
-    """A page of flows, in order of slot; with the first one, how many there are of each kind."""
+    """A page of flows, in order of slot, mode nat last; with the first one, how many there are of each kind."""
 
     summary: list[FlowGroup]
 
@@ -35,7 +35,8 @@ def list_flows(
     """Which backend holds how many flows, and for how long these have been silent; then flow by flow.
 
     A flow has no addresses here: the table holds a keyed hash of them (`tag`), which nothing turns back. Whether it has
-    a certain flow is a question for /explain: `via` is then `flow`. State is `new` until a later packet came (TCP: one
+    a certain flow is a question for /explain: `via` is then `flow`. Entries of mode `nat` come behind the flow table's,
+    and do have their addresses, on both sides. State is `new` until a later packet came (TCP: one
     without SYN), then `established`, and `closed` for a few seconds after the client's FIN or RST; new flows are the
     first to be evicted. Idle ones, and those of services that are gone, are left out. The summary comes with the first
     page.

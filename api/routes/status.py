@@ -46,6 +46,7 @@ def get_stats(reconciler: ReconcilerDep) -> Response:
         owners=counters.owners,
         flow_table=counters.flow_table,
         quic=counters.quic,
+        nat=counters.nat,
         rules={name: RuleCounts.of(tally) for name, tally in counters.rules.items()},
         flood_protection=counters.flood_protection,
     )

@@ -24,6 +24,7 @@ COMMANDS = {
     "feed": "lb.cli.feed:feed",
     "explain": "lb.cli.explain:explain",
     "stats": "lb.cli.status:stats",
+    "flows": "lb.cli.flows:flows",
     "top": "lb.cli.top:top",
     "events": "lb.cli.events:events",
     "capture": "lb.cli.capture:capture",

@@ -139,6 +139,16 @@ def stats_lines(document: Mapping[str, Any]) -> Iterator[str]:
     if any(document["quic"].values()):
         said = {"by_id": "by id", "unknown": "with an id that is nobody's", "without": "without an id"}
         yield "quic: " + ", ".join(f"{count(document['quic'][key])} {text}" for key, text in said.items())
+    yield from _nat_lines(document["nat"])
+
+
+def _nat_lines(nat: Mapping[str, Any]) -> Iterator[str]:
+    refused = sum(nat["no_port"].values())
+    if not nat["opened"] and not refused:
+        return
+    said = {"opened": "opened", "reopened": "reopened", "ended": "ended", "ended_early": "ended early"}
+    words = [f"{count(nat[key])} {text}" for key, text in said.items()]
+    yield f"nat: flows {', '.join(words)}, {count(refused)} refused for want of a port"
 
 
 def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Live flows one by one and by kind: whose they are, of what class, and for how long they have been silent. Pure.
 
 A slot has the tag of its flow, a keyed hash, and not its addresses: whose a flow is can be asked (explain), not listed.
+Entries of mode nat, which come after the flow table's, do have them.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,43 +13,55 @@ import numpy.typing as npt
 
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import DataPlane
-from lb.dataplane.tables import Array, Ints
+from lb.dataplane.tables import Array, Arrays, Ints
 from lb.model import Settings
 from lb.reconcile.flows import LiveFlows
+from lb.reconcile.nat_flows import NatTuples, blocks_in_use, entries, tuples_of
 from lb.reconcile.services import ServicePlan, ServicePlans
 
 _C = layout().constants
 _UDP, _ESTABLISHED = _C["FLOW_UDP"], _C["FLOW_ESTABLISHED"]
 _OPENED, _CLOSED = _C["FLOW_OPENED"], _C["FLOW_CLOSED"]
 _CLASS_BITS = 16
+_TCP, _UDP_NUMBER = 6, 17
+_STATES = ("new", "established", "closed", "opening", "open", "closing")
+_NEW, _KNOWN, _OVER, _OPENING, _OPEN, _CLOSING = range(len(_STATES))
+_NAMES = {_TCP: "tcp", _UDP_NUMBER: "udp"}
+NAT_FROM = 1 << 32
+"""Where the slots of NAT's entries begin, in the order of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The flows that are not idle, a column each. slots: where they are in the table; classes: bits of types.h."""
+    """The flows that are not idle, a column each.
+
+    slots: where they are in the table, NAT's from NAT_FROM on; kinds: protocol << 8 | place in _STATES.
+    """
 
     slots: Ints
     tags: Array
     services: Ints
     places: Ints
-    classes: Ints
+    kinds: Ints
+    opened: Array
     ages: Ints
+
+    @property
+    def columns(self) -> tuple[Array, ...]:
+        """All of them, in order."""
+        return self.slots, self.tags, self.services, self.places, self.kinds, self.opened, self.ages
 
     def where(self, chosen: npt.NDArray[np.bool_] | slice | Ints) -> "Alive":
         """Some of them."""
-        return Alive(
-            self.slots[chosen],
-            self.tags[chosen],
-            self.services[chosen],
-            self.places[chosen],
-            self.classes[chosen],
-            self.ages[chosen],
-        )
+        return Alive(*(column[chosen] for column in self.columns))
 
 
 @dataclass(frozen=True, slots=True)
 class FlowSeen:
-    """One flow. backend: null if its place has no address any more. opened: its SYN was seen here."""
+    """One flow. backend: null if its place has no address any more. opened: its SYN was seen here.
+
+    nat: its addresses on both sides, if its service is of mode nat; slot and tag are then of NAT's own tables.
+    """
 
     slot: int
     tag: str
@@ -58,6 +71,7 @@ class FlowSeen:
     state: str
     opened: bool
     idle_seconds: int
+    nat: NatTuples | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ class FlowGroup:
 
 @dataclass(frozen=True, slots=True)
 class FlowsSeen:
-    """A page of flows, of `total`; following: the slot to go on after. groups: of all that fit, not of the page."""
+    """A page of flows, of `total`; following: where to go on after. groups: of all that fit, not of the page."""
 
     flows: list[FlowSeen]
     total: int
@@ -91,13 +105,36 @@ def _alive(dataplane: DataPlane, settings: Settings) -> Alive:
     slots = np.flatnonzero(live.is_live)
     words, states = (live.slots[name][slots] for name in ("tag_backend", "state"))
     low = np.uint64(0xFFFF)
-    return Alive(
+    classes = states & low
+    protocol = np.where(classes & np.uint64(_UDP), _UDP_NUMBER, _TCP)
+    known = np.where(classes & np.uint64(_ESTABLISHED), _KNOWN, _NEW)
+    state = np.where(classes & np.uint64(_CLOSED), _OVER, known)
+    of_table = Alive(
         slots=slots,
         tags=words >> np.uint64(16),
         services=(states >> np.uint64(16) & low).astype(np.int64),
         places=(words & low).astype(np.int64),
-        classes=(states & low).astype(np.int64),
+        kinds=protocol << 8 | state,
+        opened=classes & np.uint64(_OPENED) != 0,
         ages=(now_s - (states >> np.uint64(32)).astype(np.int64)).clip(0),
+    )
+    both = zip(of_table.columns, _of_nat(dataplane.tables.arrays, settings, now_s).columns, strict=True)
+    return Alive(*(np.concatenate(columns) for columns in both))
+
+
+def _of_nat(arrays: Arrays, settings: Settings, now_s: int) -> Alive:
+    some = entries(arrays, blocks_in_use(arrays))
+    chosen = np.flatnonzero((some.age(now_s) <= some.life(settings)) & (some.forward != 0))
+    state = np.where(some.closing, _CLOSING, np.where(some.is_open, _OPEN, _OPENING))
+    slots = some.slots[chosen]
+    return Alive(
+        slots=slots + NAT_FROM,
+        tags=arrays.nat_forward["word"][slots] >> np.uint64(_C["NAT_SLOT_BITS"]),
+        services=some.service[chosen].astype(np.int64),
+        places=some.place[chosen].astype(np.int64),
+        kinds=some.protocol[chosen].astype(np.int64) << 8 | state[chosen],
+        opened=some.forward[chosen] & np.uint64(_C["NAT_SYN"]) != 0,
+        ages=some.age(now_s)[chosen].clip(0),
     )
 
 
@@ -125,33 +162,34 @@ def seen(
     rest = found if after is None else found.where(found.slots > after)
     page = rest.where(slice(0, limit))
     return FlowsSeen(
-        flows=list(_flows(page, names)),
+        flows=list(_flows(page, names, dataplane.tables.arrays)),
         total=total,
         following=int(page.slots[-1]) if 0 < len(page.slots) < len(rest.slots) else None,
         groups=list(_groups(found, names)) if after is None else [],
     )
 
 
-def _flows(page: Alive, names: dict[int, ServicePlan]) -> Iterator[FlowSeen]:
-    columns = (page.slots, page.tags, page.services, page.places, page.classes, page.ages)
+def _flows(page: Alive, names: dict[int, ServicePlan], arrays: Arrays) -> Iterator[FlowSeen]:
     backend = _backends(names)
-    for slot, tag, number, place, flow_class, age in zip(*(c.tolist() for c in columns), strict=True):
+    rows = zip(*(column.tolist() for column in page.columns), strict=True)
+    for slot, tag, number, place, kind, opened, age in rows:
+        is_nat = slot >= NAT_FROM
         yield FlowSeen(
-            slot=slot,
+            slot=slot - NAT_FROM if is_nat else slot,
             tag=f"{tag:012x}",
             service=names[number].service.name,
             backend=backend(number, place),
-            protocol=_protocol(flow_class),
-            state=_state(flow_class),
-            opened=bool(flow_class & _OPENED),
+            protocol=_protocol(kind),
+            state=_STATES[kind & 0xFF],
+            opened=opened,
             idle_seconds=age,
+            nat=tuples_of(arrays, slot - NAT_FROM) if is_nat else None,
         )
 
 
 def _groups(found: Alive, names: dict[int, ServicePlan]) -> Iterator[FlowGroup]:
-    """By service, backend and class; ages are sorted within each, so that its ends and its middle are there."""
-    kinds = found.classes & (_UDP | _ESTABLISHED | _CLOSED)
-    keys = found.services << 32 | found.places << _CLASS_BITS | kinds
+    """By service, backend and kind; ages are sorted within each, so that its ends and its middle are there."""
+    keys = found.services << 32 | found.places << _CLASS_BITS | found.kinds
     order = np.lexsort((found.ages, keys))
     ages = found.ages[order]
     unique, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)
@@ -162,7 +200,7 @@ def _groups(found: Alive, names: dict[int, ServicePlan]) -> Iterator[FlowGroup]:
             service=names[number].service.name,
             backend=backend(number, place),
             protocol=_protocol(kind),
-            state=_state(kind),
+            state=_STATES[kind & 0xFF],
             flows=count,
             idle_seconds_least=int(ages[start]),
             idle_seconds_median=int(ages[start + count // 2]),
@@ -179,11 +217,5 @@ def _backends(names: dict[int, ServicePlan]) -> Callable[[int, int], str | None]
     return backend
 
 
-def _protocol(flow_class: int) -> str:
-    return "udp" if flow_class & _UDP else "tcp"
-
-
-def _state(flow_class: int) -> str:
-    if flow_class & _CLOSED:
-        return "closed"
-    return "established" if flow_class & _ESTABLISHED else "new"
+def _protocol(kind: int) -> str:
+    return _NAMES.get(kind >> 8, "icmp")

@@ -7,6 +7,8 @@ meanwhile shows in its state, and is put back. Only then is its slot free for an
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,11 +59,11 @@ class Entries:
         seen = np.maximum(self.forward, self.reply) >> np.uint64(32)
         return now_s - seen.astype(np.int64)
 
-    def life(self, settings: Settings, *, pressed: Array) -> Array:
+    def life(self, settings: Settings, *, pressed: bool = False) -> Array:
         """Seconds that each lives without a packet."""
         idle = np.where(self.protocol == _TCP, settings.nat_tcp_idle_seconds, settings.nat_udp_idle_seconds)
         short = np.where(self.closing, settings.nat_closing_seconds, settings.nat_opening_seconds)
-        return np.where(self.is_open, idle, np.where(pressed, short / 4, short))
+        return np.where(self.is_open, idle, short / 4 if pressed else short)
 
 
 def entries(arrays: Arrays, blocks: Iterable[int]) -> Entries:
@@ -83,6 +85,13 @@ def entries(arrays: Arrays, blocks: Iterable[int]) -> Entries:
     )
 
 
+class Freed(NamedTuple):
+    """How many entries were freed, and of them, before their time for want of ports."""
+
+    all: int
+    early: int
+
+
 def sweep(
     arrays: Arrays,
     blocks: Iterable[int],
@@ -91,29 +100,31 @@ def sweep(
     now_s: int,
     *,
     disabled: frozenset[int] = frozenset(),
-) -> int:
-    """Free what is over in blocks that are used alike; how many. usable: slots that they have.
+) -> Freed:
+    """Free what is over in blocks that are used alike. usable: slots that they have.
 
     disabled: service << 16 | place of backends that take no packets.
     """
     some = entries(arrays, blocks)
     if not len(some.slots):
-        return 0
-    pressed = np.full(len(some.slots), len(some.slots) > PRESSURE * usable)
-    over = some.age(now_s) > some.life(settings, pressed=pressed)
+        return Freed(0, 0)
+    age, is_pressed = some.age(now_s), len(some.slots) > PRESSURE * usable
+    over = age > some.life(settings, pressed=is_pressed)
+    early = over & (age <= some.life(settings))
     if disabled:
         pairs = some.service.astype(np.int64) << 16 | some.place
-        over |= np.isin(pairs, np.array([*disabled], np.int64))
+        idle = np.isin(pairs, np.array([*disabled], np.int64))
+        over, early = over | idle, early & ~idle
     # A state of 0 is of an entry that is being made just now.
     over &= some.forward != 0
     if not over.any():
-        return 0
-    gone = some.slots[over]
-    return _free(arrays, gone, some.forward[over], some.reply[over])
+        return Freed(0, 0)
+    freed = _free(arrays, some.slots[over], some.forward[over], some.reply[over])
+    return Freed(len(freed), int(np.count_nonzero(np.isin(freed, some.slots[early]))))
 
 
-def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Array | None = None) -> int:
-    """Free these; with states: only those whose states are still the same once nobody finds them any more."""
+def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Array | None = None) -> Ints:
+    """Free these, which it returns; with states: only those whose states are still the same once nobody finds them."""
     with _FREEING:
         index = arrays.nat_index.reshape(-1)
         wanted = np.zeros(len(arrays.nat_forward), bool)
@@ -137,7 +148,7 @@ def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Arra
         arrays.nat_reply["live"][slots] = 0
         arrays.nat_forward["state"][slots] = 0
         arrays.nat_forward["word"][slots] = 0
-    return len(slots)
+    return slots
 
 
 def is_used(arrays: Arrays) -> bool:
@@ -180,8 +191,7 @@ def live_nat_flows(arrays: Arrays, settings: Settings, now_s: int) -> dict[tuple
     if not is_used(arrays):
         return {}
     some = entries(arrays, blocks_in_use(arrays))
-    life = some.life(settings, pressed=np.zeros(len(some.slots), bool))
-    alive = (some.age(now_s) <= life) & ~some.closing
+    alive = (some.age(now_s) <= some.life(settings)) & ~some.closing
     keys, counts = np.unique((some.service.astype(np.int64) << 16 | some.place)[alive], return_counts=True)
     return {
         (key >> 16, key & 0xFFFF): count for key, count in zip(keys.tolist(), counts.tolist(), strict=True)
@@ -199,3 +209,44 @@ def nat_usage(arrays: Arrays) -> dict[str, tuple[int, int]]:
             words = arrays.nat_forward["word"].reshape(-1, NAT_BLOCK)[blocks]
             found[name] = int(np.count_nonzero(words)), count * (last - first + 1)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class NatTuples:
+    """A flow's two sides, as address and port: the client speaks to the VIP, and source, which is ours, to the backend.
+
+    With nat_source keep source is the client itself.
+    """
+
+    client: str
+    vip: str
+    source: str
+    backend: str
+
+
+def tuples_of(arrays: Arrays, slot: int) -> NatTuples:
+    """Those of an entry."""
+    forward, reply, pool = (
+        arrays.nat_forward[slot],
+        arrays.nat_reply[slot],
+        arrays.nat_pools[slot // NAT_BLOCK],
+    )
+    ports, families = int(forward["ports"]), int(reply["families"])
+    near, far = families >> 4, families & 0xF
+    client = _end(forward["client"], near, _host_order(ports & 0xFFFF))
+    source = _end(pool["address"], int(pool["family"]), slot % NAT_BLOCK) if pool["family"] else client
+    return NatTuples(
+        client=client,
+        vip=_end(forward["vip"], near, _host_order(ports >> 16 & 0xFFFF)),
+        source=source,
+        backend=_end(reply["backend"], far, _host_order(int(reply["live"]) & 0xFFFF)),
+    )
+
+
+def _host_order(port: int) -> int:
+    return port >> 8 | (port & 0xFF) << 8
+
+
+def _end(words: Array, family: int, port: int) -> str:
+    address = ip_address(words.tobytes()[: 4 if family == 4 else 16])
+    return f"[{address}]:{port}" if family == 6 else f"{address}:{port}"

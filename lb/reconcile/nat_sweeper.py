@@ -6,17 +6,25 @@ from collections.abc import Callable, Iterator
 
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import DataPlane
+from lb.dataplane.tables import Array
 from lb.events import Events
 from lb.model import AdminState, Settings
 from lb.model.service import NatSource
 from lb.reconcile.nat_flows import is_used, sweep
+from lb.reconcile.observed import NatRefusals, NatStats
 from lb.reconcile.services import ServicePlan, ServicePlans
 
 log = logging.getLogger("sluice.nat")
 
 SWEEP_SECONDS = 1.0
 KEEP_ROW = layout().constants["NAT_LIST_KEEP"]
-NAMES = ("IPv4", "IPv6", "nat_source keep")
+KINDS = ("ipv4", "ipv6", "keep")
+"""What the rows of nat_lists are for."""
+_REMEDIES = {
+    "ipv4": "no IPv4 port of nat_pools is free for them; add addresses",
+    "ipv6": "no IPv6 port of nat_pools is free for them; add addresses",
+    "keep": "no slot is free for flows that keep their source; start with more --nat-slots",
+}
 
 
 class NatSweeper:
@@ -32,10 +40,9 @@ class NatSweeper:
         self._dataplane, self._services, self._settings, self._events = dataplane, services, settings, events
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._short: set[int] = set()
-        self._no_port = 0
-        self.freed = 0
-        """Entries freed since the start."""
+        self._short: set[str] = set()
+        self._no_port = dict.fromkeys(KINDS, 0)
+        self._ended = self._ended_early = 0
 
     def start(self) -> None:
         """Sweep from now on."""
@@ -60,7 +67,7 @@ class NatSweeper:
         arrays = self._dataplane.tables.arrays
         if not is_used(arrays):
             return 0
-        settings, now_s, freed = self._settings(), self._dataplane.clock_seconds(), 0
+        settings, now_s, ended, early = self._settings(), self._dataplane.clock_seconds(), 0, 0
         plans = self._services().by_name.values()
         idle = {
             source: frozenset(
@@ -75,24 +82,44 @@ class NatSweeper:
             if count:
                 blocks = arrays.nat_lists["block"][row, :count].tolist()
                 usable = count * (last - first + 1)
-                freed += sweep(arrays, blocks, usable, settings, now_s, disabled=idle[source])
-        self.freed += freed
+                freed = sweep(arrays, blocks, usable, settings, now_s, disabled=idle[source])
+                ended, early = ended + freed.all, early + freed.early
+        self._ended, self._ended_early = self._ended + ended, self._ended_early + early
         self._tell()
-        return freed
+        return ended
+
+    def stats(self) -> NatStats:
+        """What became of flows so far."""
+        row = self._dataplane.tables.nat_counters.read()[0]
+        return NatStats(
+            opened=int(row["opened"]),
+            reopened=int(row["reopened"]),
+            no_port=NatRefusals(**self._refused(row)),
+            taken_over=int(row["taken_over"]),
+            raced=int(row["raced"]),
+            ended=self._ended,
+            ended_early=self._ended_early,
+        )
+
+    @staticmethod
+    def _refused(row: Array) -> dict[str, int]:
+        return dict(zip(KINDS, row["no_port"].tolist(), strict=True))
 
     def _tell(self) -> None:
-        """An event when flows begin to be refused for want of a port; the next after a sweep in which none was."""
-        refused = int(self._dataplane.tables.nat_counters.read()[0]["no_port"])
-        if refused > self._no_port and not self._short:
-            self._short.add(0)
-            self._events.publish(
-                "nat.exhausted",
-                "new flows are refused: no port of nat_pools is free for them; add addresses",
-                level="warning",
-                refused=refused,
-            )
-        elif refused == self._no_port:
-            self._short.clear()
+        """An event when flows of a kind begin to be refused for want of a port; the next after a sweep without any."""
+        refused = self._refused(self._dataplane.tables.nat_counters.read()[0])
+        for kind, count in refused.items():
+            if count > self._no_port[kind] and kind not in self._short:
+                self._short.add(kind)
+                self._events.publish(
+                    "nat.exhausted",
+                    f"new flows are refused: {_REMEDIES[kind]}",
+                    level="warning",
+                    pool=kind,
+                    refused=count,
+                )
+            elif count == self._no_port[kind]:
+                self._short.discard(kind)
         self._no_port = refused
 
 

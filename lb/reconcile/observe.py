@@ -23,6 +23,7 @@ from lb.reconcile.observed import (
     FlowTableStats,
     Hits,
     InterfaceStatus,
+    NatStats,
     PendingStatus,
     ProgramStatus,
     QuicStats,
@@ -224,7 +225,13 @@ def program_status(state: ProgramState) -> ProgramStatus:
 
 
 def counters(
-    dataplane: DataPlane, plans: ServicePlans, deny: ListPlan, rule_plan: RulePlan, now: float
+    dataplane: DataPlane,
+    plans: ServicePlans,
+    deny: ListPlan,
+    rule_plan: RulePlan,
+    *,
+    nat: NatStats,
+    now: float,
 ) -> Counters:
     """The document of GET /v1/stats."""
     tables = dataplane.tables
@@ -255,6 +262,7 @@ def counters(
             untracked=int(flow["untracked"]),
         ),
         quic=QuicStats(int(quic["by_id"]), int(quic["unknown"]), int(quic["without"])),
+        nat=nat,
         rules=rules(dataplane, rule_plan, now),
         flood_protection=guards.stats(dataplane, plans.by_name.values()),
     )

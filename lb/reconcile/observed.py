@@ -207,6 +207,33 @@ class QuicStats:
 
 
 @dataclass(frozen=True, slots=True)
+class NatRefusals:
+    """New flows of mode nat that found no free port, by whose address they would have left with."""
+
+    ipv4: int = 0
+    ipv6: int = 0
+    keep: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NatStats:
+    """What became of flows of mode nat.
+
+    opened; reopened: by a SYN while it was closing; no_port: refused; taken_over: one that was over gave its port to a
+    new one, as happens while no daemon runs; raced: opened by two CPUs at once, of which one gave way. Since the
+    daemon's start: ended, and of them ended_early, as ports were short.
+    """
+
+    opened: int = 0
+    reopened: int = 0
+    no_port: NatRefusals = NatRefusals()
+    taken_over: int = 0
+    raced: int = 0
+    ended: int = 0
+    ended_early: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Hits:
     """Packets that a blocklist or allowlist entry decided, and when the last came (epoch seconds).
 
@@ -248,5 +275,6 @@ class Counters:
     owners: dict[str, Tally] = field(default_factory=dict)
     flow_table: FlowTableStats = FlowTableStats()
     quic: QuicStats = QuicStats()
+    nat: NatStats = NatStats()
     rules: dict[str, RuleTally] = field(default_factory=dict)
     flood_protection: dict[str, GuardStats] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from lb.reconcile.confirm import Confirmation
 from lb.reconcile.desired import Desired
 from lb.reconcile.explained import Explained
 from lb.reconcile.maps import Maps, Plans
+from lb.reconcile.nat_sweeper import NatSweeper
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
 from lb.reconcile.probe_way import probe_way
 from lb.reconcile.seen import Naming
@@ -29,6 +30,7 @@ class Observing:
     _store: Store
     _desired: Desired
     _confirmation: Confirmation
+    _nat: NatSweeper
     _clock: Callable[[], float]
     _started_at: float
     _reports_of: observe.ReportsOf
@@ -105,7 +107,10 @@ class Observing:
         """All packet counters."""
         with self._lock:
             plans = self._plans
-            return observe.counters(self._dataplane, plans.services, plans.deny, plans.rules, self._clock())
+            nat, now = self._nat.stats(), self._clock()
+            return observe.counters(
+                self._dataplane, plans.services, plans.deny, plans.rules, nat=nat, now=now
+            )
 
     def rule_tally(self, name: str) -> RuleTally:
         """What a rule has matched; NotFoundError."""

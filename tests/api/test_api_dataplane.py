@@ -1,6 +1,7 @@
 """What the data plane holds: /flows and /dataplane."""
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ def test_flows_are_listed_with_their_class_and_age(flowing: TestClient) -> None:
         "state": "established",
         "opened": True,
         "idle_seconds": 10,
+        "nat": None,
     }
     assert (second["backend"], second["state"], second["opened"]) == ("10.0.0.12", "new", False)
     assert (udp["service"], udp["protocol"]) == ("dns", "udp")
@@ -123,6 +125,61 @@ def test_flows_come_in_pages(flowing: TestClient) -> None:
 
     assert seen == [5, 7, 9, 40, 2000]
     assert summaries == [True, False, False]
+
+
+def test_flows_of_nat_come_behind_the_others(
+    flowing: TestClient, plane: TwinDataPlane, reconciler: Reconciler
+) -> None:
+    """Entries of mode nat follow, with their two sides, in the same pages; their numbers are of their own table."""
+    service = {
+        **WEB,
+        "name": "far",
+        "vip": "2001:db8::7",
+        "mode": "nat",
+        "backends": [{"address": "10.0.0.13"}],
+    }
+    document = flowing.get("/v1/config").json() | {"settings": {"nat_pools": ["10.9.0.1"]}}
+    document["services"].append(service)
+    flowing.put("/v1/config", json=document).raise_for_status()
+    arrays, plan = plane.tables.arrays, reconciler._plans.services.by_name["far"]
+    block = reconciler._plans.nat.blocks[ip_address("10.9.0.1").packed]
+    for port, silent in ((2000, 3), (2001, 31)):
+        slot = block << 16 | port
+        forward, reply = arrays.nat_forward[slot : slot + 1], arrays.nat_reply[slot : slot + 1]
+        forward["word"], forward["state"] = (
+            0xABC << 24 | slot,
+            (plane.clock_seconds() - silent) << 32 | C["NAT_SYN"],
+        )
+        forward["client"][0] = np.frombuffer(ip_address("2001:db8::1").packed, "<u4")
+        forward["vip"][0] = np.frombuffer(ip_address("2001:db8::7").packed, "<u4")
+        forward["ports"] = 0x409C | 0xBB01 << 16 | 6 << 32  # in network order: 40000, 443
+        forward["service"] = plan.number
+        reply["backend"][0, 0] = int.from_bytes(ip_address("10.0.0.13").packed, "little")
+        reply["families"], reply["live"] = 0x64, 0xFB20  # 8443
+
+    first = flowing.get("/v1/flows", params={"limit": 5}).json()
+    second = flowing.get("/v1/flows", params={"limit": 5, "after": first["next"]}).json()
+
+    assert (first["total"], second["total"], second["next"]) == (6, 6, None)
+    assert second["items"] == [
+        {
+            "slot": block << 16 | 2000,
+            "tag": "000000000abc",
+            "service": "far",
+            "backend": "10.0.0.13",
+            "protocol": "tcp",
+            "state": "opening",
+            "opened": True,
+            "idle_seconds": 3,
+            "nat": {
+                "client": "[2001:db8::1]:40000",
+                "vip": "[2001:db8::7]:443",
+                "source": "10.9.0.1:2000",
+                "backend": "10.0.0.13:8443",
+            },
+        }
+    ]
+    assert [g["state"] for g in first["summary"] if g["service"] == "far"] == ["opening"]
 
 
 def test_flows_of_a_removed_service_are_not_shown(flowing: TestClient) -> None:

@@ -100,6 +100,31 @@ def test_quic_packets_are_counted_by_what_their_id_said(
     assert [seen["sluice_quic_packets_total", (("id", kind),)] for kind in kinds] == [5, 2, 3]
 
 
+def test_flows_of_nat_are_counted_by_what_became_of_them(
+    client: TestClient, plane: TwinDataPlane, reconciler: Reconciler
+) -> None:
+    """/stats and the metrics tell the same: who was refused by pool, the rest by event, and how full each pool is."""
+    document = {"settings": {"nat_pools": ["10.9.0.1"], "nat_ports": "2000-2009"}}
+    client.put("/v1/config", json=document).raise_for_status()
+    counters = plane.tables.nat_counters.values  # type: ignore[attr-defined]
+    counters["opened"], counters["reopened"], counters["no_port"] = 9, 2, (4, 5, 6)
+    counters["taken_over"], counters["raced"] = 1, 3
+    plane.tables.arrays.nat_forward["word"][reconciler._plans.nat.in_use[0] << 16 | 2003] = 1
+
+    nat, seen = client.get("/v1/stats").json()["nat"], samples(client)
+
+    refused = {"ipv4": 4, "ipv6": 5, "keep": 6}
+    events = {"opened": 9, "reopened": 2, "taken_over": 1, "raced": 3, "ended": 0, "ended_early": 0}
+    assert nat == {**events, "no_port": refused}
+    for pool, count in refused.items():
+        assert seen["sluice_nat_refused_flows_total", (("pool", pool),)] == count
+    for event, count in events.items():
+        assert seen["sluice_nat_flows_total", (("event", event),)] == count
+    assert seen["sluice_nat_entries", (("pool", "ipv4"),)] == 1
+    assert seen["sluice_nat_capacity", (("pool", "ipv4"),)] == 10
+    assert ("sluice_nat_capacity", (("pool", "ipv6"),)) not in seen
+
+
 def test_the_verdict_list_is_that_of_the_program(client: TestClient, plane: TwinDataPlane) -> None:
     """Name, number, action and sentence of each, in order of number."""
     answer = client.get("/v1/verdicts").json()

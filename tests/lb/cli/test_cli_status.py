@@ -6,6 +6,7 @@ from cli_shell import Shell
 
 from lb import __version__
 from lb.cli.status import stats_lines, status_lines
+from lb.dataplane.layout import layout
 
 PROGRAM = {
     "interface": "eth0",
@@ -68,6 +69,7 @@ STATS = {
     "rules": {},
     "flow_table": {"hits": 1_200_000, "misses": 3},
     "quic": {"by_id": 0, "unknown": 0, "without": 0},
+    "nat": {"opened": 0, "reopened": 0, "no_port": {"ipv4": 0, "keep": 0}, "ended": 0, "ended_early": 0},
 }
 
 
@@ -120,6 +122,33 @@ def test_stats_of_quic_are_shown_once_there_are_any() -> None:
     text = plain(stats_lines({**STATS, "quic": {"by_id": 5000, "unknown": 1, "without": 2}}))
 
     assert text[-1] == "quic: 5.0 k by id, 1 with an id that is nobody's, 2 without an id"
+
+
+def test_stats_of_nat_are_shown_once_there_are_any() -> None:
+    """What became of flows of mode nat is the last line, also if none has found a port."""
+    nat = {"opened": 0, "reopened": 0, "no_port": {"ipv4": 2, "keep": 3}, "ended": 0, "ended_early": 0}
+    text = plain(stats_lines({**STATS, "nat": nat}))
+
+    assert text[-1] == "nat: flows 0 opened, 0 reopened, 0 ended, 0 ended early, 5 refused for want of a port"
+
+
+def test_flows_of_the_daemon(web: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By kind, or each; an entry of the flow table has no addresses to show. With -o json it is the real document."""
+    monkeypatch.setattr(web.dataplane, "clock_seconds", lambda: 100_000)
+    plan = web.reconciler._plans.services.by_name["web"]
+    flow = web.dataplane.tables.arrays.flows.reshape(-1)[9:10]
+    flow["tag_backend"] = 0xABC << 16
+    flow["state"] = (
+        web.dataplane.clock_seconds() << 32 | plan.number << 16 | layout().constants["FLOW_ESTABLISHED"]
+    )
+
+    by_kind, each = web.ok("flows").splitlines(), web.ok("flows", "web", "--list").splitlines()
+
+    assert by_kind[1].split()[:5] == ["web", "10.0.0.11", "tcp", "established", "1"]
+    assert each[1].split()[:4] == ["web", "10.0.0.11", "tcp", "established"]
+    assert each[1].split()[5:] == ["-"] * 4
+    assert len(web.ok("flows", "--backend", "10.0.0.12", "--list").splitlines()) == 1
+    assert web.json("flows", "--list") == web.rest("/flows")
 
 
 def test_status_of_the_daemon(web: Shell) -> None:

@@ -1,0 +1,76 @@
+"""What is seen of mode nat's flows: both their sides, and what became of them."""
+
+import pytest
+from frames import VIP4, VIP6, service, tcp, udp
+from nat_frames import POOL4, POOL6, POOLS, answer, port_given
+from rig import Rig
+
+from lb.reconcile.nat_flows import NatTuples
+from lb.reconcile.observed import NatRefusals
+
+pytestmark = pytest.mark.root
+
+KEPT = {"mode": "nat", "nat_source": "keep"}
+
+
+def test_flows_are_listed_with_both_sides(nat_rig: Rig) -> None:
+    """A flow within a family, one across, and one that keeps its source: as its packets have on either side."""
+    nat_rig.apply(
+        settings=POOLS,
+        services=[
+            service(mode="nat", backends=[{"address": "10.0.0.11", "port": 8080}]),
+            service("across", mode="nat", vip=VIP4, protocol="udp", backends=["fd00::11"]),
+            service("kept", vip=VIP6, backends=["fd00::12"], **KEPT),
+        ],
+    )
+    near = nat_rig.run(tcp())
+    nat_rig.run(answer(near))
+    nat_rig.run(tcp(flags="A"))
+    across = nat_rig.run(udp())
+    nat_rig.run(tcp(dst=VIP6))
+
+    seen = nat_rig.reconciler.flows(None, None, None, 10)
+
+    client6 = tcp(dst=VIP6).getlayer(1).src
+    assert {(f.service, f.protocol, f.state): f.nat for f in seen.flows} == {
+        ("web", "tcp", "open"): NatTuples(
+            "10.0.1.1:40000", f"{VIP4}:80", f"{POOL4}:{port_given(near)}", "10.0.0.11:8080"
+        ),
+        ("across", "udp", "opening"): NatTuples(
+            "10.0.1.1:40000", f"{VIP4}:80", f"[{POOL6}]:{port_given(across)}", "[fd00::11]:80"
+        ),
+        ("kept", "tcp", "opening"): NatTuples(
+            f"[{client6}]:40000", f"[{VIP6}]:80", f"[{client6}]:40000", "[fd00::12]:80"
+        ),
+    }
+
+
+def test_what_became_of_flows_is_counted(nat_rig: Rig) -> None:
+    """Refused by the pool that was short, reopened, ended, ended early for want of ports: each where it belongs."""
+    few = {**POOLS, "nat_ports": "2000-2003"}
+    nat_rig.apply(
+        settings=few,
+        services=[service(mode="nat"), service("six", mode="nat", vip=VIP6, backends=["fd00::11"])],
+    )
+    before = nat_rig.reconciler.counters().nat
+    for n in range(6):
+        nat_rig.run(tcp(sport=1000 + n))
+        nat_rig.run(tcp(dst=VIP6, sport=1000 + n))
+    nat_rig.run(tcp(dst=VIP6, sport=2000))
+    nat_rig.run(tcp(sport=1000, flags="R"))
+    nat_rig.run(tcp(sport=1000))
+    full = nat_rig.reconciler.counters().nat
+
+    nat_rig.plane.later(8)  # a quarter of what an opening flow has in peace
+    nat_rig.sweep()
+    early = nat_rig.reconciler.counters().nat
+    nat_rig.run(tcp(sport=3000))
+    nat_rig.plane.later(31)
+    nat_rig.sweep()
+    late = nat_rig.reconciler.counters().nat
+
+    assert full.opened - before.opened == 8
+    assert full.reopened - before.reopened == 1
+    assert full.no_port == NatRefusals(before.no_port.ipv4 + 2, before.no_port.ipv6 + 3, before.no_port.keep)
+    assert (early.ended - full.ended, early.ended_early - full.ended_early) == (8, 8)
+    assert (late.ended - early.ended, late.ended_early - early.ended_early) == (1, 0)
