@@ -135,24 +135,50 @@ def compile_text(source: str, flags: list[str]) -> Any:
             raise CompileError(f"{source} does not compile: {_first_error(words())}", words()) from error
 
 
+class Compiled:
+    """What bcc has made of a text, over the maps that are pinned."""
+
+    def __init__(self, bpf: Any, turned: Turned) -> None:
+        self._bpf, self._turned = bpf, turned
+
+    def code(self, function: str) -> bytes:
+        """The bytecode of one of its programs."""
+        return self._turned.code(self._bpf.dump_func(function.encode()))
+
+    def fd(self, name: str) -> int:
+        """One of its maps, by name; it is not the caller's to close."""
+        return self._turned.fd(self._bpf[name.encode()].map_fd)
+
+
+@contextlib.contextmanager
+def compiled_over(build: Build, source: str, *more: str) -> Iterator[Compiled]:
+    """One of xdp/'s programs over the maps of a build, which are made and pinned where there are none yet.
+
+    more: arguments for the compiler. CompileError. The bytecode can be loaded until the context ends.
+    """
+    turned, flags = Turned(build.pins), [*build.flags(), *more]
+    with contextlib.ExitStack() as stack:
+        if are_needed():
+            flags.append(f'-DPIN_DIR="{stack.enter_context(turned.directory())}"')
+        bpf = compile_text(source, flags)
+        stack.callback(bpf.cleanup)
+        turned.take(bpf)
+        yield Compiled(bpf, turned)
+
+
 def compile_program(build: Build) -> Program:
     """Compile, load, and pass through the known-answer gate; the maps are made and pinned on first use.
 
     CompileError holds the compiler's or the verifier's words; KnownAnswerError the known frame that went wrong.
     """
-    turned = Turned(build.pins)
-    if not are_needed():
-        return _loaded(build, build.flags(), turned)
-    with turned.directory() as own:
-        return _loaded(build, [*build.flags(), f'-DPIN_DIR="{own}"'], turned)
-
-
-def _loaded(build: Build, flags_of_text: list[str], turned: Turned) -> Program:
     began = time.perf_counter()
-    compiled = compile_text("sluice.c", [*flags_of_text, f"-DSTAGE_SLOT={build.stage_slot}"])
-    turned.take(compiled)
-    code = turned.code(compiled.dump_func(b"sluice"))
-    second = turned.code(compiled.dump_func(b"sluice_nat")) if build.has_second else b""
+    with compiled_over(build, "sluice.c", f"-DSTAGE_SLOT={build.stage_slot}") as compiled:
+        return _loaded(build, compiled, began)
+
+
+def _loaded(build: Build, compiled: Compiled, began: float) -> Program:
+    code = compiled.code("sluice")
+    second = compiled.code("sluice_nat") if build.has_second else b""
     flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
     statistics = ctypes.create_string_buffer(4096)
     compiled_at = time.perf_counter()
@@ -171,7 +197,7 @@ def _loaded(build: Build, flags_of_text: list[str], turned: Turned) -> Program:
                 stage_slot=build.stage_slot,
             )
             if second:
-                _put_second(build, second, flags, turned.fd(compiled[build.stages.encode()].map_fd))
+                _put_second(build, second, flags, compiled.fd(build.stages))
             fd = libbpf.prog_load(build.name, code, flags=flags, statistics=statistics)
             loaded_at = time.perf_counter()
             try:
@@ -179,13 +205,11 @@ def _loaded(build: Build, flags_of_text: list[str], turned: Turned) -> Program:
             except BaseException:
                 os.close(fd)
                 raise
-        trace_fd = os.dup(turned.fd(compiled[b"traces"].map_fd)) if build.traced else -1
+        trace_fd = os.dup(compiled.fd("traces")) if build.traced else -1
     except OSError as error:
         log = error.strerror or ""
         last = next((line for line in reversed(log.splitlines()) if line and "processed" not in line), "")
         raise CompileError(f"the kernel refuses the XDP program: {last}", log) from error
-    finally:
-        compiled.cleanup()
     stack = re.search(rb"stack depth (\d+)", statistics.value)
     cost = Cost(
         compile_seconds=compiled_at - began,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lb.dataplane import libbpf
+from lb.dataplane.hook import pinned_program
 from lb.dataplane.kernel_tables import KernelCounters
 from lb.dataplane.layout import layout
 from lb.dataplane.tables import COUNTER_STRUCTS, Array, Tables, dtype_of
@@ -119,16 +120,9 @@ def find_former(interfaces: Iterable[Path], ours: Path) -> Path | None:
 def _maps_in_use(directory: Path) -> set[int]:
     """The maps of the program that an interface has, or had when it went away."""
     try:
-        link = libbpf.obj_get(directory / "link")
-        try:
-            program = libbpf.prog_by_id(libbpf.link_info(link).program_id)
-        finally:
-            os.close(link)
+        program = pinned_program(directory)
     except OSError:
-        try:
-            program = libbpf.obj_get(directory / "program")
-        except OSError:
-            return set()
+        return set()
     try:
         return libbpf.prog_map_ids(program)
     finally:

@@ -15,6 +15,9 @@ from lb.dataplane.rtnetlink import Link
 from lb.errors import DataPlaneError, ForeignProgramError, InterfaceError
 from lb.settings import XdpMode
 
+PROGRAM, FRESH = "program", "program-new"
+"""The pins of the program that is attached, and of one that is about to be."""
+
 
 def pin_directory(interface: str, pin_root: Path) -> Path:
     """Where an interface's pins live. bpffs keeps dots to itself, so those of VLAN interfaces become underscores."""
@@ -62,19 +65,27 @@ class Hook:
             # A link keeps the mode it was made with: for a moment there is no program.
             self.lost()
             link = replace(link, xdp_program_id=None)
-        if self._link_fd >= 0:
-            try:
-                libbpf.link_update(self._link_fd, program_fd)
-            except OSError as error:
-                raise InterfaceError(
-                    f"the program on {self.interface} cannot be swapped: {error.strerror}"
-                ) from error
-        else:
-            self._attach(program_fd, link, mode, replace_foreign=replace_foreign)
-        fresh = self.directory / "program-new"
+        # What is attached is pinned at any moment, whenever this process may be killed.
+        fresh = self.directory / FRESH
         fresh.unlink(missing_ok=True)
         libbpf.obj_pin(program_fd, fresh)
-        fresh.rename(self.directory / "program")
+        try:
+            if self._link_fd >= 0:
+                self._swap(program_fd)
+            else:
+                self._attach(program_fd, link, mode, replace_foreign=replace_foreign)
+        except BaseException:
+            fresh.unlink()
+            raise
+        fresh.rename(self.directory / PROGRAM)
+
+    def _swap(self, program_fd: int) -> None:
+        try:
+            libbpf.link_update(self._link_fd, program_fd)
+        except OSError as error:
+            raise InterfaceError(
+                f"the program on {self.interface} cannot be swapped: {error.strerror}"
+            ) from error
 
     def _attach(self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool) -> None:
         if link.xdp_program_id:
@@ -109,7 +120,7 @@ class Hook:
 
     def pins(self) -> tuple[str, ...]:
         """Those of its program and its link that are there."""
-        return tuple(str(path) for name in ("program", "link") if (path := self.directory / name).exists())
+        return tuple(str(path) for name in (PROGRAM, "link") if (path := self.directory / name).exists())
 
     def lost(self) -> None:
         """The interface went away, and the link with it."""
@@ -159,6 +170,23 @@ def detach_foreign(link: Link) -> None:
         ) from error
 
 
+def pinned_program(directory: Path) -> int:
+    """A descriptor of the program that an interface has, or had when it went away. OSError: there is none."""
+    attached = None
+    with contextlib.suppress(OSError):
+        link = libbpf.obj_get(directory / "link")
+        try:
+            attached = libbpf.link_info(link).program_id
+        finally:
+            os.close(link)
+    with contextlib.suppress(OSError):
+        fresh = libbpf.obj_get(directory / FRESH)  # who attached it was killed before it had its name
+        if libbpf.prog_info(fresh).id == attached:
+            return fresh
+        os.close(fresh)
+    return libbpf.obj_get(directory / PROGRAM)
+
+
 def remove_other_maps(pins: Path, interfaces: Iterable[Path]) -> None:
     """Unpin all other maps, once the programs in force work on those pinned here. interfaces: where to look."""
     for directory in interfaces:
@@ -174,7 +202,7 @@ def remove_pins(interface: str, pin_root: Path) -> bool:
     directory = pin_directory(interface, pin_root)
     if not directory.is_dir():
         return False
-    for path in (directory / "link", directory / "program", directory / "program-new"):
+    for path in (directory / "link", directory / PROGRAM, directory / FRESH):
         path.unlink(missing_ok=True)
     for folder in sorted(directory.iterdir()):
         for pin in folder.iterdir():

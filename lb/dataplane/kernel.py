@@ -13,7 +13,8 @@ from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program, ret
 from lb.dataplane.examined import Examined
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.former import Former, find_former, open_former, tell_about
-from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
+from lb.dataplane.fresh_maps import remove_abandoned
+from lb.dataplane.hook import Hook, pin_directory, pinned_program, remove_other_maps
 from lb.dataplane.host_facts import clock_offset, is_bpffs
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
@@ -73,6 +74,7 @@ class KernelDataPlane(Examined):
         self._conditions = {n: links[n].condition if n in links else "gone" for n in settings.interfaces}
         """Of each interface what was last told."""
         ensure_bpffs(settings.pin_root.parent)
+        remove_abandoned(settings.pin_root)
         self._pins = self._make_pins()
         self.tables: Tables = self._open_tables(links)
 
@@ -174,7 +176,7 @@ class KernelDataPlane(Examined):
 
     def _left_attached(self, build: Build, link: Link) -> Program | None:
         with contextlib.suppress(OSError):
-            fd = libbpf.obj_get(pin_directory(link.name, self._settings.pin_root) / "program")
+            fd = pinned_program(pin_directory(link.name, self._settings.pin_root))
             info = libbpf.prog_info(fd)
             if info.name == build.name:
                 return Program(fd, build, info, time.time())

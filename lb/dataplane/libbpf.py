@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+BPF_PROG_TYPE_SCHED_CLS = 3
 BPF_PROG_TYPE_XDP = 6
 BPF_XDP = 37
 """The attach type of an XDP program."""
@@ -181,17 +182,21 @@ def _check(result: int, what: str) -> int:
     return result
 
 
-def prog_load(name: str, code: bytes, *, flags: int = 0, statistics: Any = None) -> int:
-    """Load XDP bytecode; the file descriptor. OSError holds the verifier's last words in `strerror`.
+def prog_load(
+    name: str, code: bytes, *, flags: int = 0, statistics: Any = None, kind: int = BPF_PROG_TYPE_XDP
+) -> int:
+    """Load bytecode, XDP's unless told otherwise; the file descriptor. OSError has the verifier's words in `strerror`.
 
     statistics: a string buffer of some kilobytes, which the verifier fills with lines such as "stack depth 264".
     """
     log = create_string_buffer(1 << 20)
-    opts = _ProgLoadOpts(sz=ctypes.sizeof(_ProgLoadOpts), expected_attach_type=BPF_XDP, prog_flags=flags)
+    opts = _ProgLoadOpts(sz=ctypes.sizeof(_ProgLoadOpts), prog_flags=flags)
+    if kind == BPF_PROG_TYPE_XDP:
+        opts.expected_attach_type = BPF_XDP
     if statistics is not None:
         opts.log_level, opts.log_size = _LOG_STATISTICS, len(statistics)
         opts.log_buf = ctypes.cast(statistics, c_char_p)
-    args = (BPF_PROG_TYPE_XDP, name.encode(), b"GPL", code, c_size_t(len(code) // 8))
+    args = (kind, name.encode(), b"GPL", code, c_size_t(len(code) // 8))
     fd = _lib().bpf_prog_load(*args, byref(opts))
     if fd < 0:
         # Once more, to have the log: asking for it always would slow every load.

@@ -9,6 +9,7 @@ next one replaces it, and `remove` takes it away.
 import contextlib
 import errno
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +20,10 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lb.dataplane.build import Build, compile_text, import_bcc
+from lb.dataplane import libbpf
+from lb.dataplane.build import Build, compiled_over
 from lb.dataplane.layout import layout
-from lb.errors import DataPlaneError, NotYetError, SluiceError
+from lb.errors import CompileError, DataPlaneError, NotYetError, SluiceError
 from lb.events import Events
 
 log = logging.getLogger("sluice.probes")
@@ -40,8 +42,6 @@ _ETH_P_ALL = 0x0003
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _HOST = 254
 """The scope of what is this machine's own."""
-
-_BEING_MADE = "the way of checks through the data path is being made"
 
 Addresses = Mapping[tuple[int, int], str]
 """Ours, by interface index and family: what answers can be sent to."""
@@ -66,8 +66,6 @@ class ProbePath:
         with self._wake:
             if build == self._wanted and self._was_asked:
                 return
-            if self._wanted is None:
-                self._problem = _BEING_MADE
             self._was_asked = True
             if self._wanted is None:
                 self._problem = _BEING_MADE  # what was there before is gone, or is about to go
@@ -136,7 +134,7 @@ class ProbePath:
         with IPRoute() as ip:
             loopback = _loopback(ip)
             if is_new or not _has_filter(ip, loopback):
-                with _compiled(wanted) as descriptor:
+                with loaded(wanted) as descriptor:
                     _put_filter(ip, loopback, descriptor)
             for family in _FAMILIES.values():
                 _put_route(ip, family, loopback)
@@ -144,18 +142,19 @@ class ProbePath:
 
 
 @contextlib.contextmanager
-def _compiled(build: Build) -> Iterator[int]:
-    """The program's descriptor; a filter keeps the program."""
-    compiled = compile_text("probe.c", build.flags())
-    try:
+def loaded(build: Build) -> Iterator[int]:
+    """The program's descriptor; a filter keeps the program. CompileError."""
+    with compiled_over(build, "probe.c") as compiled:
         try:
-            yield compiled.load_func(b"probe", import_bcc().SCHED_CLS).fd
-        except Exception as error:
-            if isinstance(error, SluiceError | OSError | NetlinkError):
-                raise
-            raise DataPlaneError(f"the kernel refuses the program of checks: {error}") from error
+            descriptor = libbpf.prog_load(FILTER, compiled.code("probe"), kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
+        except OSError as error:
+            words = error.strerror or ""
+            last = words.strip().rpartition("\n")[2]
+            raise CompileError(f"the kernel refuses the program of checks: {last}", words) from error
+    try:
+        yield descriptor
     finally:
-        compiled.cleanup()
+        os.close(descriptor)
 
 
 def _loopback(ip: IPRoute) -> int:

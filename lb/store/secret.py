@@ -20,10 +20,10 @@ def secret(folder: Path, name: str, size: int) -> bytes:
     given = os.environ.get(CREDENTIALS)
     if given and (path := Path(given, name)).exists():
         return _read(path, size)
-    path = folder / name
+    path, fresh = folder / name, folder / f"{name}.new"
     try:
+        fresh.unlink(missing_ok=True)  # of a process that was killed
         if not path.exists():
-            fresh = path.with_name(f"{name}.{os.getpid()}")
             with open(
                 os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb"
             ) as file:

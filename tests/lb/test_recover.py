@@ -233,7 +233,9 @@ def test_a_copy_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 def test_a_secret_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a file for its owner alone; one that others read, or of another length, is refused; a credential is first."""
+    (tmp_path / "flow.key.new").write_bytes(b"left by a killed run")
     first = secret(tmp_path, "flow.key", 16)
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.key"]
     path = tmp_path / "flow.key"
     assert (len(first), path.stat().st_mode & 0o777) == (16, 0o600)
     assert secret(tmp_path, "flow.key", 16) == first

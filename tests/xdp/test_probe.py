@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 from rig import Programs, Rig
 
 from lb.dataplane import libbpf, probe_path
-from lb.dataplane.build import Build, compile_text, import_bcc
+from lb.dataplane.build import Build
 from lb.dataplane.layout import layout
 from lb.dataplane.probe_path import ProbePath
 from lb.dataplane.tables import size_flags
@@ -32,9 +32,8 @@ PATIENCE_SECONDS = 60.0
 def carrier(programs: Programs) -> Iterator[int]:
     """The program, over the rig's maps; its descriptor."""
     constants = {**size_flags(programs.sizes), "GUE_PORT": 6080}
-    compiled = compile_text("probe.c", Build(frozenset(), constants, programs.pins).flags())
-    yield compiled.load_func(b"probe", import_bcc().SCHED_CLS).fd
-    compiled.cleanup()
+    with probe_path.loaded(Build(frozenset(), constants, programs.pins)) as descriptor:
+        yield descriptor
 
 
 def carry(descriptor: int, frame: bytes, mark: int) -> tuple[int, bytes]:
