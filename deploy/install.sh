@@ -22,9 +22,11 @@ install_packages() {
     local fresh=$DESTDIR$LIB/python.new
     rm -rf "$fresh"
     mkdir -p "$fresh"
+    # setuptools builds in here, and would install what an earlier build has left, modules that are no more included.
+    rm -rf build
     .venv/bin/pip --disable-pip-version-check -qq install --no-compile --no-build-isolation --upgrade \
         --constraint deploy/constraints.txt --target "$fresh" .
-    rm -rf "$fresh/bin"
+    rm -rf "$fresh/bin" build
     cp -r xdp "$fresh/"
     ln -s "$BCC" "$fresh/bcc"
     rm -rf "$DESTDIR$LIB/python"
