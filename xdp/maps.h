@@ -54,6 +54,7 @@ BPF_TABLE_PINNED("array", u32, struct nat_bucket, nat_index, NAT_BUCKETS, PINNED
 BPF_TABLE_PINNED("array", u32, struct nat_pool, nat_pools, NAT_BLOCKS, PINNED("nat_pools"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct nat_line, nat_addresses, NAT_ADDRESS_LINES, PINNED("nat_addresses"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct nat_list, nat_lists, NAT_LISTS, PINNED("nat_lists"), BPF_F_MMAPABLE);
+BPF_TABLE_PINNED("array", u32, struct nat_interface, nat_interfaces, NAT_INTERFACES, PINNED("nat_interfaces"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct nat_cursor, nat_cursors, 1, PINNED("nat_cursors"), BPF_F_MMAPABLE);
 
 /* Second programs, each build's in a slot of its own. Programs for several buffers and for one cannot share such a map. */

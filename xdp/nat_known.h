@@ -92,25 +92,26 @@ static __always_inline int nat_request_known(struct packet *p, const struct serv
 		stop = nat_rewrite_known4(p, pool->address[0], backend->address[0], source_port, port);
 	else
 		stop = nat_rewrite_known6(p, pool->address, backend->address, source_port, port);
-	if (stop)
-		return stop;
-	return nat_send(p->data, p->end, p, mac, *(const u64 *)backend->source_mac, backend->ifindex, false);
+	return stop ?: nat_send(p->data, p->end, p, mac, *(const u64 *)backend->source_mac, backend->ifindex, false);
 }
 
 /* A reply, found: likewise. */
 static __always_inline int nat_reply_known(struct packet *p, u32 slot, struct nat_reply *reply)
 {
-	u64 mac = *(volatile u64 *)reply->mac;
-	u32 ifindex = mac >> 56, way = p->family << 4 | p->family;
+	u64 mac = *(volatile u64 *)reply->mac, there;
+	u32 ifindex = mac >> 56, families = p->family << 4 | p->family;
 	struct nat_forward *forward;
 	int stop;
 
-	if (TRACE || (mac >> 48 & 0xff) != way || !nat_may_leave(p, OUR_MTU))
+	if (TRACE || (mac >> 48 & 0xff) != families)
 		return CONTINUE;
 	forward = p->family == 4 && ifindex ? NULL : nat_forward.lookup(&slot);
 	if (forward)
 		ifindex = forward->ifindex;
 	else if (!ifindex)
+		return CONTINUE;
+	there = nat_interface_of(ifindex);
+	if (!nat_may_leave(p, there >> 48))
 		return CONTINUE;
 	nat_saw_reply(p, reply);
 	if (p->family == 4)
@@ -119,7 +120,5 @@ static __always_inline int nat_reply_known(struct packet *p, u32 slot, struct na
 		stop = nat_rewrite_known6(p, forward->vip, reply->client, reply->vip_port, reply->client_port);
 	else
 		stop = DROP_INTERNAL;
-	if (stop)
-		return stop;
-	return nat_send(p->data, p->end, p, mac, OUR_MAC_FIRST4 | (u64)OUR_MAC_LAST2 << 32, ifindex, true);
+	return stop ?: nat_send(p->data, p->end, p, mac, there, ifindex, true);
 }

@@ -21,6 +21,7 @@ static __always_inline void nat_learn_way(const struct packet *p, const struct n
 		write_whole((u64 *)flow->reply->mac, mac);
 	if (!TRACE && flow->forward->ifindex != OUR_IFINDEX)
 		flow->forward->ifindex = OUR_IFINDEX;
+	nat_tell_interface();
 }
 
 static __always_inline __be16 backend_port(const struct packet *p, const struct backend *backend)

@@ -25,14 +25,15 @@ static __always_inline void nat_homeward(const struct packet *p, const struct na
 /* The way back of an entry's packets. */
 static __always_inline int nat_way_home(const struct packet *p, const struct nat_flow *flow, struct nat_way *way)
 {
-	u64 mac = *(volatile u64 *)flow->reply->mac;
+	u64 mac = *(volatile u64 *)flow->reply->mac, there;
 
 	trace_nat(p, flow->slot, flow->forward->state, flow->reply->state);
 	nat_homeward(p, flow, mac >> 52 & 6, &way->to);
 	way->mac = mac;
-	way->our_mac = OUR_MAC_FIRST4 | (u64)OUR_MAC_LAST2 << 32;
 	way->ifindex = flow->forward->ifindex;
-	way->mtu = OUR_MTU;
+	there = nat_interface_of(way->ifindex);
+	way->our_mac = there;
+	way->mtu = there >> 48;
 	way->home = true;
 	return CONTINUE;
 }

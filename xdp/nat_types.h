@@ -67,6 +67,14 @@ struct nat_cursor {
 	__u64 asked[4]; /* by list */
 };
 
+/* An interface that clients are behind, by its index's low bits: what leaves there after it came in by another. */
+struct nat_interface {
+	__u64 mac; /* ours there; above it the MTU */
+	__u32 ifindex;
+	__u32 pad;
+};
+#define NAT_INTERFACES 256
+
 /* What became of flows that were not found. */
 struct nat_tally {
 	__u64 opened;

@@ -18,6 +18,33 @@ struct nat_way {
 	bool home; /* to the client */
 };
 
+/* Our MAC and, above it, the MTU of this interface. */
+#define NAT_HERE (OUR_MAC_FIRST4 | (u64)OUR_MAC_LAST2 << 32 | (u64)OUR_MTU << 48)
+
+/* For replies that come in by others: clients are behind this one. */
+static __always_inline void nat_tell_interface(void)
+{
+	u32 key = OUR_IFINDEX & (NAT_INTERFACES - 1);
+	struct nat_interface *row = HAVE_REDIRECT && !TRACE ? nat_interfaces.lookup(&key) : NULL;
+
+	if (!row || (row->mac == NAT_HERE && row->ifindex == OUR_IFINDEX))
+		return;
+	write_whole(&row->mac, NAT_HERE);
+	*(volatile u32 *)&row->ifindex = OUR_IFINDEX;
+}
+
+/* The same of the interface that a client is behind, as told there. */
+static __always_inline u64 nat_interface_of(u32 ifindex)
+{
+	u32 key = ifindex & (NAT_INTERFACES - 1);
+	struct nat_interface *row;
+
+	if (!HAVE_REDIRECT || ifindex == OUR_IFINDEX)
+		return NAT_HERE;
+	row = nat_interfaces.lookup(&key);
+	return row && row->ifindex == ifindex ? *(volatile u64 *)&row->mac : NAT_HERE;
+}
+
 /* The last of the way: MACs, interface, verdict. */
 static __always_inline int nat_send(void *data, const void *end, struct packet *p, u64 mac, u64 our_mac, u32 ifindex, bool home)
 {

@@ -95,6 +95,7 @@ class Arrays:
     nat_pools: Array  # (256,) struct nat_pool
     nat_addresses: U64  # (512, 8)
     nat_lists: Array  # (3,) struct nat_list: IPv4, IPv6, keep
+    nat_interfaces: Array  # (256,) struct nat_interface
     nat_cursors: Array  # (1,) struct nat_cursor
     watching: Array  # (2,) struct sampling: packets, bans
 
@@ -223,6 +224,7 @@ def capacities(sizes: TableSizes) -> dict[str, int]:
         "nat_addresses": constant["NAT_ADDRESS_LINES"],
         "nat_lists": constant["NAT_LISTS"],
         "nat_counters": 1,
+        "nat_interfaces": constant["NAT_INTERFACES"],
         "nat_cursors": 1,
         "watching": 2,
         "verdict_counters": constant["VERDICTS_MAX"],
@@ -300,6 +302,7 @@ def arrays_over(buffers: dict[str, Any], sizes: TableSizes) -> Arrays:
         nat_pools=view("nat_pools", structs["nat_pool"]),
         nat_addresses=view("nat_addresses", np.uint64).reshape(-1, constant["NAT_INDEX_WAYS"]),
         nat_lists=view("nat_lists", structs["nat_list"]),
+        nat_interfaces=view("nat_interfaces", structs["nat_interface"]),
         nat_cursors=view("nat_cursors", structs["nat_cursor"]),
         watching=view("watching", structs["sampling"]),
     )
@@ -341,6 +344,7 @@ def array_bytes(name: str, sizes: TableSizes) -> int:
         "nat_pools": "nat_pool",
         "nat_addresses": "nat_line",
         "nat_lists": "nat_list",
+        "nat_interfaces": "nat_interface",
         "nat_cursors": "nat_cursor",
         "watching": "sampling",
     }[name]

@@ -16,6 +16,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
+from scapy.packet import Packet
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -88,11 +89,10 @@ def links(machine: Machine) -> dict[str, Link]:
     return found
 
 
-def send(machine: Machine, into: Link, vip: str, out: Link, mac: str) -> str:
-    """SYNs for a VIP go into one cable, until one leaves by another; its outer destination."""
+def carry(machine: Machine, frame: Packet, into: Link, out: Link, to: str) -> Packet:
+    """A frame goes into one cable, again and again, until one for this MAC leaves by another; that one."""
 
-    def exchange() -> str:
-        frame = Ether(src=CLIENT_MAC, dst=mac) / IP(src="10.0.9.9", dst=vip) / TCP(sport=1024, dport=80)
+    def exchange() -> Packet:
         with (
             socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(IPV4)) as ear,
             socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as mouth,
@@ -104,13 +104,24 @@ def send(machine: Machine, into: Link, vip: str, out: Link, mac: str) -> str:
             while time.monotonic() < deadline:
                 mouth.send(bytes(frame))
                 with contextlib.suppress(TimeoutError):
-                    while (heard := Ether(ear.recv(2048))).dst != BACKEND_MAC.format(out.number):
+                    while (heard := Ether(ear.recv(2048))).dst != to:
                         pass
-                    assert heard[IP].payload.dst == vip
-                    return str(heard[IP].dst)
+                    return heard
         raise AssertionError(f"nothing left by {out.far}")
 
     return inside.call(machine.namespace, exchange)
+
+
+def syn(vip: str, mac: str) -> Packet:
+    """For a VIP, to whoever has this MAC."""
+    return Ether(src=CLIENT_MAC, dst=mac) / IP(src="10.0.9.9", dst=vip) / TCP(sport=1024, dport=80)
+
+
+def send(machine: Machine, into: Link, vip: str, out: Link, mac: str) -> str:
+    """SYNs for a VIP go into one cable, until one leaves by another; its outer destination."""
+    heard = carry(machine, syn(vip, mac), into, out, BACKEND_MAC.format(out.number))
+    assert heard[IP].payload.dst == vip
+    return str(heard[IP].dst)
 
 
 def interfaces(http: httpx.Client) -> dict[str, Any]:
@@ -188,3 +199,41 @@ def test_every_kind_of_interface_is_served(machine: Machine, links: dict[str, Li
         mac = interfaces(http)[veth.served]["mac"]
         assert send(machine, veth, veth.vip, veth, mac) == veth.backend
         assert daemon.poll() is None
+
+
+def test_nat_between_interfaces(machine: Machine) -> None:
+    """Clients are behind one interface, the backend behind another: a request leaves there from the pool, its answer
+    comes back here as the VIP's, and both from our MAC of the interface they leave by."""
+    clients, servers = (
+        inside.route(machine.namespace, lambda r, n=number: lay(r, "veth", n)) for number in (1, 2)
+    )
+    machine.interface = clients.served
+    for link in (clients, servers):
+        machine.attach_foreign(link.far)
+    web = {
+        "name": "web",
+        "vip": clients.vip,
+        "port": 80,
+        "protocol": "tcp",
+        "mode": "nat",
+        "backends": [{"address": servers.backend, "port": 8080}],
+    }
+    with machine.running("--interface", servers.served), machine.client() as http:
+        machine.wait(http, ready=True)
+        config = {"settings": {"nat_pools": ["10.0.2.200"]}, "services": [web]}
+        http.put("/v1/config", json=config).raise_for_status()
+        mac = {name: each["mac"] for name, each in interfaces(http).items()}
+        backend_mac = BACKEND_MAC.format(servers.number)
+
+        asked = carry(machine, syn(clients.vip, mac[clients.served]), clients, servers, backend_mac)
+        reply = (
+            Ether(src=backend_mac, dst=mac[servers.served])
+            / IP(src=servers.backend, dst="10.0.2.200")
+            / TCP(sport=8080, dport=asked[TCP].sport, flags="SA")
+        )
+        answered = carry(machine, reply, servers, clients, CLIENT_MAC)
+
+    assert (asked[IP].src, asked[IP].dst, asked[TCP].dport) == ("10.0.2.200", servers.backend, 8080)
+    assert (answered[IP].src, answered[IP].dst) == (clients.vip, "10.0.9.9")
+    assert (answered[TCP].sport, answered[TCP].dport, answered[TCP].flags) == (80, 1024, "SA")
+    assert (asked.src, answered.src) == (mac[servers.served], mac[clients.served])

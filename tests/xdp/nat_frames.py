@@ -31,7 +31,15 @@ def port_given(outcome: Outcome) -> int:
 
 
 def translated(
-    frame: Packet, *, src: str, dst: str, sport: int, dport: int, mac: str | bytes, hops: int = 1
+    frame: Packet,
+    *,
+    src: str,
+    dst: str,
+    sport: int,
+    dport: int,
+    mac: str | bytes,
+    our_mac: str = OUR_MAC,
+    hops: int = 1,
 ) -> bytes:
     """The same packet with other addresses and ports, one hop on, its checksums made anew."""
     packet = Ether(bytes(frame))
@@ -60,7 +68,7 @@ def translated(
     else:
         new = IP(src=src, dst=dst, tos=head.tc, ttl=head.hlim - hops, id=0, flags="DF")
     link = packet.copy()
-    link.dst, link.src = (mac if isinstance(mac, str) else mac.hex(":")), OUR_MAC
+    link.dst, link.src = (mac if isinstance(mac, str) else mac.hex(":")), our_mac
     under = link
     while under.payload is not None and not isinstance(under.payload, IP | IPv6):
         under = under.payload
@@ -70,10 +78,16 @@ def translated(
 
 
 def expect_request(
-    outcome: Outcome, frame: Packet, *, source: str, backend: str, port: int | None = None
+    outcome: Outcome,
+    frame: Packet,
+    *,
+    source: str,
+    backend: str,
+    port: int | None = None,
+    verdict: str = "TX_NAT",
 ) -> int:
     """Assert that the whole frame is the request, translated; the source port it was given."""
-    assert outcome.verdict == "TX_NAT"
+    assert outcome.verdict == verdict
     packet = Ether(bytes(frame))
     transport = packet[TCP] if packet.haslayer(TCP) else packet[UDP]
     given = port_given(outcome)
@@ -99,14 +113,27 @@ def answer(request: Outcome, flags: str = "SA", payload: bytes = b"") -> Packet:
     return LINK / ip / UDP(sport=packet[UDP].dport, dport=packet[UDP].sport) / (payload or b"answer")
 
 
-def expect_reply(outcome: Outcome, frame: Packet, request: Packet) -> None:
+def expect_reply(
+    outcome: Outcome,
+    frame: Packet,
+    request: Packet,
+    *,
+    verdict: str = "TX_NAT_REPLY",
+    our_mac: str = OUR_MAC,
+) -> None:
     """Assert that the whole frame is the reply, as the client of a request expects it."""
-    assert outcome.verdict == "TX_NAT_REPLY"
+    assert outcome.verdict == verdict
     asked = Ether(bytes(request))
     head = network_of(asked)
     transport = asked[TCP] if asked.haslayer(TCP) else asked[UDP]
     expected = translated(
-        frame, src=head.dst, dst=head.src, sport=transport.dport, dport=transport.sport, mac=CLIENT_MAC
+        frame,
+        src=head.dst,
+        dst=head.src,
+        sport=transport.dport,
+        dport=transport.sport,
+        mac=CLIENT_MAC,
+        our_mac=our_mac,
     )
     assert outcome.frame_out.hex() == expected.hex()
 

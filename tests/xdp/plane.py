@@ -136,6 +136,7 @@ class Programs:
             "nat_pools",
             "nat_lists",
             "nat_cursors",
+            "nat_interfaces",
         ):
             getattr(arrays, name).view("u1")[:] = 0
         for name in TABLES:
