@@ -10,7 +10,7 @@ sources are the settings' defaults: lb/dataplane/known.py puts in what a build w
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ import known_frames
 from known_case import Case, Stage
 
 from lb.dataplane.protocol import NextHop
-from lb.dataplane.twin import TwinDataPlane
+from lb.dataplane.twin import SMALL, TwinDataPlane
 from lb.model import Config
 from lb.model.document import from_mapping
 from lb.reconcile.guard import Guard
 from lb.reconcile.loop import Reconciler
+from lb.settings import NAT_BLOCK
 from lb.store import SqliteStore
 from tests.reference import Reference, balancer
 
@@ -39,12 +40,15 @@ ELSEWHERE = bytes.fromhex("020000000e01")
 """The MAC of another interface of ours."""
 NO_PLACE = 0xFFFE
 """What all slots of a ring say that no known frame asks for: a place that no service has."""
+SIZES = replace(SMALL, nat_slots=3 * NAT_BLOCK)
+"""A block for each pool address, and one for flows that keep their source."""
 _ZEROS = 64
 """So many zeros at a frame's end are still written out."""
 _TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6", "rule_sources4",
            "rule_sources6", "rule_targets4", "rule_targets6")  # fmt: skip
 _ARRAYS = ("service_rings", "backends", "deny4_cells", "deny4_runs", "deny4_lines", "deny4_dense", "rule_bank",
-           "rule_cells", "rule_sets", "rule_actions", "service_guards", "watching")  # fmt: skip
+           "rule_cells", "rule_sets", "rule_actions", "service_guards", "watching", "nat_pools", "nat_addresses",
+           "nat_lists")  # fmt: skip
 _NEVER = 1 << 30
 """A second of the packet path's clock that no machine lives to see."""
 _EVERYTHING = {"most": 1 << 20, "bytes": 256, "verdicts": (1 << 64) - 1}
@@ -96,14 +100,18 @@ class _Writer:
         hops = self.plane.next_hops(addresses)
         for without, reference in self.references.items():
             settings = known_frames.SETTINGS_WITHOUT.get(without, {})
-            other = from_mapping({**document, "settings": settings}, now=NOW, have=Config())
+            both = {**document.get("settings", {}), **settings}
+            other = from_mapping({**document, "settings": both}, now=NOW, have=Config())
             reference.configure(other, hops, NOW, document.get("rules", ()))
             for name, budget in stage.attacked.items():
                 guard = reference.guards.by_name[name]
                 guard.attack_until, guard.budget = _NEVER, budget
+            if stage.nat_begins:
+                reference.nat.nat.forget()
         self._as_packets_would(stage)
         done = [self._answered(case) for case in stage.cases]
-        return {"memory": self._memory(), "tables": self._tables(), "cases": done}
+        memory = self._memory() | (self._no_flow_of_nat() if stage.nat_begins else {})
+        return {"memory": memory, "tables": self._tables(), "cases": done}
 
     def _as_packets_would(self, stage: Stage) -> None:
         """What is in memory by what has come, or by who looks, and not by the document."""
@@ -143,6 +151,17 @@ class _Writer:
             changed[name] = {str(int(run[0]) * 8): words[run].tobytes().hex() for run in runs}
         return {name: runs for name, runs in changed.items() if runs}
 
+    def _no_flow_of_nat(self) -> dict[str, dict[str, str]]:
+        """Zeros for all that known frames leave in NAT's memory; what is left in the index then leads nowhere."""
+        arrays, plan = self.plane.tables.arrays, self.control._plans.nat
+        first, last = plan.ports
+        zeros = {"nat_cursors": {"0": bytes(arrays.nat_cursors.nbytes).hex()}}
+        for name in ("nat_forward", "nat_reply"):
+            width = getattr(arrays, name).itemsize
+            places = [(block * NAT_BLOCK + first) * width for block in plan.in_use]
+            zeros[name] = {str(place): bytes((last - first + 1) * width).hex() for place in places}
+        return zeros
+
     def rings(self) -> dict[str, dict[str, int]]:
         """For each ring in use the slots that were asked for: number of the place."""
         arrays = self.plane.tables.arrays
@@ -181,7 +200,7 @@ def text() -> str:
         slots.add(int(slot))
         return slot
 
-    plane, store = KnownPlane(), SqliteStore(":memory:")
+    plane, store = KnownPlane(SIZES), SqliteStore(":memory:")
     control = Reconciler(store, plane, clock=lambda: NOW)
     control.start()
     balancer.ring_slot = noted

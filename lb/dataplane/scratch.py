@@ -29,8 +29,6 @@ _WHOLE = frozenset(
 )
 """Maps that keep their size: the number of buckets is compiled in, and verdicts have numbers of their own."""
 _SERVICES = {"services4": 4, "services6": 6}
-_NAT_ENTRIES = 4096
-"""Slots of NAT: known flows are given the first ports."""
 _COUNTERS = 256
 """Entries of counters: places, services and rules beyond are not counted."""
 
@@ -84,9 +82,8 @@ class Scratch:
         """A map of the same kind, no larger than is needed."""
         name = next((n for n in capacities(TableSizes()) if n[:15] == kind.name), kind.name)
         if name in capacities(TableSizes()) and name not in _WHOLE:
-            least = _NAT_ENTRIES if name in ("nat_forward", "nat_reply") else _COUNTERS
             # What is filled may need more room than a daemon with small tables has.
-            kind = replace(kind, entries=max(min(kind.entries, least), room.get(name, 0)))
+            kind = replace(kind, entries=max(min(kind.entries, _COUNTERS), room.get(name, 0)))
         fd = libbpf.map_create(kind)
         self._stack.callback(os.close, fd)
         self._fds[name] = fd

@@ -28,13 +28,14 @@ class Stage:
     """A desired state, and the frames that come while it is in force.
 
     attacked: services under attack, and the new flows that each may have in a second then; looked_at: every packet is
-    sampled.
+    sampled; nat_begins: no flow of mode nat was ever seen.
     """
 
     document: dict[str, Any]
     cases: list[Case] = field(default_factory=list)
     attacked: dict[str, int] = field(default_factory=dict)
     looked_at: bool = False
+    nat_begins: bool = False
 
 
 def case(name: str, verdict: str, frame: Any, needs: str = "", *, differs: str = "", **more: Any) -> Case:

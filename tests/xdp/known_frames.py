@@ -19,6 +19,7 @@ from frames import (
 from known_case import Case, Stage, case, chained, tagged
 from known_guards import ATTACKED, GUARD_CASES, GUARDED
 from known_icmp import ICMP_CASES, NARROW, NARROW6
+from known_nat import NAT_CASES4, NAT_CASES6, SETTINGS, TRANSLATED
 from known_quic import QUIC, QUIC_CASES
 from known_rules import ALLOWED, RULE_CASES, RULES, SERVICES
 from scapy.layers.inet import ICMP, TCP, IPOption_NOP
@@ -90,6 +91,11 @@ def _drained(document: dict[str, Any]) -> dict[str, Any]:
 def _guarded(document: dict[str, Any]) -> dict[str, Any]:
     """Guarded services besides."""
     return {**document, "services": [*document["services"], *GUARDED]}
+
+
+def _translated(document: dict[str, Any]) -> dict[str, Any]:
+    """Services of mode nat besides."""
+    return {**document, "services": [*document["services"], *TRANSLATED], "settings": SETTINGS}
 
 
 def _ruled(document: dict[str, Any]) -> dict[str, Any]:
@@ -294,6 +300,8 @@ _AFTER_THE_SWITCH = [
 STAGES = [
     Stage(_document(), [*PARSING, *LISTS, *SPOOFED, *FORWARDED, *ICMP_CASES, *QUIC_CASES, *_REMEMBERED]),
     Stage(_drained(_document()), _AFTER_THE_SWITCH),
-    Stage(_guarded(_document()), GUARD_CASES, attacked=ATTACKED),
-    Stage(_ruled(_guarded(_document())), RULE_CASES, looked_at=True),
+    Stage(_translated(_document()), NAT_CASES4, nat_begins=True),
+    Stage(_translated(_document()), NAT_CASES6, nat_begins=True),
+    Stage(_guarded(_translated(_document())), GUARD_CASES, attacked=ATTACKED),
+    Stage(_ruled(_guarded(_translated(_document()))), RULE_CASES, looked_at=True),
 ]

@@ -186,6 +186,20 @@ FAULTS = {
         "under attack a SYN of a known source",
         "expected TX_IPIP, got DROP_SYN_TEST",
     ),
+    "a checksum without NAT's ports": (
+        "nat_rewrite.h",
+        "tcp->check = checksum_changed(tcp->check, change);",
+        "tcp->check = checksum_changed(tcp->check, addresses);",
+        "NAT, a request",
+        "at byte 5[01],",
+    ),
+    "a port that NAT gave once, and forgets": (
+        "nat_known.h",
+        "source_port = bpf_htons(slot & 0xffff);",
+        "source_port = p->source_port;",
+        "NAT, the flow goes on",
+        "at byte 34,",
+    ),
 }
 
 
@@ -261,6 +275,7 @@ def test_any_interface_and_outer_source_pass(programs: Programs, pool: tuple[str
         "RULES RULE_SOURCE RULE_ALLOW DENY4 ALLOW",
         "RULES LIMIT LIMIT_SOURCE BANS VIP6 GUE",
         "VIP4 VIP6 IPIP GUARD SAMPLES",
+        "VIP6 NAT NAT_CROSS",
     ],
 )
 def test_programs_of_few_features_pass(programs: Programs, features: str) -> None:
