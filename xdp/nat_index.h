@@ -88,8 +88,9 @@ static __always_inline bool nat_is_kept(const struct nat_reply *entry, u64 tag, 
 	       same_address(entry->client, p->vip6);
 }
 
-/* The entry of a request (kept: of a reply with keep), as the index has it, the first in its order. */
-static __always_inline bool nat_find(const struct packet *p, u64 hash, bool kept, struct nat_flow *flow)
+/* The entry of a request (kept: of a reply with keep), as the index has it, the first in its order. but: not of this request. */
+static __always_inline bool nat_find_but(const struct packet *p, u64 hash, bool kept, const struct packet *but,
+					 struct nat_flow *flow)
 {
 	u64 tag = nat_tag(hash), ports = nat_ports(p), word = 0;
 	u32 number = hash, i;
@@ -123,11 +124,18 @@ static __always_inline bool nat_find(const struct packet *p, u64 hash, bool kept
 			if (!reply || !nat_is_kept(reply, tag, p))
 				continue;
 		}
+		if (but && nat_is_request(forward, forward->word, but, nat_ports(but)))
+			continue;
 		flow->forward = forward;
 		flow->slot = slot;
 		return true;
 	}
 	return false;
+}
+
+static __always_inline bool nat_find(const struct packet *p, u64 hash, bool kept, struct nat_flow *flow)
+{
+	return nat_find_but(p, hash, kept, NULL, flow);
 }
 
 /* Enters a word into the index. */

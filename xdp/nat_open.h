@@ -69,8 +69,8 @@ static __always_inline u64 nat_kept_hash(const struct packet *p, const struct ba
 	return nat_hash(backend->address, p->source6, ports);
 }
 
-/* Whether another flow has the reply's tuple. */
-static __always_inline bool nat_kept_by_other(const struct packet *p, const struct backend *backend, u64 hash, u32 slot)
+/* Whether another flow has the reply's tuple. If none, replies are the entry's: one that this flow has left gives them up. */
+static __always_inline bool nat_clashes(const struct packet *p, const struct backend *backend, u64 hash, u32 slot)
 {
 	struct packet reply = { .source_port = backend_port(p, backend), .port = p->source_port, .family = p->family,
 				.protocol = p->protocol };
@@ -78,7 +78,11 @@ static __always_inline bool nat_kept_by_other(const struct packet *p, const stru
 
 	copy_address(reply.source6, backend->address);
 	copy_address(reply.vip6, p->source6);
-	return nat_find(&reply, hash, true, &found) && found.slot != slot;
+	if (nat_find_but(&reply, hash, true, p, &found))
+		return true;
+	if (!TRACE && nat_find(&reply, hash, true, &found) && found.slot != slot)
+		nat_unpublish(hash, found.slot);
+	return false;
 }
 
 /* A new entry for a flow, or the one that another CPU has made of it just now. */
@@ -105,7 +109,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 	if (!flow->forward || !flow->reply)
 		return DROP_INTERNAL;
 	if (TRACE)
-		return keep && nat_kept_by_other(p, backend, kept, slot) ? DROP_NAT_CLASH : CONTINUE;
+		return keep && nat_clashes(p, backend, kept, slot) ? DROP_NAT_CLASH : CONTINUE;
 	nat_fill(p, service, p->backend, backend, flow, keep ? nat_tag(kept) : tag, now_s);
 	if ((keep && !nat_publish(kept, slot)) || !nat_publish(hash, slot)) {
 		if (keep)
@@ -128,7 +132,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 		flow->reply = nat_reply.lookup(&slot);
 		return flow->reply ? CONTINUE : DROP_INTERNAL;
 	}
-	if (keep && nat_kept_by_other(p, backend, kept, slot)) {
+	if (keep && nat_clashes(p, backend, kept, slot)) {
 		nat_unpublish(hash, slot);
 		nat_unpublish(kept, slot);
 		nat_give_back(flow);

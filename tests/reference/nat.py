@@ -121,7 +121,7 @@ class Nat:
             entry = self.entries.get((packet.destination, packet.port))
             candidates = [entry] if entry else []
         else:
-            candidates = [e for e in self.entries.values() if not e.slot[0]]
+            candidates = [e for e in reversed(self.entries.values()) if not e.slot[0]]
         came = (packet.source, packet.source_port, packet.destination, packet.port, packet.protocol)
         return next((entry for entry in candidates if entry.reply == came), None)
 

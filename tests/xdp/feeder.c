@@ -18,8 +18,23 @@ struct feed {
 	u8 ethernet[16];
 };
 
+#define KEPT 32768
+
 BPF_ARRAY(feeds, struct feed, 1);
+BPF_ARRAY(left, u64, KEPT); /* of the first flows, if their frames did not grow: source address and ports that they left with */
 BPF_PROG_ARRAY(targets, 1);
+
+/* What became of the flow before this one. */
+static __always_inline void keep_last(struct xdp_md *ctx, const struct feed *feed)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + ETH_HLEN;
+	u32 last = feed->next - 1;
+	u64 *kept = left.lookup(&last);
+
+	if (kept && (void *)(ip + 1) + sizeof(u32) <= end)
+		*kept = ip->saddr | (u64)*(u32 *)(ip + 1) << 32;
+}
 
 int feeder(struct xdp_md *ctx)
 {
@@ -33,7 +48,9 @@ int feeder(struct xdp_md *ctx)
 	if (!feed)
 		return XDP_ABORTED;
 	grown = ctx->data_end - ctx->data - feed->length;
-	if (grown && bpf_xdp_adjust_head(ctx, grown)) {
+	if (!grown) {
+		keep_last(ctx, feed);
+	} else if (bpf_xdp_adjust_head(ctx, grown)) {
 		feed->refused++;
 		return XDP_ABORTED;
 	}

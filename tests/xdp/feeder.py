@@ -36,6 +36,12 @@ class Feeder:
         after = feeds[ctypes.c_int(0)]
         assert (action, after.next, after.refused) == (_XDP_TX, count, 0)
 
+    def left(self, count: int) -> list[tuple[bytes, int]]:
+        """Source address and port that the first flows left with; not the last of all, nor where frames grew."""
+        kept = self._compiled[b"left"]
+        words = [int(kept[ctypes.c_int(number)].value).to_bytes(8, "little") for number in range(count)]
+        return [(word[:4], int.from_bytes(word[4:6], "big")) for word in words]
+
 
 def flow_tuple(base: int, number: int) -> tuple[bytes, int]:
     """Source address and port of a flow."""

@@ -28,6 +28,7 @@ EVERYTHING -= NAT
 AROUND_NAT = NAT | {
     "HAVE_VIP4",
     "HAVE_VIP6",
+    "HAVE_ANY_PORT",
     "HAVE_REDIRECT",
     "HAVE_TOO_BIG",
     "HAVE_SPOOF",

@@ -1,5 +1,6 @@
 """Mode nat: requests and replies, whole frames both ways."""
 
+import numpy as np
 import pytest
 from frames import VIP4, VIP6, kinds, service, tagged, tcp, udp, within
 from nat_frames import POOL4, POOL6, POOLS, answer, expect_reply, expect_request, port_given, state
@@ -194,6 +195,26 @@ def test_kept_sources_clash(nat_rig: Rig) -> None:
     assert nat_rig.verdict(tcp()) == "TX_NAT"
     assert nat_rig.verdict(tcp(dst="10.200.1.2")) == "DROP_NAT_CLASH"
     assert nat_rig.verdict(tcp(dst="10.200.1.2", sport=40001)) == "TX_NAT"
+
+
+def test_kept_flow_that_moves_to_another_service(nat_rig: Rig) -> None:
+    """A flow whose service is another now gets a new entry, which does not clash with the one it left."""
+    backends = [{"address": "10.0.0.11", "port": 8080}]
+    wide = service("wide", port="any", backends=backends, **KEPT)
+    nat_rig.apply(services=[wide])
+    reply = answer(nat_rig.run(tcp()))
+    nat_rig.run(reply)
+    nat_rig.run(tcp(flags="A"))
+
+    nat_rig.apply(services=[wide, service("narrow", backends=backends, **KEPT)])
+    assert nat_rig.verdict(tcp(flags="A")) == "DROP_NAT_NO_FLOW"
+    out = nat_rig.run(tcp())
+    expect_request(out, tcp(), source="10.0.1.1", backend="10.0.0.11", port=8080)
+    expect_reply(nat_rig.run(reply), reply, tcp())
+
+    arrays, plan = nat_rig.plane.tables.arrays, nat_rig.plan("narrow")
+    new = np.flatnonzero((arrays.nat_forward["word"] != 0) & (arrays.nat_forward["service"] == plan.number))
+    assert [int(state) & 0xFF for state in arrays.nat_reply["state"][new]] == [1]
 
 
 def explained(rig: Rig, frame) -> tuple[str, str]:
