@@ -91,14 +91,16 @@ def run(settings: ServeSettings) -> int:
         feeds = Feeds(keeper, path=settings.state_dir / FEEDS_FILE, protected=keeper.protected, events=events)
         feeds.start()
         stack.callback(feeds.stop)
-        reconciler.listen(feeds.wake)
+        reconciler.listen(feeds.wake, lambda config: config.feeds)
         copies = _last_good(state, store, reconciler)
         copies.start()
         stack.callback(copies.stop)
         reconciler.listen(copies.note)
         checker.start(reconciler.desired.config.services.values(), reconciler)
         stack.callback(checker.stop)
-        reconciler.listen(lambda: checker.follow(reconciler.desired.config.services.values()))
+        reconciler.listen(
+            lambda: checker.follow(reconciler.desired.config.services.values()), lambda config: config.services
+        )
         access = control_of(reconciler, tokens, socket_group=settings.socket.stat().st_gid)
         stack.callback(access.audit.close)
         _follow_grants(reconciler, settings.socket)
@@ -124,7 +126,7 @@ def _follow_grants(reconciler: Reconciler, path: Path) -> None:
         admit(path, everyone=bool(reconciler.desired.config.settings.access.unix))
 
     follow()
-    reconciler.listen(follow)
+    reconciler.listen(follow, lambda config: config.settings)
 
 
 def _last_good(state: Path, store: SqliteStore, reconciler: Reconciler) -> LastGood:

@@ -38,6 +38,10 @@ RETRY_SECONDS = 1.0
 """After what could not be done."""
 
 
+def _whole(config: Config) -> object:
+    return config
+
+
 class Reconciler(Observing):
     """Safe to call from several threads. `start` adopts what the maps hold and makes it what the store says."""
 
@@ -79,7 +83,7 @@ class Reconciler(Observing):
         self._started_at = clock()
         self._thread: threading.Thread | None = None
         self._trimmer = Beside(self._trim, self.events.failure)
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[tuple[Callable[[], None], Callable[[Config], object]]] = []
         self._callers = Callers()
         self._reports_of: observe.ReportsOf = observe.no_reports
 
@@ -182,17 +186,18 @@ class Reconciler(Observing):
             moves = found.moves if found and terms.tell_moves else ()
             done = replace(self._desired, warnings=warnings, moves=moves)
         self._notify()
-        for listener in self._listeners:
-            listener()
+        for listener, part in self._listeners:
+            if part(config) is not part(before.config):
+                listener()
         return done
 
     def in_use(self) -> list[Protected]:
         """Addresses that nothing should block by itself: who called lately, gateways, backends and VIPs."""
         return in_use(self._desired.config, dict(self._maps.hops.known), self._callers.lately(self._clock()))
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call it after every change, on the thread that made it: it must not wait."""
-        self._listeners.append(listener)
+    def listen(self, listener: Callable[[], None], part: Callable[[Config], object] = _whole) -> None:
+        """Call it after every change of that part, on the thread that made it: it must not wait."""
+        self._listeners.append((listener, part))
 
     def _renew(self, *, all_rows: bool = False) -> None:
         """Bring the maps up to date: entries whose time is over go.
