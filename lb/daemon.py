@@ -99,7 +99,8 @@ def run(settings: ServeSettings) -> int:
         checker.start(reconciler.desired.config.services.values(), reconciler)
         stack.callback(checker.stop)
         reconciler.listen(
-            lambda: checker.follow(reconciler.desired.config.services.values()), lambda config: config.services
+            lambda: checker.follow(reconciler.desired.config.services.values()),
+            lambda config: config.services,
         )
         access = control_of(reconciler, tokens, socket_group=settings.socket.stat().st_gid)
         stack.callback(access.audit.close)

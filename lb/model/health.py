@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from functools import cached_property
-from typing import Annotated
+from functools import cached_property, lru_cache
+from typing import Annotated, Any
 
+import re2
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lb.model.fields import OneLine, faults
@@ -17,6 +18,8 @@ TEXT_MOST = 1024
 HEX = "hex:"
 """What a request or reply begins with that is written in hexadecimal digits."""
 
+_REGEX_BYTES = 1 << 20
+"""Memory of a compiled expression, at most: it bounds the time too."""
 _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]+")
 _SERVER_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -24,6 +27,19 @@ _STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 
 Fault = tuple[tuple[int | str, ...], str]
 Text = Annotated[OneLine, Field(max_length=TEXT_MOST)]
+
+
+@lru_cache(maxsize=256)
+def compiled(regex: str) -> Any:
+    """An expression that takes time linear in the text, whatever that is. ValueError: it is none, or too large."""
+    options = re2.Options()
+    options.log_errors, options.max_mem = False, _REGEX_BYTES
+    try:
+        return re2.compile(regex, options)
+    except re2.error as error:
+        [said] = error.args
+        says = said.decode(errors="replace") if isinstance(said, bytes) else said
+        raise ValueError(f"it is no regular expression of RE2: {says}") from error
 
 
 class CheckType(StrEnum):
@@ -137,7 +153,10 @@ class HealthCheck(BaseModel):
         None, description="http, https: what the first 64 KiB of the body must hold", examples=[None, "ok"]
     )
     body_regex: Text | None = Field(
-        None, description="http, https: a Python regular expression that must be found there"
+        None,
+        description="http, https: a regular expression that must be found there, as RE2 has them: without back "
+        "references and look-around",
+        examples=[None, "^ready"],
     )
     server_name: Text | None = Field(
         None,
@@ -240,9 +259,9 @@ class HealthCheck(BaseModel):
                 yield (name,), "an answer to HEAD has no body: use method GET, or leave it out"
         if self.body_regex is not None:
             try:
-                re.compile(self.body_regex)
-            except re.error as error:
-                yield ("body_regex",), f"it is no regular expression: {error}"
+                compiled(self.body_regex)
+            except ValueError as error:
+                yield ("body_regex",), str(error)
         if self.type is CheckType.HTTPS:
             yield from self._tls_faults()
 

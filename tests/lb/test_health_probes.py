@@ -24,6 +24,7 @@ from lb.model import Service
 from lb.model.health import HealthCheck
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"
+MANY_A = b"HTTP/1.0 200 OK\r\n\r\n" + b"a" * 60_000 + b"b"
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -127,6 +128,9 @@ def test_server_that_says_nothing() -> None:
         (OK, {}, None),
         (OK, {"body": "read"}, None),
         (OK, {"body_regex": "^r[ae]+dy$"}, None),
+        (b"HTTP/1.0 200 OK\r\n\r\nready\n", {"body_regex": "^ready$"}, None),
+        # Whoever goes back over what it has read takes longer than the universe has lasted.
+        (MANY_A, {"body_regex": "^(a|aa)+$"}, 'nothing in its answer matches "^(a|aa)+$"'),
         (OK, {"body": "steady"}, 'its answer does not hold "steady"'),
         (OK, {"body_regex": "^eady"}, 'nothing in its answer matches "^eady"'),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, {"body": "ready"}, None),
