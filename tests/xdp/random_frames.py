@@ -152,11 +152,16 @@ def _returning(chance: Random, document: Document) -> bytes | None:
     to, to_port = chance.choice(_POOLS[family]), chance.randint(low, high + 1)
     if service["nat_source"] == "keep":
         to, to_port = chance.choice(_CLIENTS[family]), chance.choice(SOURCE_PORTS)
-    seed = chance.choice(seeds_of(family, service["protocol"], protocol))
+    is_error = chance.random() < 0.3
+    seed = chance.choice(seeds_of(family, "error" if is_error else service["protocol"], protocol))
     data = bytearray(seed.data)
     at = seed.ip + (12 if family == 4 else 8)
-    data[at : at + 2 * len(source)] = source + to
-    data[seed.transport : seed.transport + 4] = port.to_bytes(2, "big") + to_port.to_bytes(2, "big")
+    if is_error:
+        data[at : at + 2 * len(source)] = chance.choice((source, chance.choice(_CLIENTS[family]))) + to
+        _quote(chance, data, seed, to + source, to_port.to_bytes(2, "big") + port.to_bytes(2, "big"))
+    else:
+        data[at : at + 2 * len(source)] = source + to
+        data[seed.transport : seed.transport + 4] = port.to_bytes(2, "big") + to_port.to_bytes(2, "big")
     _fill(chance, data, seed, ())
     for _ in range(chance.choice((0, 0, 0, 0, 0, 1, 2))):
         _mutate(chance, data, seed)
@@ -179,12 +184,24 @@ def _address(chance: Random, data: bytearray, seed: Seed, destination: bytes, po
     data[at : at + 2 * len(source)] = source + destination
     ports = chance.choice(SOURCE_PORTS).to_bytes(2, "big"), port.to_bytes(2, "big")
     if seed.quote:
-        at = seed.quote + (12 if seed.family == 4 else 8)
-        data[at : at + 2 * len(source)] = destination + client
-        at = seed.quote + (4 * (data[seed.quote] & 15) if seed.family == 4 else 40)
-        data[at : at + 4] = ports[1] + ports[0]
+        _quote(chance, data, seed, destination + client, ports[1] + ports[0])
     elif seed.kind in ("tcp", "udp"):
         data[seed.transport : seed.transport + 4] = ports[0] + ports[1]
+
+
+def _quote(chance: Random, data: bytearray, seed: Seed, addresses: bytes, ports: bytes) -> None:
+    """Write addresses and ports of the packet that an error quotes, and now and then how it quotes it."""
+    at = seed.quote + (12 if seed.family == 4 else 8)
+    data[at : at + len(addresses)] = addresses
+    at = seed.quote + (4 * (data[seed.quote] & 15) if seed.family == 4 else 40)
+    data[at : at + 4] = ports
+    if chance.random() < 0.3:
+        data[seed.transport] = chance.choice((3, 11, 12) if seed.family == 4 else (1, 2, 3, 4))
+        data[seed.transport + 1] = chance.randint(0, 16)
+        data[seed.transport + 4 : seed.transport + 8] = chance.choice((bytes(4), chance.randbytes(4)))
+    if chance.random() < 0.3:  # as much of the transport as is asked for, its checksum among it or not
+        data[:] = data[: at + chance.choice((4, 5, 6, 7, 8, 12, 16, 17, 18, 19, 20))].ljust(at + 4, b"\0")
+        _set_length(data, seed, len(data) - seed.ip)
 
 
 def _fill(chance: Random, data: bytearray, seed: Seed, ids: Sequence[int]) -> None:

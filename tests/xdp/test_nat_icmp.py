@@ -49,6 +49,10 @@ CASES6 = {
 }
 
 
+QUOTED = [8, 18, 60]
+"""Bytes of transport: with 8 a quote ends with UDP's checksum, with 18 with TCP's."""
+
+
 def rendered(error: Packet, src: str, dst: str, quote: bytes, ttl: int) -> bytes:
     """An error's IP packet, of whichever family, with this quote."""
     if ":" in dst:
@@ -85,7 +89,7 @@ def family(address: str) -> int:
     return 6 if ":" in address else 4
 
 
-@pytest.mark.parametrize("length", [8, 60])
+@pytest.mark.parametrize("length", QUOTED)
 @kinds
 @pytest.mark.parametrize("make", [tcp, udp])
 def test_from_the_backends_side(
@@ -118,7 +122,7 @@ def test_from_the_backends_side(
         assert out.frame_out[14:].hex() == whole.hex(), name
 
 
-@pytest.mark.parametrize("length", [8, 60])
+@pytest.mark.parametrize("length", QUOTED)
 @kinds
 @pytest.mark.parametrize("make", [tcp, udp])
 def test_from_the_clients_side(

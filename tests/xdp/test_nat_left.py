@@ -1,0 +1,67 @@
+"""Entries of NAT that a flow cannot stay with, or never should have led anywhere."""
+
+import numpy as np
+import pytest
+from frames import VIP4, service, tcp, udp
+from nat_frames import POOL4, POOLS, answer, expect_reply, expect_request
+from rig import Rig
+
+pytestmark = pytest.mark.root
+
+BACKEND = "10.0.0.11"
+
+
+def test_entry_that_is_left_stays_left(nat_rig: Rig) -> None:
+    """A closing flow whose backend drains is left, though its packet found no other; replies find it still."""
+    draining = [{"address": BACKEND, "weight": 0}]
+    nat_rig.apply(settings=POOLS, services=[service(mode="nat", backends=[BACKEND])])
+    reply = answer(nat_rig.run(tcp()))
+    nat_rig.run(tcp(flags="A"))
+    nat_rig.apply(services=[service(mode="nat", backends=draining)])
+    assert nat_rig.verdict(tcp(flags="R")) == "TX_NAT"
+
+    assert nat_rig.verdict(tcp()) == "DROP_NO_BACKEND"
+
+    assert nat_rig.verdict(tcp(flags="A")) == "DROP_NAT_NO_FLOW"
+    expect_reply(nat_rig.run(reply), reply, tcp())
+
+
+@pytest.mark.parametrize("now", ["pool", "keep"])
+def test_entries_of_another_nat_source(nat_rig: Rig, now: str) -> None:
+    """With the service's `nat_source` its flows' entries change too: what is sent to the backend is as it says now."""
+    sources = {"pool": POOL4, "keep": "10.0.1.1"}
+    other = {"pool": "keep", "keep": "pool"}[now]
+
+    def serve(source: str) -> None:
+        protocols = {"web": "tcp", "dns": "udp"}
+        services = [
+            service(name, protocol=protocol, mode="nat", nat_source=source, backends=[BACKEND])
+            for name, protocol in protocols.items()
+        ]
+        nat_rig.apply(settings=POOLS, services=services)
+
+    serve(other)
+    expect_request(nat_rig.run(tcp()), tcp(), source=sources[other], backend=BACKEND)
+    expect_request(nat_rig.run(udp()), udp(), source=sources[other], backend=BACKEND)
+    serve(now)
+
+    assert nat_rig.verdict(tcp(flags="A")) == "DROP_NAT_NO_FLOW"
+    for frame in (udp(), tcp()):
+        expect_request(nat_rig.run(frame), frame, source=sources[now], backend=BACKEND)
+    nat_rig.run(tcp(flags="A"))
+    expect_request(nat_rig.run(tcp(flags="A")), tcp(flags="A"), source=sources[now], backend=BACKEND)
+
+
+def test_a_flow_that_goes_on_proves_its_source_where_that_counts(exact_rig: Rig) -> None:
+    """Only a guarded service's flows make their sources known; NAT's others leave no trace there."""
+    guard = {"new_flows_per_second": 1000}
+    guarded = service("guarded", vip="10.200.1.2", mode="nat", backends=[BACKEND], flood_protection=guard)
+    plain = service("plain", vip=VIP4, mode="nat", backends=[BACKEND])
+    exact_rig.apply(settings=POOLS, services=[guarded, plain])
+    known = exact_rig.plane.tables.arrays.known_sources
+
+    for vip, learned in ((VIP4, 0), ("10.200.1.2", 1)):
+        exact_rig.run(answer(exact_rig.run(tcp(dst=vip))))
+        exact_rig.run(tcp(dst=vip, flags="A"))
+        exact_rig.run(tcp(dst=vip, flags="A"))
+        assert np.count_nonzero(known.view("<u4")) == learned
