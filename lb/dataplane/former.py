@@ -33,16 +33,15 @@ ARRAY_STRUCTS = {
     "rule_owners": "entry_owner",
     "nat_pools": "nat_pool",
     "nat_lists": "nat_list",
-    "nat_addresses": "nat_line",
+    "nat_cursors": "nat_cursor",
     "nat_forward": "nat_forward",
     "nat_reply": "nat_reply",
-    "nat_index": "nat_bucket",
 }
 """Arrays that are taken over, or say what others mean."""
-_ALIKE = {"nat_pool", "nat_list", "nat_line", "nat_forward", "nat_reply", "nat_bucket"}
+_ALIKE = {"nat_pool", "nat_list", "nat_cursor", "nat_forward", "nat_reply"}
 """Structs that are taken over as they are, or not at all."""
-_SECRET = {"flows", "nat_forward", "nat_reply", "nat_index"}
-"""Where a flow stands depends on the key, and on what a hash means."""
+_SECRET = {"flows"}
+"""Where a flow stands depends on the key, and on what a hash means; its entry does not say what was hashed."""
 _ARRAY_TYPE = 2  # BPF_MAP_TYPE_ARRAY
 
 

@@ -117,13 +117,21 @@ class KernelDataPlane(Examined):
             self._events.failure(f"the tables in force cannot be read: flows and counts begin anew ({error})")
         return self._former
 
-    def forget_former(self) -> None:
+    @property
+    def flow_key(self) -> tuple[int, int]:
+        """See DataPlane."""
+        return self._key
+
+    def forget_former(self, lost: int = 0) -> None:
         """See DataPlane."""
         if self._former is not None:
             self._former.close()
             self._former = None
+            text = "flows and counts were taken over by tables of other sizes or layout"
+            if lost:
+                text += f"; {lost} connections of mode nat found no room: start with more --nat-slots"
             self._events.publish(
-                "tables.rebuilt", "flows and counts were taken over by tables of other sizes or layout"
+                "tables.rebuilt", text, level="warning" if lost else "info", lost_connections=lost
             )
         remove_other_maps(self._pins, self._directories)
 

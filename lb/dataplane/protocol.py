@@ -170,8 +170,12 @@ class DataPlane(Protocol):
     def former(self) -> Former | None:
         """Tables of another layout or size that are in force until the next `require`; None if there are none."""
 
-    def forget_former(self) -> None:
-        """All that matters of them was taken over."""
+    @property
+    def flow_key(self) -> tuple[int, int]:
+        """What the packet path's hashes of flows are keyed with."""
+
+    def forget_former(self, lost: int = 0) -> None:
+        """All that matters of them was taken over; lost: connections of mode nat for which there was no room."""
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """Return when the program in force can do what is wished, and (exactly) no more.

@@ -155,6 +155,8 @@ class TwinDataPlane:
         """What tests put in as packets would."""
         self._changed: list[Callable[[], None]] = []
         self._former: Former | None = None
+        self.lost = 0
+        self.flow_key = (1 << 63, 1 << 63)
         self.remembered: dict[bytes, bytes] = {}
 
     @property
@@ -170,9 +172,9 @@ class TwinDataPlane:
         """Its tables are in force until ours are."""
         self._former = Former.of(twin.tables)
 
-    def forget_former(self) -> None:
+    def forget_former(self, lost: int = 0) -> None:
         """Ours are."""
-        self._former = None
+        self._former, self.lost = None, lost
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """Remember the wish."""

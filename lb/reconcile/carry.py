@@ -10,6 +10,7 @@ import numpy as np
 
 from lb.dataplane.former import Former
 from lb.dataplane.layout import layout
+from lb.dataplane.nat_hash import FlowKey
 from lb.dataplane.tables import Array, Ints, Tables
 from lb.reconcile.carry_nat import NatCarry
 from lb.reconcile.services import ServicePlan, service_identity
@@ -24,21 +25,22 @@ _NUMBERED = {
     "allow_owners": "allow_counters",
     "rule_owners": "rule_counters",
 }
-_WHOLE = ("verdict_counters", "flow_counters", "quic_counters")
+_WHOLE = ("verdict_counters", "flow_counters", "quic_counters", "nat_counters")
 
 
 class Carry:
     """Takes over from former tables what is in them; every step may be done again."""
 
-    def __init__(self, former: Former, tables: Tables) -> None:
+    def __init__(self, former: Former, tables: Tables, key: FlowKey) -> None:
+        """key: the packet path's, of the tables that take over."""
         self._former, self._tables = former, tables
-        self._nat = NatCarry(former, tables.arrays)
+        self.nat = NatCarry(former, tables.arrays, key)
         self.flows = 0
         """Flows that the last `flows_of` wrote."""
 
     def numbers(self) -> None:
         """Before anything is planned: entries and rules keep their numbers, and with them their counts."""
-        self._nat.pools()
+        self.nat.pools()
         for owners, counters in _NUMBERED.items():
             if owners in self._former.reads:
                 old, new = self._former.reads[owners]()["identity"], getattr(self._tables.arrays, owners)
@@ -115,7 +117,7 @@ class Carry:
         """
         reads = self._former.reads
         moves = self._moves(plans) if {"service_owners", "backends"} <= reads.keys() else {}
-        self._nat.connections(moves)
+        self.nat.connections(moves)
         if "flows" not in reads or not moves:
             return
         old = reads["flows"]()

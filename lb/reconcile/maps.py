@@ -67,7 +67,7 @@ class Maps:
         sizes = self._dataplane.sizes
         former = self._dataplane.former()
         if former is not None:
-            self._carry = Carry(former, self._dataplane.tables)
+            self._carry = Carry(former, self._dataplane.tables, self._dataplane.flow_key)
             self._carry.numbers()
             if "backends" in former.reads:
                 self._dataplane.remember(macs_in(former.reads["backends"]()))
@@ -159,7 +159,7 @@ class Maps:
             self._dataplane.require(wish)
             carry.flows_of(plans, in_force=True)  # what came meanwhile
             self._carry = None
-        self._dataplane.forget_former()
+        self._dataplane.forget_former(carry.nat.lost if carry else 0)
 
     def _put_rules(self, rules: RulePlan) -> None:
         """From here on they may be in force, whether this comes to its end or not."""

@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Any
 
 import numpy as np
 import pytest
 from service_samples import addresses, service
 
+from lb.dataplane.former import Former
 from lb.dataplane.layout import layout
+from lb.dataplane.nat_hash import kept_reply_hashes, request_hashes
 from lb.dataplane.twin import SMALL, TwinDataPlane
 from lb.model import Config, Prefix, Settings
 from lb.model.layers import Attributes
 from lb.reconcile.carry import Carry
+from lb.reconcile.carry_nat import NatCarry
 from lb.reconcile.loop import Reconciler
-from lb.settings import TableSizes
+from lb.settings import NAT_BLOCK, TableSizes
 from lb.store import SqliteStore
 
 _C = layout().constants
@@ -170,7 +175,7 @@ def test_what_came_meanwhile_is_added_and_changes_nothing() -> None:
     house.twin.take_over_from(old)
     former = house.twin.former()
     assert former is not None
-    carry = Carry(former, house.twin.tables)
+    carry = Carry(former, house.twin.tables, house.twin.flow_key)
     carry.flows_of(house.control._plans.services.by_name.values(), in_force=True)
 
     assert flows[0, 0] == newer
@@ -210,6 +215,103 @@ def test_counts_and_numbers_stay_whose_they_were() -> None:
     assert next(v for v in counted.verdicts.values() if v.packets).packets == 42
 
 
+def opened(house: House, at: int, port: int, *, kept: bool = False) -> tuple[int, int]:
+    """A connection of NAT, as the packet path writes it: its slot, and the hash that its client's packets have."""
+    arrays, plan = house.twin.tables.arrays, house.control._plans.services.by_name["kept" if kept else "nat"]
+    nat = house.control._plans.nat
+    slot = (nat.kept[0] if kept else nat.blocks[IPv4Address("192.0.2.1").packed]) * NAT_BLOCK + port
+    forward, reply = arrays.nat_forward[slot : slot + 1], arrays.nat_reply[slot : slot + 1]
+    forward["client"][0, 0], forward["vip"][0, 0], forward["ports"] = (
+        at,
+        9,
+        4 << 40 | 6 << 32 | 80 << 16 | at & 0xFFFF,
+    )
+    forward["service"], forward["place"], reply["backend"][0, 0], reply["client"][0, 0] = (
+        plan.number,
+        0,
+        7,
+        at,
+    )
+    now = house.twin.clock_seconds() << 32
+    forward["state"], reply["state"], reply["live"], reply["families"] = now | 3, now | 1, 6 << 16 | 80, 0x44
+    (hashed,) = request_hashes(forward, house.twin.flow_key)
+    words = [(int(hashed), int(hashed) >> 24 << 24 | slot)]
+    if kept:
+        (reply_hash,) = kept_reply_hashes(forward, reply, house.twin.flow_key)
+        words.append((int(reply_hash), int(reply_hash) >> 24 << 24 | slot))
+    forward["word"], reply["live"] = words[0][1], words[-1][1] >> 24 << 24 | 6 << 16 | 80
+    for value, word in words:
+        bucket = arrays.nat_index[value & (len(arrays.nat_index) - 1)]
+        bucket[np.flatnonzero(bucket == 0)[0]] = word
+    return slot, int(hashed)
+
+
+def found(house: House, hashed: int) -> list[tuple[int, int]]:
+    """Slot, and the client's address in it, to which the index leads packets of a hash."""
+    arrays, tag = house.twin.tables.arrays, hashed >> 24
+    own = hashed & (len(arrays.nat_index) - 1)
+    words = [*arrays.nat_index[own], *arrays.nat_index[own ^ (tag | 1) & (len(arrays.nat_index) - 1)]]
+    slots = [int(word) & 0xFFFFFF for word in words if int(word) >> 24 == tag]
+    return [(slot, int(arrays.nat_forward["client"][slot, 0])) for slot in slots]
+
+
+def translating(keep: bool) -> list[Any]:
+    """Services of mode nat: one by the pool, perhaps one that keeps the source."""
+    kept = service("kept", "10.0.0.8", mode="nat", vip="10.200.1.8", nat_source="keep")
+    return [service("nat", "10.0.0.7", mode="nat", vip="10.200.1.9"), *([kept] if keep else [])]
+
+
+def blocks(count: int) -> TableSizes:
+    return replace(SMALL, nat_slots=count * NAT_BLOCK)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 2), (8, 3), (2, 2), (2, 64)])
+def test_connections_of_nat_stay_in_more_or_fewer_slots(before: int, after: int) -> None:
+    """Packets find each where they look, with its port outside, though its address may have another block."""
+    house = House(blocks(before))
+    many = Settings(nat_pools=tuple(f"192.0.2.{n}" for n in range(before - 1, 0, -1)))
+    house.change(lambda config: replace(config, settings=many).with_services(translating(keep=True)))
+    house.change(lambda config: replace(config, settings=Settings(nat_pools=("192.0.2.1",))))
+    flows = [opened(house, at, 2000 + at) for at in range(300)]
+    kept = [opened(house, at, 2000 + at, kept=True) for at in range(1000, 1100)]
+
+    house.restart(blocks(after))
+
+    block = house.control._plans.nat.blocks[IPv4Address("192.0.2.1").packed]
+    assert block < after
+    for at, (slot, hashed) in enumerate(flows):
+        assert found(house, hashed) == [(block * NAT_BLOCK + slot % NAT_BLOCK, at)]
+    for at, (_, hashed) in enumerate(kept, 1000):
+        ((slot, client),) = found(house, hashed)
+        assert (slot // NAT_BLOCK in house.control._plans.nat.kept, client) == (True, at)
+    assert house.twin.lost == 0
+    assert house.live() == 400
+
+
+def test_what_finds_no_room_is_told() -> None:
+    """Of connections that keep their source, those seen last find the room there is; how many found none is said."""
+    house, smaller = House(blocks(4)), TwinDataPlane(blocks(1))
+    house.change(lambda config: config.with_services(translating(keep=True)[1:]))
+    first, second = house.control._plans.nat.kept
+    connections = [opened(house, at, at, kept=True) for at in (1, 2, 3)]
+    old, new = house.twin.tables.arrays, smaller.tables.arrays
+    old.nat_forward["state"][[slot for slot, _ in connections]] += np.uint64([0, 1, 2]) << np.uint64(32)
+    for table in (old.nat_forward, old.nat_reply):
+        own, other = (slice(block * NAT_BLOCK, (block + 1) * NAT_BLOCK) for block in (first, second))
+        table[other], table[own] = table[own].copy(), 0
+    old.nat_forward["word"][own][10:20] = 1  # the block with more in it is the one that stays
+    new.nat_forward["word"][3:] = 1
+    number = house.control._plans.services.by_name["kept"].number
+    carry = NatCarry(Former.of(house.twin.tables), new, smaller.flow_key)
+
+    carry.pools()
+    new.nat_lists["block"][2, 0], new.nat_lists["head"][2] = 0, 1 << 32 | 1 << 16 | 65535
+    carry.connections({number << 16: number << 16})
+
+    assert carry.lost == 1
+    assert sorted(new.nat_forward["client"][1:3, 0].tolist()) == [2, 3]
+
+
 def test_connections_of_nat_stay() -> None:
     """Slots, and with them the ports that connections have outside, stay theirs, whatever number and place their
     backend has now; those of a backend that is no more are not taken over."""
@@ -223,7 +325,7 @@ def test_connections_of_nat_stay() -> None:
     tag, slots = 0xABCDEF0123, [block * 65536 + port for port in (5000, 6000)]
     for at, slot in enumerate(slots):
         place = plan.at[plan.service.backends[(0, 8)[at]].address.packed]
-        arrays.nat_forward[slot]["word"] = tag << 24 | slot
+        arrays.nat_forward[slot]["word"], arrays.nat_forward[slot]["state"] = tag << 24 | slot, 1
         arrays.nat_forward[slot]["service"], arrays.nat_forward[slot]["place"] = plan.number, place
         arrays.nat_reply[slot]["live"] = tag << 24 | 6 << 16 | 80
         arrays.nat_index[7, at] = tag << 24 | slot
@@ -242,8 +344,8 @@ def test_connections_of_nat_stay() -> None:
     assert np.flatnonzero(now.nat_forward["word"]).tolist() == slots[:1]
     row = now.nat_forward[slots[0]]
     assert (row["service"], row["place"]) == (then.number, then.at[then.service.backends[0].address.packed])
-    assert now.nat_reply[slots[0]] == arrays.nat_reply[slots[0]]
-    assert now.nat_index[np.nonzero(now.nat_index)].tolist() == [tag << 24 | slots[0]]
+    assert (now.nat_reply[slots[0]]["live"] ^ arrays.nat_reply[slots[0]]["live"]) & 0xFFFFFF == 0
+    assert (now.nat_index[np.nonzero(now.nat_index)] & 0xFFFFFF).tolist() == slots[:1]
 
 
 def test_next_hops_that_were_good_are_remembered() -> None:

@@ -15,7 +15,7 @@ from lb.dataplane.kernel import KernelDataPlane
 from lb.dataplane.twin import SMALL
 from lb.model.document import from_mapping
 from lb.reconcile.loop import Reconciler
-from lb.settings import ServeSettings
+from lb.settings import ServeSettings, TableSizes
 from lb.store import SqliteStore
 
 _CLONE_NEWNET = 0x40000000
@@ -47,10 +47,19 @@ class Balancer:
         self.pin_root = pin_root
         self.store = SqliteStore(":memory:")
         self.interfaces = interfaces or ("known0",)
-        settings = ServeSettings(interfaces=self.interfaces, pin_root=pin_root, sizes=SMALL)
-        self.plane = KernelDataPlane(settings, bytes(16))
+        self._start(SMALL, bytes(16))
+
+    def _start(self, sizes: TableSizes, flow_key: bytes) -> None:
+        settings = ServeSettings(interfaces=self.interfaces, pin_root=self.pin_root, sizes=sizes)
+        self.plane = KernelDataPlane(settings, flow_key)
         self.control = Reconciler(self.store, self.plane)
         self.control.start()
+
+    def restart(self, sizes: TableSizes, flow_key: bytes = bytes(16)) -> None:
+        """Another daemon over what is attached, with tables of these sizes."""
+        self.control.stop()
+        self.plane.close()
+        self._start(sizes, flow_key)
 
     def close(self) -> None:
         """Take all of it away again."""

@@ -189,8 +189,12 @@ class RigDataPlane:
     def former(self) -> None:
         """There is none."""
 
-    def forget_former(self) -> None:
+    def forget_former(self, lost: int = 0) -> None:
         pass
+
+    @property
+    def flow_key(self) -> tuple[int, int]:
+        return FLOW_KEY0, FLOW_KEY1
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         self.wished = wish
