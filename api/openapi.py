@@ -25,7 +25,7 @@ BODY = (400, 408, 413, 415, 422)
 """How a body is refused."""
 CALLERS = (401, 403, 429)
 """How a caller is refused, whatever it asks."""
-WRITE = (409, 412, 422, 500, 503, 507)
+WRITE = (409, 412, 422, 503, 507)
 """How a change is refused, whatever it is."""
 
 

@@ -72,7 +72,7 @@ KINDS: Mapping[type[SluiceError], Kind] = {
     InvalidError: INVALID,
     TooManyError: Kind(429, "too-many-requests", "Too many requests"),
     FeedError: FEED,
-    StoreError: Kind(500, "store", "The state cannot be read or written"),
+    StoreError: Kind(503, "store", "The state cannot be read or written"),
     SetupError: Kind(503, "setup", "This machine lacks something Sluice needs"),
     DataPlaneError: NOT_READY,
     KnownAnswerError: Kind(503, "known-answer", "The new program was refused, and the old one stays"),

@@ -12,7 +12,7 @@ from api.schemas import Collection
 router = APIRouter(prefix="/v1", tags=[ACCESS])
 
 
-@router.get("/audit", summary="Who wrote what, and who was refused", responses=documented(422))
+@router.get("/audit", summary="Who wrote what, and who was refused", responses=documented(422, 503))
 def get_audit(
     access: AccessDep,
     *,

@@ -27,7 +27,7 @@ _ALL = 1 << 31
 RevisionDep = Annotated[int, Path(ge=1, description="a revision that is kept", examples=[1])]
 
 
-@router.get("/revisions", tags=[OBSERVED], summary="The history", responses=documented(422))
+@router.get("/revisions", tags=[OBSERVED], summary="The history", responses=documented(422, 503))
 def list_revisions(
     reconciler: ReconcilerDep,
     after: Annotated[int | None, Query(ge=1, description="the `next` of the page before")] = None,
@@ -55,7 +55,7 @@ def list_revisions(
     summary="The configuration as a revision had it",
     response_model=ConfigDocument,
     responses={
-        **documented(404, 422),
+        **documented(404, 422, 503),
         200: {"content": {Media.YAML.value: {"schema": {"type": "string"}}}},
     },
 )
@@ -71,7 +71,7 @@ def get_revision(revision: RevisionDep, reconciler: ReconcilerDep, accept: Accep
     "/revisions/{revision}/diff",
     tags=[OBSERVED],
     summary="What differs between revisions",
-    responses=documented(404, 422),
+    responses=documented(404, 422, 503),
 )
 def get_difference(
     revision: RevisionDep,

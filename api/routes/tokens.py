@@ -31,7 +31,7 @@ def list_tokens(access: AccessDep, reconciler: ReconcilerDep) -> Collection[Toke
     "/tokens",
     status_code=201,
     summary="Make a token",
-    responses=documented(*BODY, 409),
+    responses=documented(*BODY, 409, 503),
     openapi_extra=takes({Media.JSON: TokenInput}, _EXAMPLE),
 )
 def create_token(
@@ -61,7 +61,7 @@ def get_token(name: TokenName, access: AccessDep, reconciler: ReconcilerDep) -> 
     return TokenView.of(access.tokens.token(name), reconciler.now())
 
 
-@router.delete("/tokens/{name}", status_code=204, summary="Revoke a token", responses=documented(404))
+@router.delete("/tokens/{name}", status_code=204, summary="Revoke a token", responses=documented(404, 503))
 def revoke_token(name: TokenName, access: AccessDep, caller: CallerDep, reconciler: ReconcilerDep) -> None:
     """Nobody gets in with it from now on; answers that go on are not cut off."""
     access.tokens.revoke(name)

@@ -17,8 +17,8 @@ class Place:
         self._identity = _identity(path) if path else None
 
     def check(self) -> None:
-        """StoreError if the path leads elsewhere by now: what were written would be gone with this process."""
-        if (says := self._gone()) is not None:
+        """StoreError if the path leads elsewhere by now, or to what nobody may write: it would not outlive this run."""
+        if (says := self._gone() or self._read_only()) is not None:
             raise StoreError(says)
 
     def _gone(self) -> str | None:
@@ -30,6 +30,14 @@ class Place:
             "and apply that after a restart"
         )
 
+    def _read_only(self) -> str | None:
+        if self._path is None or not os.statvfs(self._path.parent).f_flag & os.ST_RDONLY:
+            return None
+        return (
+            f"{self._path} is on a read-only file system, and no change can be kept: see the kernel's log, then "
+            "mount it anew, with -o remount,rw"
+        )
+
     def problem(self) -> str | None:
         """Why changes cannot be kept, or soon not any more; None if they can."""
         if self._path is None:
@@ -38,11 +46,9 @@ class Place:
             disk = os.statvfs(self._path.parent)
         except OSError:
             return self._gone()
-        if disk.f_flag & os.ST_RDONLY:
-            return f"{self._path} is on a read-only file system: no change can be kept"
         if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
             return f"the disk that holds {self._path} is full: no change can be kept"
-        return self._gone()
+        return self._gone() or self._read_only()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

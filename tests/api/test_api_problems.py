@@ -231,13 +231,13 @@ def test_a_program_that_fails_the_gate_is_503(
     assert filled.get("/readyz").status_code == 200
 
 
-def test_a_store_that_fails_is_500(filled: TestClient, store: SqliteStore) -> None:
+def test_a_store_that_fails_is_503(filled: TestClient, store: SqliteStore) -> None:
     """A state file that cannot be written is an error of its own, and nothing is applied."""
     before = state_of(filled)
     store.close()
 
     answer = filled.post("/v1/services", json=NEW)
-    assert (answer.status_code, answer.json()["type"]) == (500, "urn:sluice:problem:store")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:sluice:problem:store")
     assert state_of(filled) == before
 
 

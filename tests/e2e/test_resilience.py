@@ -66,8 +66,8 @@ def lay(machine: Machine) -> None:
 
 
 def test_state_directory_fails_in_every_way(machine: Machine) -> None:
-    """Full, or gone: a change is refused and says why, what is in force stays, and /readyz has the reason. As
-    soon as the disk is well again, so is the daemon."""
+    """Full, read-only, or gone, the file or the disk: a change is refused and says why, what is in force stays, and
+    /readyz has the reason. As soon as the disk is well again, so is the daemon."""
     state = str(machine.state)
     command = ["unshare", "--mount", "sh", "-c", ON_A_SMALL_DISK, state, SLUICE]
 
@@ -76,15 +76,25 @@ def test_state_directory_fails_in_every_way(machine: Machine) -> None:
         machine.wait(http, ready=True)
         change(http, 1).raise_for_status()
         assert action(machine, http, "10.0.9.9") == "tx"
-        faults = {
-            "is full": (f"dd if=/dev/zero of={state}/fill bs=4k 2>/dev/null || true", f"rm {state}/fill"),
-            "is gone": (f"mv {state}/state.db {state}/aside", f"mv {state}/aside {state}/state.db"),
-        }
-        for weight, (reason, (fault, remedy)) in enumerate(faults.items(), 2):
+        faults = (
+            ("is full", f"dd if=/dev/zero of={state}/fill bs=4k 2>/dev/null || true", f"rm {state}/fill"),
+            ("is gone", f"mv {state}/state.db {state}/aside", f"mv {state}/aside {state}/state.db"),
+            (
+                "is gone",
+                f"mkdir {state}.aside && mount --move {state} {state}.aside",
+                f"mount --move {state}.aside {state}",
+            ),
+            (
+                "is on a read-only file system",
+                f"mount --bind {state} {state} && mount -o remount,bind,ro {state}",
+                f"umount {state}",
+            ),
+        )
+        for weight, (reason, fault, remedy) in enumerate(faults, 2):
             within(daemon, fault)
             refused = change(http, weight)
-            assert refused.headers["content-type"] == "application/problem+json", reason
-            assert not refused.is_success, reason
+            assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
+            assert reason in refused.json()["detail"]
             assert reason in machine.wait(http, ready=False).text
             assert http.get("/v1/services/web").json()["backends"][0]["weight"] == weight - 1
             assert action(machine, http, "10.0.9.9") == "tx"

@@ -68,7 +68,9 @@ def test_disk_that_is_full_or_read_only(store: SqliteStore, monkeypatch: pytest.
     of(f_bavail=10, f_frsize=4096)
     assert "is full: no change can be kept" in str(store.problem())
     of(f_flag=os.ST_RDONLY)
-    assert "read-only file system: no change can be kept" in str(store.problem())
+    assert "read-only file system, and no change can be kept" in str(store.problem())
+    with pytest.raises(StoreError, match="mount it anew"):
+        commit(store)
 
 
 def test_what_was_refused_is_said_until_it_works(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
