@@ -116,7 +116,7 @@ def add_rule(body: JsonDep, write: WriteDep) -> RuleAnswer | RulesAnswer:
     def add(config: Config, rule: Rule) -> Config:
         if rule.name in config.rules:
             raise ConflictError(
-                f'there is a rule "{rule.name}" already: PUT or PATCH it, or take another name'
+                f'there is a rule "{rule.name}" already: change it (PUT or PATCH), remove it, or take another name'
             )
         return config.with_rule(rule)
 

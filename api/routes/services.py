@@ -122,7 +122,8 @@ def add_service(body: JsonDep, write: WriteDep) -> Service | Services:
     def add(config: Config, service: Service) -> Config:
         if service.name in config.services:
             raise ConflictError(
-                f'there is a service "{service.name}" already: PUT or PATCH it, or take another name'
+                f'there is a service "{service.name}" already: change it ("sluice service set {service.name}", '
+                "PUT or PATCH), or take another name"
             )
         return config.with_service(service)
 

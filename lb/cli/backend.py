@@ -70,9 +70,15 @@ def unhealthy_words(service: Mapping[str, Any]) -> str | None:
 
 
 def health_errors(backends: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A line for each backend whose last check went wrong."""
-    wrong = [b for b in backends if b["health_error"]]
-    return [f"{b['address']}: {b['health_error']}" for b in wrong]
+    """A line for each backend whose last check went wrong, and one if unhealthy ones serve for want of others."""
+    listed = list(backends)
+    lines = [f"{b['address']}: {b['health_error']}" for b in listed if b["health_error"]]
+    if any(
+        b["health"] == "unhealthy" and not b["health_held"] and b["effective_state"] == "active"
+        for b in listed
+    ):
+        lines.append("none that is enabled is healthy: all of them take new flows (when_all_down: open)")
+    return lines
 
 
 def _path(service: str, address: str, verb: str = "") -> str:

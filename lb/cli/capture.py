@@ -11,7 +11,7 @@ import click
 from lb.cli.filters import Filter, FilterError
 from lb.cli.frame_line import frame_line, ip_frame_length
 from lb.cli.names import SERVICE, VERDICT
-from lb.cli.output import bold, cell, count, say
+from lb.cli.output import bold, cell, count, plural, say
 from lb.cli.pcapng import PcapngWriter, comment_of, nanoseconds, reasons_of
 from lb.cli.session import Command, Named, Session, pass_session
 
@@ -160,7 +160,7 @@ def packet_line(packet: Record) -> str:
 
 def end_line(shown: int, figures: Record) -> str:
     """What was shown, and what was not."""
-    line = f"{shown} packets shown"
+    line = f"{plural(shown, 'packet')} shown"
     if not figures:
         return line
     parts = {

@@ -1,13 +1,16 @@
 """What changes of the desired state come to, in lines: what differs, and what moves."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from lb.cli.output import cell, percent
+from lb.cli.output import cell, percent, plural
 
 _SIGNS = {"add": "+", "remove": "-", "change": "~"}
+_LISTS = {"allowlist": "allowlist entry", "blocklist": "blocklist entry"}
+"""The lists, and what one of each is called."""
 _DONE = {"add": "added", "remove": "removed", "change": "changed"}
 
 max_moved_option = click.option(
@@ -55,11 +58,19 @@ def difference_lines(found: Mapping[str, Any]) -> Iterator[str]:
     shown: dict[str, int] = {}
     for change in found["changes"]:
         shown[change["kind"]] = shown.get(change["kind"], 0) + 1
-        yield f"{_SIGNS[change['op']]} {change['kind']} {change['name']}{_detail(change)}"
+        yield f"{_SIGNS[change['op']]} {change['kind']} {change['name']}{_owner(change)}{_detail(change)}"
     for kind, counts in found["counts"].items():
         more = sum(counts.values()) - shown.get(kind, 0)
         if more > 0:
             yield f"  and {more} more of {kind}"
+
+
+def _owner(change: Mapping[str, Any]) -> str:
+    """Whose entry it is, where it is not the operator's: several owners may hold one prefix."""
+    if change["kind"] not in _LISTS:
+        return ""
+    owner = (change["after"] or change["before"] or {}).get("owner")
+    return f" ({cell(owner)})" if owner else ""
 
 
 def _detail(change: Mapping[str, Any]) -> str:
@@ -68,9 +79,17 @@ def _detail(change: Mapping[str, Any]) -> str:
         return ""
     before, after = change["before"], change["after"]
     if not isinstance(after, Mapping):
-        return f": {before} -> {after}"
+        return f": {_value(before)} -> {_value(after)}"
     names = dict.fromkeys([*(before or {}), *after])
-    return ": " + ", ".join(f"{name} {(before or {}).get(name)} -> {after.get(name)}" for name in names)
+    was = before or {}
+    return ": " + ", ".join(f"{name} {_value(was.get(name))} -> {_value(after.get(name))}" for name in names)
+
+
+def _value(value: object) -> str:
+    """A value as a document has it, on one line; nothing is a dash."""
+    if isinstance(value, Mapping | list | bool):
+        return json.dumps(value, ensure_ascii=False)
+    return cell(value)
 
 
 def ended(found: Mapping[str, Any], verb: str, *, would: bool) -> str:
@@ -78,7 +97,7 @@ def ended(found: Mapping[str, Any], verb: str, *, would: bool) -> str:
     if found["same"]:
         return "nothing to change"
     parts = [
-        f"{number} {kind} {_DONE[op]}"
+        f"{plural(number, _LISTS.get(kind, kind))} {_DONE[op]}"
         for kind, counts in found["counts"].items()
         for op, number in counts.items()
         if number

@@ -294,7 +294,9 @@ def problem_lines(status: int, problem: object) -> list[str]:
         if error.get("line") is not None:
             places.insert(0, f"line {error['line']}")
         where = ", ".join(filter(None, places))
-        lines.append(f"{where}: {error.get('detail', '')}" if where else str(error.get("detail", "")))
+        detail = str(error.get("detail", ""))
+        # What is wrong with a parameter begins with its name by itself.
+        lines.append(f"{where}: {detail}" if where and not detail.startswith(f"{where}: ") else detail)
     if len(errors) > LINES_MAX:
         lines[-1] += f" (and {len(errors) - LINES_MAX} more)"
     return lines

@@ -38,9 +38,10 @@ _LEVELS = ("info", "warning", "error")
 def events(
     session: Session, *, follow: bool, kinds: tuple[str, ...], level: str | None, since: str | None
 ) -> None:
-    """What happened: changes, entries that came and went, attacks, feeds, programs, failures.
+    """What happened, to this daemon and its traffic.
 
-    The daemon keeps the last 10,000 since it was started; its log has them too.
+    Changes, entries that came and went, backends, attacks, feeds, programs, failures. The daemon keeps the last 10,000 since
+    it was started; its log has them too.
     With --follow, -o json prints one document a line.
     """
     query: dict[str, object] = {"kind": list(kinds), "level": level, "since": since, "limit": PAGE}

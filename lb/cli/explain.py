@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lb.cli.output import bold, cell, emit, fields, say, span, table, when
+from lb.cli.output import bold, cell, emit, fields, plural, say, span, table, when
 from lb.cli.session import Command, Named, Session, pass_session
 
 PCAP = "application/vnd.tcpdump.pcap"
@@ -144,12 +144,12 @@ def _entry(entry: Document | None) -> str | None:
         return f"{entry['class']} flow, last seen {span(entry['age_seconds'])} ago"
     if entry["kind"] == "rule":
         matched = entry["matched"]
-        return f"rule {entry['name']} ({entry['action']}), {matched['packets']} packets matched"
-    left = "stays" if entry["expires_at"] is None else f"until {when(entry['expires_at'])}"
+        return f"rule {entry['name']} ({entry['action']}), {plural(matched['packets'], 'packet')} matched"
+    left = "without an end" if entry["expires_at"] is None else f"until {when(entry['expires_at'])}"
     reason = f', "{cell(entry["reason"])}"' if entry["reason"] else ""
     return (
         f"{entry['kind']} {entry['prefix']} by {', '.join(entry['owners'])}{reason}, made "
-        f"{span(entry['age_seconds'])} ago, {left}, {entry['hits']['packets']} packets"
+        f"{span(entry['age_seconds'])} ago, {left}, {plural(entry['hits']['packets'], 'packet')}"
     )
 
 

@@ -26,7 +26,7 @@ EXIT_FAILED = 2
 @click.option("--since", type=click.IntRange(1), help="Begin with this revision, not with the present state.")
 @pass_session
 def diff(session: Session, file: BinaryIO | None, revision: int | None, since: int | None) -> None:
-    """What apply of a document would change and move, or rollback to a revision.
+    """What apply or rollback would change and move.
 
     Exit codes: 0 nothing, 1 something, more than 1 error.
     """

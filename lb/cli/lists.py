@@ -126,7 +126,10 @@ def export_blocked(session: Session, owner: str | None, format_: str) -> None:
 @format_option
 @pass_session
 def export_allowed(session: Session, owner: str | None, format_: str) -> None:
-    """Print entries, in plain text one prefix a line, or as JSON with reasons and TTLs."""
+    """Print entries, as text or JSON.
+
+    In plain text one prefix a line; JSON has reasons and TTLs.
+    """
     _export(session, "/allowlist", owner, format_)
 
 
@@ -249,7 +252,10 @@ def _import(
 def import_allowed(
     session: Session, *, file: BinaryIO, owner: str | None, ttl: str | None, reason: str | None
 ) -> None:
-    """Allow every prefix of a file, plain text or JSON as export writes it."""
+    """Allow every prefix of a file.
+
+    Plain text, one prefix a line, or JSON as export writes it.
+    """
     changed = _import(session, "/allowlist", file, {**wish(ttl, reason, owner=owner)}, force=False)
     emit(
         session,

@@ -1,5 +1,6 @@
 """The entry point: global options, the commands by name, and errors as one line and an exit code."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ class Root(LazyGroup):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "sluice"
-            _complain([f'{error.format_message().rstrip(".")}; see "{path} --help"'])
+            says = re.sub(r"is not a valid (integer|float)( range)?", "is no number", error.format_message())
+            _complain([f'{says.rstrip(".")}; see "{path} --help"'])
             sys.exit(error.exit_code)
         except click.ClickException as error:
             _complain([error.format_message()])

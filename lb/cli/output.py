@@ -48,6 +48,13 @@ def say(lines: Iterable[str]) -> None:
         click.echo(text)
 
 
+def plural(number: int, noun: str) -> str:
+    """How many of a noun, to the last one: 1 packet, 2 packets, 3 entries."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
 def bold(text: str) -> str:
     """Bold on a terminal (click takes it out elsewhere), plain under NO_COLOR."""
     return text if os.environ.get("NO_COLOR") else click.style(text, bold=True)

@@ -247,7 +247,8 @@ def add(
 def set_policy(session: Session, /, name: str, **policy: Any) -> None:
     """Change how a service forwards, is protected and checked.
 
-    What is not said stays. Flows that are known stay with their backend.
+    What is not said stays. Flows that are known stay with their backend. VIP, port and protocol are changed in the
+    document: sluice export, apply.
     """
     from lb.cli.client import quoted
 
@@ -263,7 +264,10 @@ def set_policy(session: Session, /, name: str, **policy: Any) -> None:
     def lines() -> Iterable[str]:
         words = {FIELD: flood_words, HEALTH: health_check_words}
         now = ", ".join(
-            f"{key} {cell(words[key](made[key]) if key in words else made[key])}" for key in patch
+            f"no {key}"
+            if made[key] is None
+            else f"{key} {cell(words[key](made[key]) if key in words else made[key])}"
+            for key in patch
         )
         yield f"service {made['name']} changed: {now}"
 

@@ -204,7 +204,7 @@ moving_option = click.option(
 """For what changes where packets go; Session.write then says so."""
 
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask. Without a terminal nobody is asked.")
 
 
 def at_terminal() -> bool:

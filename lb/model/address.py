@@ -30,7 +30,11 @@ def _address(value: object) -> IPv4Address | IPv6Address:
         if isinstance(address, IPv6Address) and address.ipv4_mapped:
             raise ValueError(f"{value} is an IPv4-mapped address; write {address.ipv4_mapped}")
         return address
-    hint = "; leave the prefix length out" if "/" in value else ""
+    hint = ""
+    if "/" in value:
+        hint = "; leave the prefix length out"
+    elif value.startswith("[") or (value.count(":") == 1 and "." in value):
+        hint = "; leave the port out, which is a field of its own"
     raise ValueError(f'"{value}" is no IPv4 or IPv6 address{hint}')
 
 

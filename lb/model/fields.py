@@ -59,6 +59,8 @@ def _sentence(detail: ErrorDetails) -> str:
     if words is not None:
         return words
     text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if detail["type"] in ("model_type", "dataclass_type"):
+        return "it should be an object, with a key for each field" + _given(detail)
     if text.startswith("Input should "):
         return "it should " + text.removeprefix("Input should ") + _given(detail)
     return (

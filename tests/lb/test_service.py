@@ -19,6 +19,13 @@ def faults(**changes: Any) -> list[tuple[str, str]]:
     return [(e.pointer, e.detail) for e in field_errors(caught.value)]
 
 
+def test_a_backend_that_is_no_object_is_refused_in_the_words_of_the_document() -> None:
+    """No class of ours is named to who has written an address alone."""
+    says = 'it should be an object, with a key for each field, not "10.0.0.11"'
+
+    assert faults(backends=["10.0.0.11"]) == [("/backends/0", says)]
+
+
 def test_defaults() -> None:
     """Four keys are enough; the document names every field in its order."""
     assert Service.model_validate(WEB).model_dump(mode="json") == {
@@ -100,6 +107,14 @@ def test_ports_that_are_refused(given: object, says: str) -> None:
     [
         ("192.0.2.0/24", '"192.0.2.0/24" is no IPv4 or IPv6 address; leave the prefix length out'),
         ("web.example", '"web.example" is no IPv4 or IPv6 address'),
+        (
+            "192.0.2.1:80",
+            '"192.0.2.1:80" is no IPv4 or IPv6 address; leave the port out, which is a field of its own',
+        ),
+        (
+            "[fd00::1]:80",
+            '"[fd00::1]:80" is no IPv4 or IPv6 address; leave the port out, which is a field of its own',
+        ),
         ("192.0.2.010", '"192.0.2.010" is no IPv4 or IPv6 address'),
         ("fe80::1%eth0", "fe80::1%eth0 has a zone; write the address without %eth0"),
         ("::ffff:192.0.2.1", "::ffff:192.0.2.1 is an IPv4-mapped address; write 192.0.2.1"),

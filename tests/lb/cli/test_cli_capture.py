@@ -142,7 +142,7 @@ def test_an_interrupt_ends_it_in_order(shell: Shell) -> None:
         pass_by(shell, ("PASS_NO_SERVICE", FRAME))
         assert "PASS_NO_SERVICE" in looker.stdout.readline()
         looker.send_signal(2)
-        assert looker.stderr.read().startswith("sluice: 1 packets shown")
+        assert looker.stderr.read().startswith("sluice: 1 packet shown")
         assert looker.wait() == 0
 
 

@@ -43,7 +43,7 @@ def test_bash_completes_commands_options_and_what_the_daemon_has(web: Shell, tmp
     """Commands, options and choices without the daemon; names of services, backends and entries from it."""
     web.ok("block", "198.51.100.0/24")
 
-    assert offered(tmp_path, web.server, "sluice", "back") == {"backend"}
+    assert offered(tmp_path, web.server, "sluice", "back") == {"backend", "backend-setup"}
     assert offered(tmp_path, web.server, "sluice", "service", "list", "--w") == {"--watch"}
     assert offered(tmp_path, web.server, "sluice", "service", "show", "") == {"web"}
     assert offered(tmp_path, web.server, "sluice", "backend", "drain", "web", "10.0.0.1") == {

@@ -6,6 +6,8 @@ import pytest
 import yaml
 from cli_shell import Shell
 
+from lb.cli.changes import difference_lines
+
 DOCUMENT = """\
 services:
 - name: web
@@ -33,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 def test_apply_makes_the_document_the_state(shell: Shell, file: Path) -> None:
     """It says what changed; a second time there is nothing to do."""
     assert shell.ok("apply", "-f", str(file)) == (
-        "+ service web\n+ blocklist 203.0.113.0/24\napplied: 1 service added, 1 blocklist added\n"
+        "+ service web\n+ blocklist 203.0.113.0/24\napplied: 1 service added, 1 blocklist entry added\n"
     )
     assert shell.rest("/services/web")["backends"][1]["weight"] == 2
 
@@ -106,7 +108,36 @@ def test_long_differences_say_how_many_are_left_out(shell: Shell) -> None:
     out = shell.ok("apply", "-f", "-", stdin=f"blocklist:\n{lines}").splitlines()
 
     assert len(out) == 102
-    assert out[-2:] == ["  and 50 more of blocklist", "applied: 150 blocklist added"]
+    assert out[-2:] == ["  and 50 more of blocklist", "applied: 150 blocklist entries added"]
+
+
+def test_a_difference_is_in_the_words_of_the_document() -> None:
+    """Nothing is a dash, a list and a truth are JSON; an entry that is not the operator's names its owner."""
+    changes = [
+        {
+            "op": "change",
+            "kind": "feed",
+            "name": "drop",
+            "before": {"url": None, "allow_private_url": False},
+            "after": {"url": "https://lists.example.net/drop.txt", "allow_private_url": True},
+        },
+        {"op": "change", "kind": "setting", "name": "nat_pools", "before": [], "after": ["192.0.2.1"]},
+        {
+            "op": "remove",
+            "kind": "blocklist",
+            "name": "192.0.2.7/32",
+            "before": {"owner": "feed:drop"},
+            "after": None,
+        },
+        {"op": "add", "kind": "blocklist", "name": "192.0.2.7/32", "before": None, "after": {"reason": ""}},
+    ]
+
+    assert list(difference_lines({"changes": changes, "counts": {}})) == [
+        "~ feed drop: url - -> https://lists.example.net/drop.txt, allow_private_url false -> true",
+        '~ setting nat_pools: [] -> ["192.0.2.1"]',
+        "- blocklist 192.0.2.7/32 (feed:drop)",
+        "+ blocklist 192.0.2.7/32",
+    ]
 
 
 def test_revisions_tell_the_history(shell: Shell, file: Path) -> None:

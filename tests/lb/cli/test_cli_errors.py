@@ -149,6 +149,13 @@ def test_wrong_use_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_what_is_no_number_is_said_in_words() -> None:
+    """The value is named, and nothing of ranges and types."""
+    result = sluice("rollback", "last")
+
+    assert result.stderr.startswith("sluice: Invalid value for '[REVISION]': 'last' is no number; see ")
+
+
 def test_nothing_at_all_shows_the_help() -> None:
     """`sluice` alone is a usage error that explains itself."""
     result = sluice()

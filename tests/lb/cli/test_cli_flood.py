@@ -37,7 +37,7 @@ def test_protection_is_given_with_the_service_and_changed(shell: Shell) -> None:
     assert shell.rest("/services/web")["flood_protection"] == changed
 
     said = shell.ok("service", "set", "web", "--no-flood-protection")
-    assert said == "service web changed: flood_protection -\n"
+    assert said == "service web changed: no flood_protection\n"
     assert shell.rest("/services/web")["flood_protection"] is None
 
 

@@ -91,6 +91,13 @@ def test_what_is_seen() -> None:
     assert health_words(seen(health="healthy", health_checked_at=1.0)) == "healthy"
     assert health_words(seen(health="unhealthy", health_held=True)) == "unhealthy (held)"
     assert health_errors([seen(), seen(health_error="refused")]) == ["10.0.0.11: refused"]
+    all_down = seen(health="unhealthy", effective_state="active")
+    assert health_errors([all_down]) == [
+        "none that is enabled is healthy: all of them take new flows (when_all_down: open)"
+    ]
+    assert (
+        health_errors([{**all_down, "health_held": True}, {**all_down, "effective_state": "unhealthy"}]) == []
+    )
     assert health_check_words(None) == ""
     some = [seen(health="unhealthy", address=f"10.0.0.{n}") for n in range(1, 5)]
     service = {"name": "web", "backends": [*some, seen()]}

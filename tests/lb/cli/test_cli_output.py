@@ -104,6 +104,7 @@ def test_a_bare_path_is_a_unix_socket() -> None:
         ({"detail": "x", "errors": [{"pointer": "/port", "detail": "is no port"}]}, "/port: is no port"),
         ({"detail": "x", "errors": [{"pointer": "", "detail": "bad", "line": 3}]}, "line 3: bad"),
         ({"detail": "x", "errors": [{"pointer": "", "parameter": "after", "detail": "bad"}]}, "after: bad"),
+        ({"errors": [{"pointer": "", "parameter": "after", "detail": "after: bad"}]}, "after: bad"),
         ({"detail": "x", "errors": [{"pointer": "", "detail": "bad"}]}, "bad"),
         (None, "the server answered 500 and no reason; check --server"),
     ],

@@ -84,6 +84,16 @@ def test_every_command_has_help_with_an_example(words: str, command: click.Comma
 @pytest.mark.parametrize(
     ("words", "command"), [pytest.param(*pair, id=pair[0]) for pair in every_command(cli)]
 )
+def test_no_list_of_commands_cuts_a_sentence_off(words: str, command: click.Command) -> None:
+    """On 80 columns a command's line in its group's help is a whole sentence."""
+    if isinstance(command, click.Group):
+        text = command.get_help(click.Context(command, info_name=words, terminal_width=80))
+        assert not [line for line in text.splitlines()[1:] if line.endswith("...")]
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [pytest.param(*pair, id=pair[0]) for pair in every_command(cli)]
+)
 def test_every_command_takes_o(words: str, command: click.Command) -> None:
     """-o is accepted before and after every word."""
     assert any("-o" in parameter.opts for parameter in command.params), words
