@@ -20,8 +20,8 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(context: click.Context, shell: str) -> None:
     """Print what makes a shell complete what is typed.
 
-    Commands, options, and names: those of services, backends, rules, feeds, entries and verdicts are asked of the daemon
-    when Tab is pressed.
+    Commands, options, and names: those of services, backends, rules, feeds, entries and verdicts are asked of the
+    daemon when Tab is pressed.
     """
     from click.shell_completion import get_completion_class
 

@@ -40,8 +40,8 @@ def events(
 ) -> None:
     """What happened, to this daemon and its traffic.
 
-    Changes, entries that came and went, backends, attacks, feeds, programs, failures. The daemon keeps the last 10,000 since
-    it was started; its log has them too.
+    Changes, entries that came and went, backends, attacks, feeds, programs, failures. The daemon keeps the last
+    10,000 since it was started; its log has them too.
     With --follow, -o json prints one document a line.
     """
     query: dict[str, object] = {"kind": list(kinds), "level": level, "since": since, "limit": PAGE}

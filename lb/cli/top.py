@@ -45,8 +45,9 @@ def top(
 ) -> None:
     """Show who sends the most, and where it goes.
 
-    At a terminal it shows talkers, services, backends and drop reasons, and fills the screen: 1 to 4 or Tab choose the tab, the arrows scroll, b puts talkers together
-    otherwise, p holds it still, q ends it. Elsewhere, and with -o json|yaml or --once, who sends the most is printed.
+    At a terminal it shows talkers, services, backends and drop reasons, and fills the screen: 1 to 4 or Tab choose the
+    tab, the arrows scroll, b puts talkers together otherwise, p holds it still, q ends it. Elsewhere, and with
+    -o json|yaml or --once, who sends the most is printed.
 
     Up to 10,000 packets a second are looked at and scaled to all that came, so a share may be off by what stands
     beside it, with 95 % confidence.
