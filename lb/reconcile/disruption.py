@@ -6,7 +6,7 @@ does not tell (its port, its connection id) is taken for the worst, and said to 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv6Network
 
@@ -52,13 +52,21 @@ class ServiceMove:
         return _PERCENT * max(self.ring_share_moved, self.flows_moved / self.flows if self.flows else 0.0)
 
 
-def disruption(
-    before: ServicePlans, after: ServicePlans, flows: FlowCounts, still: FlowCounts, rings: Rings
-) -> list[ServiceMove]:
-    """Of each service that was there and is not left as it is.
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Flows that are live; still: by the new idle times (flows itself: they are as before).
 
-    flows: those that are live; still: those that are live by the new idle times (flows itself: they are as before).
+    ending: of mode nat, that end whatever becomes of their service, as their address in the pool goes.
     """
+
+    flows: FlowCounts
+    still: FlowCounts
+    ending: FlowCounts = field(default_factory=dict)
+
+
+def disruption(before: ServicePlans, after: ServicePlans, counts: Counts, rings: Rings) -> list[ServiceMove]:
+    """Of each service that was there and is not left as it is."""
+    flows, ends = counts.flows, {number for number, _ in counts.ending}
     every = _ByVip(plan.service for plan in after.by_name.values())
     fresh = _ByVip(plan.service for plan in after.by_name.values() if _is_fresh(plan, before))
     compare = _Comparison(rings)
@@ -70,8 +78,8 @@ def disruption(
             moves.append(_ended(old, heirs, flows))
             continue
         takers = [s for s in fresh.near(old.service) if s.name != name and _takes(s, old.service)]
-        if new is not old or takers or flows is not still:
-            moves.append(_moved(old, new, takers, (flows, still), compare))
+        if new is not old or takers or flows is not counts.still or old.number in ends:
+            moves.append(_moved(old, new, takers, counts, compare))
     return moves
 
 
@@ -168,18 +176,23 @@ def _moved(
     old: ServicePlan,
     new: ServicePlan,
     takers: list[Service],
-    counts: tuple[FlowCounts, FlowCounts],
+    counts: Counts,
     compare: _Comparison,
 ) -> ServiceMove:
     """Of a service that goes on."""
-    flows, still = ({p: some.get((old.number, p), 0) for p in _holding(old)} for some in counts)
+    flows, still, ending = (
+        {p: some.get((old.number, p), 0) for p in _holding(old)}
+        for some in (counts.flows, counts.still, counts.ending)
+    )
     stay = _holding(new) if old.number == new.number and _same_table(old.service, new.service) else {}
     gone = {place for place in flows if stay.get(place) != old.places[place]}
     doubtful, note = _doubts(old, new, takers)
+    sure = sum(count if place in gone else min(count, ending[place]) for place, count in flows.items())
     moved = sum(
-        count if place in gone | doubtful else max(0, count - still[place]) for place, count in flows.items()
+        count if place in gone | doubtful else min(count, ending[place] + max(0, count - still[place]))
+        for place, count in flows.items()
     )
-    if note is None and moved > sum(flows[place] for place in gone):
+    if note is None and moved > sure:
         note = "which of those that are idle by the new times the ring sends where they are cannot be told"
     slots = compare.moved(old, new)
     if old.service.affinity is not new.service.affinity and old.recipe:
@@ -200,8 +213,10 @@ def _holding(plan: ServicePlan) -> Mapping[int, bytes | None]:
 
 
 def _same_table(one: Service, other: Service) -> bool:
-    """Whether flows of both are kept in one table: those of mode nat have one of their own."""
-    return (one.mode is Mode.NAT) == (other.mode is Mode.NAT)
+    """Whether flows of both are kept in one table: those of mode nat have one of their own, for each nat_source."""
+    if (one.mode is Mode.NAT) != (other.mode is Mode.NAT):
+        return False
+    return one.mode is not Mode.NAT or one.nat_source is other.nat_source
 
 
 def _doubts(old: ServicePlan, new: ServicePlan, takers: list[Service]) -> tuple[set[int], str | None]:

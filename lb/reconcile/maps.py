@@ -179,6 +179,11 @@ class Maps:
             arrays, settings, now_s
         )
 
+    def ending_flows(self, plans: Plans, settings: Settings) -> FlowCounts:
+        """The live flows of mode nat whose address in the pool goes with these plans."""
+        arrays, now_s = self._dataplane.tables.arrays, self._dataplane.clock_seconds()
+        return live_nat_flows(arrays, settings, now_s, self.plans.nat.leaving(plans.nat))
+
     def ring(self, recipe: RingRecipe, number: int) -> U16:
         """The ring of a recipe, which has, or would have, that number."""
         return self._services.rings.ring(recipe, number)

@@ -37,6 +37,11 @@ class NatPlan:
         """All blocks that flows may have."""
         return sorted({*self.blocks.values(), *self.kept})
 
+    def leaving(self, after: "NatPlan") -> set[int]:
+        """Blocks whose address, and with it their flows, another plan lets go."""
+        moved = {block for address, block in self.blocks.items() if after.blocks.get(address) != block}
+        return moved | set(self.kept) - set(after.kept)
+
 
 def plan_nat(config: Config, before: NatPlan, sizes: TableSizes) -> NatPlan:
     """A block for each address of the pool. CapacityError names the setting."""
@@ -92,8 +97,7 @@ class NatMemory:
     def put(self, plan: NatPlan) -> None:
         """What comes is complete before packets may find it, and what goes takes its flows along."""
         arrays, before = self._arrays, self.adopt()
-        gone = {block for address, block in before.blocks.items() if plan.blocks.get(address) != block}
-        gone |= set(before.kept) - set(plan.kept)
+        gone = before.leaving(plan)
         lists = {0: [], 1: [], _KEEP: list(plan.kept)}
         for address, block in plan.blocks.items():
             lists[0 if len(address) == 4 else 1].append(block)

@@ -186,11 +186,13 @@ def forget_nat(arrays: Arrays, numbers: Iterable[int], pairs: Iterable[tuple[int
         _free(arrays, some.slots[gone])
 
 
-def live_nat_flows(arrays: Arrays, settings: Settings, now_s: int) -> dict[tuple[int, int], int]:
-    """Flows that are neither over nor closing, by (service number, place)."""
+def live_nat_flows(
+    arrays: Arrays, settings: Settings, now_s: int, blocks: Iterable[int] | None = None
+) -> dict[tuple[int, int], int]:
+    """Flows that are neither over nor closing, by (service number, place). blocks: only those of these."""
     if not is_used(arrays):
         return {}
-    some = entries(arrays, blocks_in_use(arrays))
+    some = entries(arrays, blocks_in_use(arrays) if blocks is None else blocks)
     alive = (some.age(now_s) <= some.life(settings)) & ~some.closing
     keys, counts = np.unique((some.service.astype(np.int64) << 16 | some.place)[alive], return_counts=True)
     return {

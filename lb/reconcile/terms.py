@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lb.model import Config
-from lb.reconcile.disruption import ServiceMove, check_budget, disruption
+from lb.reconcile.disruption import Counts, ServiceMove, check_budget, disruption
 from lb.reconcile.guard import Guard
 from lb.reconcile.maps import Maps, Plans
 
@@ -40,11 +40,13 @@ class Account:
         self._flows = maps.live_flows(before.settings)
         same_times = _times(before) == _times(after)
         self._still = self._flows if same_times else maps.live_flows(after.settings)
+        self._ending = maps.ending_flows(plans, before.settings)
 
     @cached_property
     def moves(self) -> tuple[ServiceMove, ...]:
         """By service. Of rings that are in memory, both the old and the new, nothing has to be worked out."""
-        return tuple(disruption(self._from, self._to, self._flows, self._still, self._rings))
+        counts = Counts(self._flows, self._still, self._ending)
+        return tuple(disruption(self._from, self._to, counts, self._rings))
 
 
 def _times(config: Config) -> dict[str, object]:

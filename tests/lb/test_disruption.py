@@ -7,7 +7,7 @@ import pytest
 from lb.dataplane.twin import SMALL
 from lb.errors import BudgetError
 from lb.model import Service
-from lb.reconcile.disruption import ServiceMove, check_budget, disruption
+from lb.reconcile.disruption import Counts, ServiceMove, check_budget, disruption
 from lb.reconcile.flows import FlowCounts
 from lb.reconcile.ring import SLOTS
 from lb.reconcile.rings import ring_of
@@ -59,7 +59,7 @@ def moves(have: Service, *want: Service, also: Service | None = None) -> list[Se
     """From "web" as it is (and another beside it) to these services."""
     before = plans(have, *([also] if also else []))
     flows = counted(before)
-    return disruption(before, plans(*want, before=before), flows, flows, ring)
+    return disruption(before, plans(*want, before=before), Counts(flows, flows), ring)
 
 
 def of_web(found: list[ServiceMove]) -> tuple[int, int, bool]:
@@ -183,9 +183,24 @@ def test_shorter_idle_times_forget_flows() -> None:
     flows = counted(before)
     still = {pair: count // 2 for pair, count in flows.items()}
 
-    (move,) = disruption(before, before, flows, still, ring)
+    (move,) = disruption(before, before, Counts(flows, still), ring)
 
     assert (move.flows, move.flows_moved, move.exact, move.ring_slots_moved) == (60, 30, False, 0)
+
+
+def test_flows_of_nat_end_with_their_pool_address_or_source() -> None:
+    """What is known of flows that end with an address is exact; another source of a service ends all that it has."""
+    nat = service(A, B, C, mode="nat")
+    before = plans(nat)
+    flows, number = counted(before), before.by_name["web"].number
+    ending = {(number, before.by_name["web"].at[bytes([10, 0, 0, 2])]): 15}
+
+    same = disruption(before, before, Counts(flows, flows, ending), ring)
+    without_b = plans(service(A, C, mode="nat"), before=before)
+
+    assert of_web(same) == (60, 15, True)
+    assert of_web(disruption(before, without_b, Counts(flows, flows, ending), ring)) == (60, 20, True)
+    assert of_web(moves(nat, service(A, B, C, mode="nat", nat_source="keep"))) == (60, 60, True)
 
 
 def test_services_that_share_a_ring_and_places_are_counted_apart() -> None:
@@ -194,7 +209,7 @@ def test_services_that_share_a_ring_and_places_are_counted_apart() -> None:
     before = plans(WEB, other)
     flows = counted(before) | {(before.by_name["other"].number, 0): 7}
 
-    found = disruption(before, plans(service(A, B), other, before=before), flows, flows, ring)
+    found = disruption(before, plans(service(A, B), other, before=before), Counts(flows, flows), ring)
 
     assert [(m.service, m.flows, m.flows_moved) for m in found] == [("web", 60, 30)]
 

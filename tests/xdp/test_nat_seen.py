@@ -1,12 +1,16 @@
 """What is seen of mode nat's flows: both their sides, and what became of them."""
 
+from typing import Any
+
 import pytest
 from frames import VIP4, VIP6, service, tcp, udp
 from nat_frames import POOL4, POOL6, POOLS, answer, port_given
 from rig import Rig
 
+from lb.model.document import from_mapping
 from lb.reconcile.nat_flows import NatTuples
 from lb.reconcile.observed import NatRefusals
+from lb.reconcile.terms import Terms
 
 pytestmark = pytest.mark.root
 
@@ -74,3 +78,24 @@ def test_what_became_of_flows_is_counted(nat_rig: Rig) -> None:
     assert full.no_port == NatRefusals(before.no_port.ipv4 + 2, before.no_port.ipv6 + 3, before.no_port.keep)
     assert (early.ended - full.ended, early.ended_early - full.ended_early) == (8, 8)
     assert (late.ended - early.ended, late.ended_early - early.ended_early) == (1, 0)
+
+
+def test_what_ends_with_a_pool_address_is_foretold(nat_rig: Rig) -> None:
+    """A dry run says how many live flows end with an address that leaves the pool, and so many do."""
+    ports = {"nat_ports": "2000-2003"}
+    pools: list[Any] = [POOL4, "10.9.0.2"]
+    nat_rig.apply(settings={**ports, "nat_pools": pools}, services=[service(mode="nat")])
+    flows = [tcp(sport=1000 + n) for n in range(6)]
+    left = {port_given(nat_rig.run(flow)) for flow in flows}
+    assert len(left) < len(flows)  # both addresses are in use
+    document = {"services": [service(mode="nat")], "settings": {**ports, "nat_pools": pools[:1]}}
+
+    foretold = nat_rig.reconciler.check(
+        lambda config: from_mapping(document, now=nat_rig.now, have=config), terms=Terms(tell_moves=True)
+    )
+    nat_rig.apply(settings=document["settings"])
+    ended = [nat_rig.verdict(tcp(sport=1000 + n, flags="A")) for n in range(6)].count("DROP_NAT_NO_FLOW")
+
+    (move,) = foretold.moves
+    assert (move.flows, move.flows_moved, move.exact) == (6, ended, True)
+    assert 0 < ended < 6
