@@ -52,7 +52,7 @@ def pairs() -> Iterator[tuple[Pair, Pair]]:
         made = []
         for name, exact in (("everything", False), ("exact", True)):
             programs = Programs(pins / name, replace(SMALL, flow_slots=FLOW_SLOTS, nat_slots=NAT_SLOTS))
-            rig = Rig(RigDataPlane(programs, exact=exact))
+            rig = Rig(RigDataPlane(programs, exact=exact, still=True))
             stack.callback(rig.close)
             made.append(Pair(rig))
         yield made[0], made[1]

@@ -157,6 +157,14 @@
 #define TOO_BIG_PER_SECOND 1000
 #endif
 
+/* The two clocks. A build whose time stands still has numbers here. */
+#ifndef JIFFIES
+#define JIFFIES bpf_jiffies64()
+#endif
+#ifndef CLOCK_NS
+#define CLOCK_NS bpf_ktime_get_ns()
+#endif
+
 #ifndef JIFFY_SHARE /* of a second, in 2^-32: 2^32 / HZ of the running kernel */
 #define JIFFY_SHARE 17179869
 #endif

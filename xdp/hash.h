@@ -77,5 +77,5 @@ static __always_inline u32 ring_slot(const struct packet *p, u8 service_flags)
  * where even the coarse clock is a call. */
 static __always_inline u64 coarse_seconds(void)
 {
-	return bpf_jiffies64() * JIFFY_SHARE >> 32;
+	return (u64)JIFFIES * JIFFY_SHARE >> 32;
 }

@@ -9,7 +9,7 @@
 
 static __always_inline u64 ticks_now(void)
 {
-	return bpf_ktime_get_ns() << LIMIT_TICK_SHIFT;
+	return CLOCK_NS << LIMIT_TICK_SHIFT;
 }
 
 static __always_inline u64 ticks_ahead(u64 paid_until, u64 now, u64 burst)

@@ -25,7 +25,7 @@ struct sample {
 /* Sixteenths of a second, of the clock of coarse_seconds(). */
 static __always_inline u32 coarse_sixteenths(void)
 {
-	return bpf_jiffies64() * JIFFY_SHARE >> 28;
+	return (u64)JIFFIES * JIFFY_SHARE >> 28;
 }
 
 /* Whether one more record may be made in this sixteenth of a second. Two CPUs that begin one at once may make one too many. */

@@ -6,6 +6,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from api.negotiate import prefers_yaml
+from lb.model.access import Access
 
 JsonDocument = dict[str, Any]
 YAML = {"Content-Type": "application/yaml"}
@@ -25,6 +26,7 @@ SETTINGS = {
     "nat_tcp_idle_seconds": 7440,
     "nat_udp_idle_seconds": 120,
     "max_moved_percent": None,
+    "access": Access().model_dump(mode="json"),
 }
 
 

@@ -110,6 +110,18 @@ def large_rig(large_programs: Programs) -> Iterator[Rig]:
 
 
 @pytest.fixture
+def still_rig(large_programs: Programs) -> Iterator[Rig]:
+    """The same, in a moment that does not pass."""
+    yield from _rig(RigDataPlane(large_programs, still=True), large_programs)
+
+
+@pytest.fixture
+def exact_still_rig(large_programs: Programs) -> Iterator[Rig]:
+    """The same, whose program has only what is in use."""
+    yield from _rig(RigDataPlane(large_programs, exact=True, still=True), large_programs)
+
+
+@pytest.fixture
 def in_a_thread() -> Iterator[Callable[[Callable[[], None]], None]]:
     """Runs in a thread, so that its network namespace ends with it; what it raises is raised here."""
 

@@ -2,9 +2,8 @@
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 from random import Random
@@ -32,9 +31,6 @@ guards: for services under attack "attack", or "refuse" if nobody unknown comes 
 
 BATCH = 500
 """Frames between two looks at the counters. Limits and tests of SYNs begin anew with each."""
-TRIES = 6
-STILL_SECONDS = 0.4
-"""For so long time may be said to stand still: nothing comes back to a limit, and no SYN is old enough to pass."""
 ATTACK_SECONDS = 80_000
 """How long an attack lasts, less than the guards' time to hold, so that none becomes shorter."""
 
@@ -60,15 +56,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """The frame of a batch at which the two part; number is None if only what was counted of all differs.
-
-    slow: the batch took so long that it may be the clock's doing.
-    """
+    """The frame of a batch at which the two part; number is None if only what was counted of all differs."""
 
     number: int | None
     expected: str
     actual: str
-    slow: bool = False
 
 
 class Pair:
@@ -135,13 +127,6 @@ class Pair:
         self.frames += len(frames)
         if begin:
             self._begin()
-        began = time.monotonic()
-        parting = self._run(frames)
-        if parting is not None and time.monotonic() > began + STILL_SECONDS:
-            return replace(parting, slow=True)
-        return parting
-
-    def _run(self, frames: Sequence[bytes]) -> Parting | None:
         self._reference.clear_counts()
         answers = [self._reference.run(frame) for frame in frames]
         tracer = self._rig.plane.tracer("rig0")
@@ -161,18 +146,7 @@ class Pair:
         return None
 
     def replay(self, steps: Sequence[Step], *, size: int = BATCH) -> Difference | None:
-        """Run steps from a state without flows, up to the first difference; size: of a batch.
-
-        What may be the clock's doing is tried again; what is never seen but then is taken for it.
-        """
-        for _ in range(TRIES):
-            found, slow = self._replay(steps, size)
-            if not slow:
-                return found
-        return None
-
-    def _replay(self, steps: Sequence[Step], size: int) -> tuple[Difference | None, bool]:
-        """The first difference, and whether it may be the clock's doing."""
+        """Run steps from a state without flows, up to the first difference; size: of a batch."""
         self.forget()
         at = since = 0
         while at < len(steps):
@@ -188,11 +162,11 @@ class Pair:
             if parting is not None and parting.number is None:
                 # The counters say that something differs, but not at which frame.
                 found = self.replay(steps[: at + len(frames)], size=1)
-                return found or _unlike(steps[: at + len(frames)], parting), parting.slow
+                return found or _unlike(steps[: at + len(frames)], parting)
             if parting is not None:
-                return _unlike(steps[: at + (parting.number or 0) + 1], parting), parting.slow
+                return _unlike(steps[: at + (parting.number or 0) + 1], parting)
             at += len(frames)
-        return None, False
+        return None
 
     def session(self, chance: Random, frames: int, *, nat: bool = False) -> Difference | None:
         """One random configuration, altered half-way, with so many frames; nat: with services of mode nat."""
@@ -211,9 +185,7 @@ class Pair:
                 parting = self.run(some)
                 if parting is not None:
                     written = [{k: v.hex() if k == "frame" else v for k, v in s.items()} for s in steps]
-                    found = self.replay(written)
-                    if found or not parting.slow:
-                        return found or _unlike(written, parting)
+                    return self.replay(written) or _unlike(written, parting)
         return None
 
 

@@ -39,6 +39,9 @@ PROGRAMS_KEPT = 200
 """Loaded at once: each holds a descriptor."""
 TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6", "rule_sources4",
           "rule_sources6", "rule_targets4", "rule_targets6")  # fmt: skip
+STILL_SECONDS = 1_000_000
+STILL = (("JIFFIES", (STILL_SECONDS << 32) // clock.jiffy_share() + 1), ("CLOCK_NS", STILL_SECONDS * 10**9))
+"""Both clocks of the packet path, as constants."""
 FLOW_KEY0, FLOW_KEY1 = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 
 _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
@@ -153,6 +156,7 @@ class RigDataPlane:
     """A DataPlane over real maps whose frames come by BPF_PROG_TEST_RUN; next hops are made up as the twin's are.
 
     exact: the program has what is wished for and no more; otherwise it has everything, and one serves all tests.
+    still: the packet path's clocks stand, so that what it does with a frame does not depend on the machine.
     """
 
     def __init__(
@@ -161,9 +165,10 @@ class RigDataPlane:
         *,
         exact: bool = False,
         frags: bool = False,
+        still: bool = False,
         features: frozenset[str] = EVERYTHING,
     ) -> None:
-        self._programs, self._exact, self._frags = programs, exact, frags
+        self._programs, self._exact, self._frags, self._still = programs, exact, frags, still
         self.sizes = programs.sizes
         self.unresolved: set[str] = set()
         self.unreachable: set[str] = set()
@@ -202,7 +207,8 @@ class RigDataPlane:
         features -= _switched_off(wish)
         if self._frags:
             features |= {"HAVE_FRAGS"}
-        self.running = self._programs.get(replace(wish, features=features))
+        constants = (*wish.constants, *STILL) if self._still else wish.constants
+        self.running = self._programs.get(ProgramWish(features, constants))
 
     def prepare(self, wish: ProgramWish) -> None:
         """Nothing: `require` finds every program that was compiled once."""
@@ -250,7 +256,7 @@ class RigDataPlane:
         return self._programs.pins
 
     def clock_seconds(self) -> int:
-        return clock.seconds() + self.ahead
+        return (STILL_SECONDS if self._still else clock.seconds()) + self.ahead
 
     def later(self, seconds: int) -> None:
         """Let the control plane see the flow table's clock so much later; packets see it as it is."""

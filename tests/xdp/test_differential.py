@@ -1,6 +1,5 @@
 """The program does with any frame, in any configuration, what the reference in tests/reference does."""
 
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -11,7 +10,7 @@ from differential import Difference, Pair, Step
 from frames import BACKENDS4, ELSE6, LINK, VIP6, network, service, tcp
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from rig import Programs, Rig, RigDataPlane
+from rig import Rig
 from scapy.layers.inet import TCP
 from scapy.packet import Raw
 from shrink import shrunk
@@ -36,20 +35,15 @@ links = st.builds(states.link, chances)
 
 
 @pytest.fixture
-def pair(large_rig: Rig) -> Pair:
+def pair(still_rig: Rig) -> Pair:
     """The program with every feature compiled in, and the reference."""
-    return Pair(large_rig)
+    return Pair(still_rig)
 
 
 @pytest.fixture
-def exact_pair(large_programs: Programs) -> Iterator[Pair]:
+def exact_pair(exact_still_rig: Rig) -> Pair:
     """The program that a daemon would run, with what the configuration needs and no more, and the reference."""
-    large_programs.wipe()
-    made = Rig(RigDataPlane(large_programs, exact=True))
-    try:
-        yield Pair(made)
-    finally:
-        made.close()
+    return Pair(exact_still_rig)
 
 
 def check(pair: Pair, difference: Difference | None) -> None:
