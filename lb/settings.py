@@ -99,6 +99,7 @@ class ServeSettings:
     interfaces: tuple[str, ...]
     xdp_mode: XdpMode = XdpMode.AUTO
     state_dir: Path = DEFAULT_STATE_DIR
+    cache_dir: Path | None = None
     socket: Path = DEFAULT_SOCKET
     socket_group: str | None = None
     listen: str | None = None
@@ -112,13 +113,18 @@ class ServeSettings:
     sizes: TableSizes = TableSizes()
     pin_root: Path = PIN_ROOT
 
+    @property
+    def cache(self) -> Path:
+        """Where compiled programs are kept."""
+        return self.cache_dir or self.state_dir / "compiled"
+
     def command(self) -> list[str]:
         """The command that starts a daemon so, word by word; what is as it would be anyway is left out."""
         words = ["sluice", "serve"]
         for interface in self.interfaces:
             words += ["--interface", interface]
         plain = ServeSettings(self.interfaces)
-        for name in ("xdp_mode", "state_dir", "socket", "listen", "config", "log_format"):
+        for name in ("xdp_mode", "state_dir", "cache_dir", "socket", "listen", "config", "log_format"):
             if getattr(self, name) != getattr(plain, name):
                 words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
         if self.replace_foreign:

@@ -2,10 +2,14 @@
  *
  * A feature that is 0 is not compiled in: stages ask with a plain `if (HAVE_…)`, which the compiler removes.
  * The values here are those of a build by hand, with everything in it.
+ *
+ * What differs between interfaces and machines is late: a number of 64 bits that whoever loads the program finds in it and
+ * replaces (lb/dataplane/bytecode.py). The compiler does not see it; the verifier and the machine code have it as a constant.
  */
-#ifndef PIN_DIR
-#define PIN_DIR "/sys/fs/bpf/sluice/by-hand"
-#endif
+#define LATE_MARK 0x51ce51ce
+#define LATE(number) LATE_LOAD(LATE_MARK, number)
+#define LATE_LOAD(mark, number) ({ u64 late; asm volatile("%0 = " LATE_TEXT(mark) "0000000" #number " ll" : "=r"(late)); late; })
+#define LATE_TEXT(mark) #mark
 
 #ifndef HAVE_DENY4 /* the blocklist holds IPv4 prefixes */
 #define HAVE_DENY4 1
@@ -124,19 +128,13 @@
 #endif
 
 /* The interface this build is for: its MAC as two host-order halves of the bytes in memory, and its index. */
-#ifndef OUR_MAC_FIRST4
-#define OUR_MAC_FIRST4 0
-#define OUR_MAC_LAST2 0
-#endif
-#ifndef OUR_IFINDEX
-#define OUR_IFINDEX 0
-#endif
+#define OUR_MAC_FIRST4 LATE(1)
+#define OUR_MAC_LAST2 LATE(2)
+#define OUR_IFINDEX LATE(3)
 
 /* The flow table's secret: without it nobody can aim flows at one bucket. */
-#ifndef FLOW_KEY0
-#define FLOW_KEY0 0x243f6a8885a308d3ULL
-#define FLOW_KEY1 0x13198a2e03707344ULL
-#endif
+#define FLOW_KEY0 LATE(4)
+#define FLOW_KEY1 LATE(5)
 
 /* Outer sources: host-order prefix for IPv4, the first 96 bits for IPv6 as they lie in memory. */
 #ifndef ENCAP_SOURCE4
@@ -184,9 +182,7 @@
 #define NAT_UDP_IDLE_S 120
 #endif
 
-#ifndef STAGE_SLOT /* where in `stages` this build's second program stands */
-#define STAGE_SLOT 0
-#endif
+#define STAGE_SLOT LATE(6) /* where in `stages` this build's second program stands */
 
 #ifndef OUR_MTU /* of the interface */
 #define OUR_MTU 1500
@@ -233,7 +229,6 @@
 #define NAT_OVERDUE_S 30 /* over for so long: whoever frees entries is not there */
 #define STAGES_MAX 4096
 #define OUTER_TTL 64
-#define SAMPLE_QUEUE (1 << 20) /* bytes */
 #define ENTRY_NUMBERS 32768
 #define ENTRY_COUNT_ONLY 16384 /* blocklist numbers from here on count and let pass */
 #define ALLOW_NUMBERS 4096

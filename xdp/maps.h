@@ -1,53 +1,57 @@
-/* Every map, pinned by name in PIN_DIR, so that a new program works on the same memory as the old one. */
-#define PINNED(name) PIN_DIR "/" name
-#define TRIE BPF_F_NO_PREALLOC /* the kernel makes no other tries */
+/* Every map. Each is pinned by its name when it is first needed, so that a new program works on the same memory as the old
+ * one; how many entries it then has is said in lb/dataplane/tables.py.
+ */
+#define MAP(kind, key, value, name, flags) BPF_F_TABLE(kind, key, value, name, 1, flags)
+#define MEMORY BPF_F_MMAPABLE
+#define SPARSE BPF_F_NO_PREALLOC /* takes memory as entries come: the kernel makes no other tries */
 
 /* Services: VIP, port, protocol → service, in memory that Python writes; and, as hashes, what found no room in its bucket. */
-BPF_TABLE_PINNED("array", u32, struct service4_bucket, services4, SERVICE_BUCKETS, PINNED("services4"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct service6_bucket, services6, SERVICE_BUCKETS, PINNED("services6"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("hash", struct service4_key, struct service, services4_more, MAX_SERVICE_PORTS, PINNED("services4_more"));
-BPF_TABLE_PINNED("hash", struct service6_key, struct service, services6_more, MAX_SERVICE_PORTS, PINNED("services6_more"));
-BPF_TABLE_PINNED("array", u32, struct vip_bits, vip_bits, 2, PINNED("vip_bits"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, MAX_SERVICES, PINNED("vip_prefixes6"), TRIE);
-BPF_TABLE_PINNED("hash", struct quic_key, u32, quic_ids, MAX_BACKENDS, PINNED("quic_ids"));
+MAP("array", u32, struct service4_bucket, services4, MEMORY);
+MAP("array", u32, struct service6_bucket, services6, MEMORY);
+MAP("hash", struct service4_key, struct service, services4_more, 0);
+MAP("hash", struct service6_key, struct service, services6_more, 0);
+MAP("array", u32, struct vip_bits, vip_bits, MEMORY);
+MAP("lpm_trie", struct prefix6_key, struct vip_prefix, vip_prefixes6, SPARSE);
+MAP("hash", struct quic_key, u32, quic_ids, 0);
 
 /* Memory that Python maps and writes as numpy arrays, without a system call per entry. */
-BPF_TABLE_PINNED("array", u32, struct service_ring, service_rings, MAX_SERVICES, PINNED("service_rings"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct cells, rings, MAX_RINGS * RING_CELLS, PINNED("rings"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct backend, backends, MAX_BACKENDS, PINNED("backends"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct flow_bucket, flows, FLOW_BUCKETS, PINNED("flows"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct cells, deny4_cells, (1 << 24 >> CELLS_SHIFT), PINNED("deny4_cells"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct deny_runs, deny4_runs, 256, PINNED("deny4_runs"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct deny_line, deny4_lines, MAX_DENY_HOSTS, PINNED("deny4_lines"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct deny_dense, deny4_dense, MAX_DENY_DENSE, PINNED("deny4_dense"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct deny6_cells, deny6_filter, DENY6_VALUES, PINNED("deny6_filter"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct budget, too_big_budget, 1, PINNED("too_big_budget"), BPF_F_MMAPABLE);
+MAP("array", u32, struct service_ring, service_rings, MEMORY);
+MAP("array", u32, struct cells, rings, MEMORY);
+MAP("array", u32, struct backend, backends, MEMORY);
+MAP("array", u32, struct flow_bucket, flows, MEMORY);
+MAP("array", u32, struct cells, deny4_cells, MEMORY);
+MAP("array", u32, struct deny_runs, deny4_runs, MEMORY);
+MAP("array", u32, struct deny_line, deny4_lines, MEMORY);
+MAP("array", u32, struct deny_dense, deny4_dense, MEMORY);
+MAP("array", u32, struct deny6_cells, deny6_filter, MEMORY);
+MAP("array", u32, struct budget, too_big_budget, MEMORY);
 
 /* Longest-prefix tries: prefix → entry number; and the blocklist's /128s and /64s, which take memory as they come. */
-BPF_TABLE_PINNED("hash", struct prefix6_key, u32, deny6_hosts, MAX_DENY6, PINNED("deny6_hosts"), BPF_F_NO_PREALLOC);
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, deny6_trie, MAX_DENY6, PINNED("deny6_trie"), TRIE);
-BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, u32, allow4, MAX_ALLOW, PINNED("allow4"), TRIE);
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, u32, allow6, MAX_ALLOW, PINNED("allow6"), TRIE);
+MAP("hash", struct prefix6_key, u32, deny6_hosts, SPARSE);
+MAP("lpm_trie", struct prefix6_key, u32, deny6_trie, SPARSE);
+MAP("lpm_trie", struct prefix4_key, u32, allow4, SPARSE);
+MAP("lpm_trie", struct prefix6_key, u32, allow6, SPARSE);
 
 /* Rules, see struct rule_set; both banks of each. */
-BPF_TABLE_PINNED("array", u32, struct rule_bank, rule_bank, 1, PINNED("rule_bank"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct cells, rule_cells, 2 * RULE_CELLS_VALUES, PINNED("rule_cells"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct rule_set, rule_sets, 2 * RULE_FIELDS * RULE_CLASSES, PINNED("rule_sets"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct rule_action, rule_actions, 2 * RULES_MAX, PINNED("rule_actions"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, struct rule_classes, rule_sources4, 2 * RULES_MAX, PINNED("rule_sources4"), TRIE);
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct rule_classes, rule_sources6, 2 * RULES_MAX, PINNED("rule_sources6"), TRIE);
-BPF_TABLE_PINNED("lpm_trie", struct prefix4_key, struct rule_classes, rule_targets4, 2 * RULES_MAX, PINNED("rule_targets4"), TRIE);
-BPF_TABLE_PINNED("lpm_trie", struct prefix6_key, struct rule_classes, rule_targets6, 2 * RULES_MAX, PINNED("rule_targets6"), TRIE);
+MAP("array", u32, struct rule_bank, rule_bank, MEMORY);
+MAP("array", u32, struct cells, rule_cells, MEMORY);
+MAP("array", u32, struct rule_set, rule_sets, MEMORY);
+MAP("array", u32, struct rule_action, rule_actions, MEMORY);
+MAP("lpm_trie", struct prefix4_key, struct rule_classes, rule_sources4, SPARSE);
+MAP("lpm_trie", struct prefix6_key, struct rule_classes, rule_sources6, SPARSE);
+MAP("lpm_trie", struct prefix4_key, struct rule_classes, rule_targets4, SPARSE);
+MAP("lpm_trie", struct prefix6_key, struct rule_classes, rule_targets6, SPARSE);
 
 /* Limits and guards. */
-BPF_TABLE_PINNED("array", u32, struct limit_total, limit_totals, RULES_MAX, PINNED("limit_totals"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct limit_bucket, limit_buckets, LIMIT_BUCKETS, PINNED("limit_buckets"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct limit_cell, limit_sketch, LIMIT_ROWS * LIMIT_CELLS, PINNED("limit_sketch"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct service_guard, service_guards, MAX_SERVICES, PINNED("service_guards"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct cell_line, known_sources, KNOWN_LINES, PINNED("known_sources"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct cell_line, syn_tests, SYN_TEST_LINES, PINNED("syn_tests"), BPF_F_MMAPABLE);
+MAP("array", u32, struct limit_total, limit_totals, MEMORY);
+MAP("array", u32, struct limit_bucket, limit_buckets, MEMORY);
+MAP("array", u32, struct limit_cell, limit_sketch, MEMORY);
+MAP("array", u32, struct service_guard, service_guards, MEMORY);
+MAP("array", u32, struct cell_line, known_sources, MEMORY);
+MAP("array", u32, struct cell_line, syn_tests, MEMORY);
 
 /* NAT: entries by slot, who finds them, and what newcomers are given. */
+<<<<<<< HEAD
 BPF_TABLE_PINNED("array", u32, struct nat_forward, nat_forward, NAT_SLOTS, PINNED("nat_forward"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct nat_reply, nat_reply, NAT_SLOTS, PINNED("nat_reply"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct nat_bucket, nat_index, NAT_BUCKETS, PINNED("nat_index"), BPF_F_MMAPABLE);
@@ -56,36 +60,39 @@ BPF_TABLE_PINNED("array", u32, struct nat_line, nat_addresses, NAT_ADDRESS_LINES
 BPF_TABLE_PINNED("array", u32, struct nat_list, nat_lists, NAT_LISTS, PINNED("nat_lists"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct nat_interface, nat_interfaces, NAT_INTERFACES, PINNED("nat_interfaces"), BPF_F_MMAPABLE);
 BPF_TABLE_PINNED("array", u32, struct nat_cursor, nat_cursors, 1, PINNED("nat_cursors"), BPF_F_MMAPABLE);
+=======
+MAP("array", u32, struct nat_forward, nat_forward, MEMORY);
+MAP("array", u32, struct nat_reply, nat_reply, MEMORY);
+MAP("array", u32, struct nat_bucket, nat_index, MEMORY);
+MAP("array", u32, struct nat_pool, nat_pools, MEMORY);
+MAP("array", u32, struct nat_line, nat_addresses, MEMORY);
+MAP("array", u32, struct nat_list, nat_lists, MEMORY);
+MAP("array", u32, struct nat_cursor, nat_cursors, MEMORY);
+>>>>>>> 3f9bc52 (dataplane: compiled programs are kept; maps are made by the control plane, and the interface is put in when a program is loaded)
 
 /* Second programs, each build's in a slot of its own. Programs for several buffers and for one cannot share such a map. */
-BPF_TABLE_PINNED("prog", u32, u32, stages, STAGES_MAX, PINNED("stages"));
-BPF_TABLE_PINNED("prog", u32, u32, stages_frags, STAGES_MAX, PINNED("stages_frags"));
+MAP("prog", u32, u32, stages, 0);
+MAP("prog", u32, u32, stages_frags, 0);
 
 /* What somebody looks at: a bounded queue to the control plane. */
-BPF_TABLE_PINNED("array", u32, struct sampling, watching, 2, PINNED("watching"), BPF_F_MMAPABLE);
-struct samples_table_t { /* bcc has no macro for a pinned ring buffer */
-	void *(*ringbuf_reserve)(u64);
-	void (*ringbuf_submit)(void *, u64);
-	u32 max_entries;
-	int flags;
-};
-__attribute__((section("maps/ringbuf:" PINNED("samples")))) struct samples_table_t samples = { .max_entries = SAMPLE_QUEUE };
+MAP("array", u32, struct sampling, watching, MEMORY);
+BPF_RINGBUF_OUTPUT(samples, 1);
 
 /* Counters, one copy a CPU: no line is shared, no add is atomic. */
-BPF_TABLE_PINNED("percpu_array", u32, struct tally, verdict_counters, VERDICTS_MAX, PINNED("verdict_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct tally, backend_counters, MAX_BACKENDS, PINNED("backend_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct passive_tally, passive_counters, MAX_BACKENDS, PINNED("passive_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct tally, service_counters, MAX_SERVICES, PINNED("service_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct entry_tally, deny_counters, ENTRY_NUMBERS, PINNED("deny_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct entry_tally, allow_counters, ALLOW_NUMBERS, PINNED("allow_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct rule_tally, rule_counters, RULES_MAX, PINNED("rule_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct guard_tally, guard_counters, MAX_SERVICES, PINNED("guard_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct flow_tally, flow_counters, 1, PINNED("flow_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct nat_tally, nat_counters, 1, PINNED("nat_counters"));
-BPF_TABLE_PINNED("percpu_array", u32, struct quic_tally, quic_counters, 1, PINNED("quic_counters"));
+MAP("percpu_array", u32, struct tally, verdict_counters, 0);
+MAP("percpu_array", u32, struct tally, backend_counters, 0);
+MAP("percpu_array", u32, struct passive_tally, passive_counters, 0);
+MAP("percpu_array", u32, struct tally, service_counters, 0);
+MAP("percpu_array", u32, struct entry_tally, deny_counters, 0);
+MAP("percpu_array", u32, struct entry_tally, allow_counters, 0);
+MAP("percpu_array", u32, struct rule_tally, rule_counters, 0);
+MAP("percpu_array", u32, struct guard_tally, guard_counters, 0);
+MAP("percpu_array", u32, struct flow_tally, flow_counters, 0);
+MAP("percpu_array", u32, struct nat_tally, nat_counters, 0);
+MAP("percpu_array", u32, struct quic_tally, quic_counters, 0);
 
 /* The control plane's notes; the packet path does not read them. */
-BPF_TABLE_PINNED("array", u32, struct entry_owner, deny_owners, ENTRY_NUMBERS, PINNED("deny_owners"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct entry_owner, allow_owners, ALLOW_NUMBERS, PINNED("allow_owners"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct service_owner, service_owners, MAX_SERVICES, PINNED("service_owners"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct entry_owner, rule_owners, RULES_MAX, PINNED("rule_owners"), BPF_F_MMAPABLE);
+MAP("array", u32, struct entry_owner, deny_owners, MEMORY);
+MAP("array", u32, struct entry_owner, allow_owners, MEMORY);
+MAP("array", u32, struct service_owner, service_owners, MEMORY);
+MAP("array", u32, struct entry_owner, rule_owners, MEMORY);

@@ -63,7 +63,7 @@ struct trace {
 #define VIA_QUIC 3
 
 #if TRACE
-BPF_F_TABLE("array", u32, struct trace, traces, 1, BPF_F_MMAPABLE);
+MAP("array", u32, struct trace, traces, MEMORY);
 
 static __always_inline struct trace *new_trace(void)
 {

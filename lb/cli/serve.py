@@ -86,6 +86,12 @@ def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callab
     help="Where the desired state is kept.",
 )
 @click.option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar=envvar("cache-dir"),
+    help="Where compiled programs are kept; else in the state directory. May be deleted at any time.",
+)
+@click.option(
     "--socket",
     type=click.Path(dir_okay=False, path_type=Path),
     default=DEFAULT_SOCKET,

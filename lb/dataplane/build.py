@@ -1,31 +1,27 @@
-"""From the C text to a loaded program: bcc compiles, the kernel verifies; nothing is attached here."""
+"""From what a program must be to a loaded one: bcc compiles, the kernel verifies; nothing is attached here."""
 
 import contextlib
 import ctypes
 import hashlib
 import os
 import re
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from lb.dataplane import gate, headers, libbpf
+from lb.dataplane import gate, libbpf
+from lb.dataplane.bytecode import Bytecode, late_names
 from lb.dataplane.clock import jiffy_share
-from lb.dataplane.fresh_maps import Turned, are_needed
+from lb.dataplane.kept import kept_or_compiled
 from lb.dataplane.layout import layout
+from lb.dataplane.maps import opened
 from lb.dataplane.source import join_source
-from lb.errors import CompileError, SetupError
+from lb.errors import CompileError
 
 NAME_PREFIX = "sluice_"
 """A loaded program's name is this and eight digits of its digest, so that a restart knows its own."""
-
-
-_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class Build:
     """Where its maps are pinned."""
     traced: bool = False
     """Built for explain (xdp/trace.h)."""
+    kept: Path | None = field(default=None, compare=False)
+    """Where compiled programs are kept."""
 
     def flags(self) -> list[str]:
         """Arguments for the compiler."""
@@ -45,9 +43,9 @@ class Build:
         values = [
             f"-D{name}={value}ULL" if value >> 32 else f"-D{name}={value}U"
             for name, value in self.constants.items()
+            if name not in late_names()
         ]
         return [
-            f'-DPIN_DIR="{self.pins}"',
             f"-DJIFFY_SHARE={jiffy_share()}",
             *(f"-D{n}={v}" for n, v in named.items()),
             *values,
@@ -70,9 +68,20 @@ class Build:
         """The name of that map."""
         return "stages_frags" if "HAVE_FRAGS" in self.features else "stages"
 
+    @property
+    def late(self) -> dict[str, int]:
+        """The numbers that are put in when the program is loaded."""
+        return {name: self.constants.get(name, 0) for name in late_names()} | {"STAGE_SLOT": self.stage_slot}
+
+    def bytecode(self) -> Bytecode:
+        """What the compiler makes of it, or has made before. CompileError; SetupError."""
+        functions = ["sluice", "sluice_nat"] if self.has_second else ["sluice"]
+        return kept_or_compiled("sluice.c", functions, self.flags(), self.kept)
+
     def digest(self) -> str:
-        """Names the program: the same digest, the same bytecode."""
-        text = join_source("sluice.c") + "\0".join(self.flags())
+        """Names the program: the same digest, the same program over the same maps."""
+        late = sorted((name, self.constants.get(name, 0)) for name in late_names())
+        text = "\0".join([join_source("sluice.c"), *self.flags(), str(late), str(self.pins)])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -106,106 +115,43 @@ class Program:
     trace_fd: int = -1
 
 
-def import_bcc() -> Any:
-    """Bcc's BPF class; SetupError says what to install."""
-    try:
-        import bcc
-    except ImportError as error:
-        raise SetupError(
-            f"bcc cannot be imported ({error}): run make setup, or install python3-bpfcc"
-        ) from error
-    if not hasattr(bcc, "BPF"):
-        raise SetupError(
-            "the module bcc is another project's, of the same name on PyPI: uninstall it and install python3-bpfcc"
-        )
-    if headers.use() is None:
-        raise SetupError(
-            "no kernel headers to compile with: run make setup, or install linux-headers-$(uname -r)"
-        )
-    return bcc.BPF
-
-
-def compile_text(source: str, flags: list[str]) -> Any:
-    """Compile one of xdp/'s programs: bcc's object, whose `cleanup` is the caller's. CompileError; SetupError."""
-    bpf_class = import_bcc()
-    with _one_at_a_time, _stderr_kept() as words:
-        try:
-            return bpf_class(text=join_source(source).encode(), cflags=flags)
-        except Exception as error:  # bcc raises a bare Exception
-            raise CompileError(f"{source} does not compile: {_first_error(words())}", words()) from error
-
-
-class Compiled:
-    """What bcc has made of a text, over the maps that are pinned."""
-
-    def __init__(self, bpf: Any, turned: Turned) -> None:
-        self._bpf, self._turned = bpf, turned
-
-    def code(self, function: str) -> bytes:
-        """The bytecode of one of its programs."""
-        return self._turned.code(self._bpf.dump_func(function.encode()))
-
-    def fd(self, name: str) -> int:
-        """One of its maps, by name; it is not the caller's to close."""
-        return self._turned.fd(self._bpf[name.encode()].map_fd)
-
-
-@contextlib.contextmanager
-def compiled_over(build: Build, source: str, *more: str) -> Iterator[Compiled]:
-    """One of xdp/'s programs over the maps of a build, which are made and pinned where there are none yet.
-
-    more: arguments for the compiler. CompileError. The bytecode can be loaded until the context ends.
-    """
-    turned, flags = Turned(build.pins), [*build.flags(), *more]
-    with contextlib.ExitStack() as stack:
-        if are_needed():
-            flags.append(f'-DPIN_DIR="{stack.enter_context(turned.directory())}"')
-        bpf = compile_text(source, flags)
-        stack.callback(bpf.cleanup)
-        turned.take(bpf)
-        yield Compiled(bpf, turned)
-
-
 def compile_program(build: Build) -> Program:
-    """Compile, load, and pass through the known-answer gate; the maps are made and pinned on first use.
+    """Compile if it is not at hand, load, and pass through the known-answer gate; maps that are missing are made.
 
     CompileError holds the compiler's or the verifier's words; KnownAnswerError the known frame that went wrong.
     """
     began = time.perf_counter()
-    with compiled_over(build, "sluice.c", f"-DSTAGE_SLOT={build.stage_slot}") as compiled:
-        return _loaded(build, compiled, began)
-
-
-def _loaded(build: Build, compiled: Compiled, began: float) -> Program:
-    code = compiled.code("sluice")
-    second = compiled.code("sluice_nat") if build.has_second else b""
+    bytecode = build.bytecode()
     flags = libbpf.XDP_HAS_FRAGS if "HAVE_FRAGS" in build.features else 0
     statistics = ctypes.create_string_buffer(4096)
     compiled_at = time.perf_counter()
     try:
-        # Side by side: the verifier takes most of the time of both.
-        with ThreadPoolExecutor(1, "gate") as beside:
-            # A traced build is never attached, and counts nothing that could be checked.
-            check = (lambda *_, **__: None) if build.traced else gate.check
-            checked = beside.submit(
-                check,
-                code,
-                flags,
-                build.features,
-                build.constants,
-                second=second,
-                stage_slot=build.stage_slot,
-            )
-            if second:
-                _put_second(build, second, flags, compiled.fd(build.stages))
-            fd = libbpf.prog_load(build.name, code, flags=flags, statistics=statistics)
-            loaded_at = time.perf_counter()
-            try:
-                checked.result()
-            except BaseException:
-                os.close(fd)
-                raise
-        trace_fd = os.dup(compiled.fd("traces")) if build.traced else -1
+        with opened(bytecode, build.pins) as maps:
+            code = bytecode.linked("sluice", maps, build.late)
+            second = bytecode.linked("sluice_nat", maps, build.late) if build.has_second else b""
+            # Side by side: the verifier takes most of the time of both.
+            with ThreadPoolExecutor(1, "gate") as beside:
+                # A traced build is never attached, and counts nothing that could be checked.
+                check = (lambda *_, **__: None) if build.traced else gate.check
+                checked = beside.submit(
+                    check,
+                    code,
+                    flags,
+                    build.features,
+                    build.constants,
+                    second=second,
+                    stage_slot=build.stage_slot,
+                )
+                if second:
+                    _put_second(build, second, flags, maps[build.stages])
+                fd = libbpf.prog_load(build.name, code, flags=flags, statistics=statistics)
+                loaded_at = time.perf_counter()
+                try:
+                    checked.result()
+                except BaseException:
+                    os.close(fd)
+                    raise
+            trace_fd = os.dup(maps["traces"]) if build.traced else -1
     except OSError as error:
         log = error.strerror or ""
         last = next((line for line in reversed(log.splitlines()) if line and "processed" not in line), "")
@@ -239,29 +185,3 @@ def retire(program: Program) -> None:
                 libbpf.map_delete(stages, program.build.stage_slot.to_bytes(4, "little"))
             finally:
                 os.close(stages)
-
-
-def _first_error(text: str) -> str:
-    return next((line for line in text.splitlines() if "error" in line), "see the log")
-
-
-@contextlib.contextmanager
-def _stderr_kept() -> Iterator[Any]:
-    """Bcc's compiler writes to file descriptor 2, whatever Python's sys.stderr is."""
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def words() -> str:
-            ctypes.CDLL(None).fflush(None)
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        try:
-            yield words
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            with contextlib.suppress(OSError):
-                # Other threads may have logged meanwhile.
-                os.write(2, words().encode())

@@ -13,7 +13,6 @@ from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program, ret
 from lb.dataplane.examined import Examined
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.former import Former, find_former, open_former, tell_about
-from lb.dataplane.fresh_maps import remove_abandoned
 from lb.dataplane.hook import Hook, pin_directory, pinned_program, remove_other_maps
 from lb.dataplane.host_facts import clock_offset, is_bpffs
 from lb.dataplane.kernel_tables import open_tables
@@ -74,9 +73,9 @@ class KernelDataPlane(Examined):
         self._conditions = {n: links[n].condition if n in links else "gone" for n in settings.interfaces}
         """Of each interface what was last told."""
         ensure_bpffs(settings.pin_root.parent)
-        remove_abandoned(settings.pin_root)
         self._pins = self._make_pins()
-        self.tables: Tables = self._open_tables(links)
+        self.tables: Tables = open_tables(self._pins, self.sizes)
+        tell_about(self._pins, self._flow_key)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -100,11 +99,6 @@ class KernelDataPlane(Examined):
     def _directories(self) -> list[Path]:
         """Where the pins of our interfaces are."""
         return [pin_directory(name, self._settings.pin_root) for name in self._settings.interfaces]
-
-    def _open_tables(self, links: Mapping[str, Link]) -> Tables:
-        tables = self._made_tables(links)
-        tell_about(self._pins, self._flow_key)
-        return tables
 
     def former(self) -> Former | None:
         """See DataPlane."""
@@ -135,16 +129,6 @@ class KernelDataPlane(Examined):
             )
         remove_other_maps(self._pins, self._directories)
 
-    def _made_tables(self, links: Mapping[str, Link]) -> Tables:
-        try:
-            return open_tables(self._pins, self.sizes)
-        except OSError:
-            # Not all there yet: compiling makes and pins those that are missing.
-            link = next(links[name] for name in self._settings.interfaces if name in links)
-            build = self._build(link, ProgramWish(frozenset()))
-            self._programs[build.name, link.name] = compile_program(build)
-            return open_tables(self._pins, self.sizes)
-
     def _build(self, link: Link, wish: ProgramWish) -> Build:
         constants = {
             **size_flags(self.sizes),
@@ -158,7 +142,7 @@ class KernelDataPlane(Examined):
         if "HAVE_NAT" in wish.features:
             constants["OUR_MTU"] = min(link.mtu, 65535)
         frags = {"HAVE_FRAGS"} if link.mtu > _FRAGS_MTU else set()
-        return Build(wish.features | frags, constants, self._pins)
+        return Build(wish.features | frags, constants, self._pins, kept=self._settings.cache)
 
     def _at_hand(self, link: Link, wish: ProgramWish) -> Program | None:
         """A program that needs no compiling: one kept, or the one an earlier run left attached."""
@@ -207,7 +191,9 @@ class KernelDataPlane(Examined):
     def _fit_probes(self, wish: ProgramWish) -> None:
         constants = {**size_flags(self.sizes), **dict(wish.constants)}
         wanted = "HAVE_PROBES" in wish.features
-        self._probe_path.want(Build(frozenset(), constants, self._pins) if wanted else None)
+        self._probe_path.want(
+            Build(frozenset(), constants, self._pins, kept=self._settings.cache) if wanted else None
+        )
 
     def _attach(self, links: Mapping[str, Link], wish: ProgramWish) -> None:
         # All are compiled and checked before the first is put in force, and a wish that fails is forgotten: unless

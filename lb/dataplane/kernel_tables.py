@@ -8,6 +8,7 @@ import numpy as np
 
 from lb.dataplane import libbpf
 from lb.dataplane.joined import join_tables
+from lb.dataplane.maps import make_missing
 from lb.dataplane.tables import (
     ARRAY_NAMES,
     COUNTER_STRUCTS,
@@ -117,7 +118,8 @@ class KernelCounters:
 
 
 def open_tables(pins: Path, sizes: TableSizes) -> Tables:
-    """All maps pinned in a directory. OSError if one is missing."""
+    """All maps, pinned in a directory; those that are missing are made. OSError if the kernel refuses one."""
+    make_missing(pins, sizes)
     entries = capacities(sizes)
     fds = {name: libbpf.obj_get(pins / name) for name in entries}
     buffers: dict[str, Any] = {name: _mapped(fds[name], array_bytes(name, sizes)) for name in ARRAY_NAMES}

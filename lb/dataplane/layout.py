@@ -31,6 +31,7 @@ _MEMBER = re.compile(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;")
 _DEFINE = re.compile(r"^#define (\w+) (0x[0-9a-fA-F]+|\d+)[UL]*\b", re.MULTILINE)
 _FEATURE = re.compile(r"^#ifndef (HAVE_\w+) /\* (.*?) \*/", re.MULTILINE)
 _VERDICT = re.compile(r'VERDICT\((\d+), (\w+), XDP_(\w+), "([^"]+)"\)')
+_MAP = re.compile(r'^MAP\("(\w+)", ([\w ]+), ([\w ]+), (\w+), (\w+)\);', re.MULTILINE)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
@@ -45,13 +46,24 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class MapKind:
+    """One line of maps.h. kind: as bcc and bpftool name it; key, value: struct names, or __u32; flag: its macro."""
+
+    kind: str
+    key: str
+    value: str
+    flag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """What the headers say. structs: numpy dtypes by C name; features: HAVE_* by what it is for."""
+    """What the headers say. structs: numpy dtypes by C name; features: HAVE_* by what it is for; maps: by name."""
 
     structs: Mapping[str, np.dtype[np.void]]
     constants: Mapping[str, int]
     features: Mapping[str, str]
     verdicts: tuple[Verdict, ...]
+    maps: Mapping[str, MapKind]
     digest: str
     """Names the memory layout: maps pinned by a program with another digest cannot be adopted."""
 
@@ -71,10 +83,17 @@ def read_layout(directory: Path = XDP_DIR) -> Layout:
         Verdict(int(number), name, action.lower(), sentence)
         for number, name, action, sentence in _VERDICT.findall(text["verdicts.h"])
     )
+    maps = {
+        name: MapKind(kind, _struct_name(key), _struct_name(value), flag)
+        for kind, key, value, name, flag in _MAP.findall(code["maps.h"])
+    }
     digest = hashlib.sha256("\0".join(" ".join(code[n].split()) for n in _LAYOUT_HEADERS).encode())
-    return Layout(
-        structs, constants, dict(_FEATURE.findall(text["config.h"])), verdicts, digest.hexdigest()[:12]
-    )
+    features = dict(_FEATURE.findall(text["config.h"]))
+    return Layout(structs, constants, features, verdicts, maps, digest.hexdigest()[:12])
+
+
+def _struct_name(c_type: str) -> str:
+    return "__u32" if c_type == "u32" else c_type.removeprefix("struct ")
 
 
 def _dtype(

@@ -183,9 +183,11 @@ def _check(result: int, what: str) -> int:
 
 
 def prog_load(
-    name: str, code: bytes, *, flags: int = 0, statistics: Any = None, kind: int = BPF_PROG_TYPE_XDP
+    name: str, code: bytes, *, kind: int = BPF_PROG_TYPE_XDP, flags: int = 0, statistics: Any = None
 ) -> int:
-    """Load bytecode, XDP's unless told otherwise; the file descriptor. OSError has the verifier's words in `strerror`.
+    """Load bytecode, of XDP if no other kind is named; the file descriptor.
+
+    OSError holds the verifier's last words in `strerror`.
 
     statistics: a string buffer of some kilobytes, which the verifier fills with lines such as "stack depth 264".
     """

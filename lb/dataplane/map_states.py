@@ -7,18 +7,9 @@ import numpy as np
 
 from lb.dataplane import libbpf
 from lb.dataplane.libbpf import MapInfo
+from lb.dataplane.maps import KINDS
 from lb.dataplane.protocol import MapState
 
-_KINDS = {
-    1: "hash",
-    2: "array",
-    5: "percpu_hash",
-    6: "percpu_array",
-    9: "lru_hash",
-    11: "lpm_trie",
-    27: "ringbuf",
-}
-"""Names of enum bpf_map_type, as bpftool writes them."""
 _COUNTED = frozenset({"hash", "lpm_trie"})
 """Kinds whose entries are put in and taken out."""
 
@@ -32,7 +23,7 @@ def _state(path: Path) -> MapState:
     fd = libbpf.obj_get(path)
     try:
         info = libbpf.map_info(fd)
-        kind = _KINDS.get(info.type, str(info.type))
+        kind = KINDS.get(info.type, str(info.type))
         return MapState(
             name=path.name,
             kind=kind,

@@ -21,8 +21,10 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lb.dataplane import libbpf
-from lb.dataplane.build import Build, compiled_over
+from lb.dataplane.build import Build
+from lb.dataplane.kept import kept_or_compiled
 from lb.dataplane.layout import layout
+from lb.dataplane.maps import opened
 from lb.errors import CompileError, DataPlaneError, NotYetError, SluiceError
 from lb.events import Events
 
@@ -42,6 +44,8 @@ _ETH_P_ALL = 0x0003
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _HOST = 254
 """The scope of what is this machine's own."""
+
+_BEING_MADE = "the way of checks through the data path is being made"
 
 Addresses = Mapping[tuple[int, int], str]
 """Ours, by interface index and family: what answers can be sent to."""
@@ -66,6 +70,8 @@ class ProbePath:
         with self._wake:
             if build == self._wanted and self._was_asked:
                 return
+            if self._wanted is None:
+                self._problem = _BEING_MADE
             self._was_asked = True
             if self._wanted is None:
                 self._problem = _BEING_MADE  # what was there before is gone, or is about to go
@@ -143,10 +149,12 @@ class ProbePath:
 
 @contextlib.contextmanager
 def loaded(build: Build) -> Iterator[int]:
-    """The program's descriptor; a filter keeps the program. CompileError."""
-    with compiled_over(build, "probe.c") as compiled:
+    """The program's descriptor, which is closed at the end; a filter keeps the program. CompileError; OSError."""
+    bytecode = kept_or_compiled("probe.c", ["probe"], build.flags(), build.kept)
+    with opened(bytecode, build.pins) as maps:
+        code = bytecode.linked("probe", maps, build.late)
         try:
-            descriptor = libbpf.prog_load(FILTER, compiled.code("probe"), kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
+            descriptor = libbpf.prog_load(FILTER, code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
         except OSError as error:
             words = error.strerror or ""
             last = words.strip().rpartition("\n")[2]

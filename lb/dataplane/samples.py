@@ -13,6 +13,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.tables import Array
 
 PIN = "samples"
+QUEUE_BYTES = 1 << 20
 READ_MOST = 4096
 """Records of one read: more than the queue holds."""
 RECORD = layout().structs["sample"]

@@ -11,14 +11,14 @@ from types import TracebackType
 import numpy as np
 
 from lb.dataplane import libbpf
+from lb.dataplane.bytecode import map_loads
 from lb.dataplane.deny6 import Deny6
 from lb.dataplane.kernel_tables import KernelCounters, KernelTable
+from lb.dataplane.layout import layout
 from lb.dataplane.service_table import ServiceTable
 from lb.dataplane.tables import ARRAY_NAMES, capacities, dtype_of
 from lb.settings import TableSizes
 
-_LOAD_IMMEDIATE_64 = 0x18
-_PSEUDO_MAP_FD = 1
 _WHOLE = frozenset(
     {
         *("flows", "services4", "services6", "vip_bits", "deny6_filter", "verdict_counters"),
@@ -80,7 +80,7 @@ class Scratch:
 
     def _make(self, kind: libbpf.MapInfo, room: Mapping[str, int]) -> int:
         """A map of the same kind, no larger than is needed."""
-        name = next((n for n in capacities(TableSizes()) if n[:15] == kind.name), kind.name)
+        name = next((n for n in layout().maps if n[:15] == kind.name), kind.name)
         if name in capacities(TableSizes()) and name not in _WHOLE:
             # What is filled may need more room than a daemon with small tables has.
             kind = replace(kind, entries=max(min(kind.entries, _COUNTERS), room.get(name, 0)))
@@ -140,15 +140,3 @@ class Scratch:
     def run(self, frame: bytes) -> tuple[int, bytes]:
         """The XDP action for a frame, and the frame as it leaves."""
         return libbpf.test_run(self.program_fd, frame)
-
-
-def map_loads(code: bytes) -> list[int]:
-    """Where in the bytecode the file descriptors of maps are: offsets of 32-bit words."""
-    found, at = [], 0
-    while at < len(code):
-        if code[at] == _LOAD_IMMEDIATE_64:
-            if code[at + 1] >> 4 == _PSEUDO_MAP_FD:
-                found.append(at + 4)
-            at += 8  # it takes two instructions' room
-        at += 8
-    return found

@@ -131,32 +131,9 @@ class Tables:
 
 ARRAY_NAMES = tuple(f.name for f in fields(Arrays))
 TABLE_STRUCTS = {
-    "services4_more": ("service4_key", "service"),
-    "services6_more": ("service6_key", "service"),
-    "vip_prefixes6": ("prefix6_key", "vip_prefix"),
-    "quic_ids": ("quic_key", "__u32"),
-    "deny6_hosts": ("prefix6_key", "__u32"),
-    "deny6_trie": ("prefix6_key", "__u32"),
-    "allow4": ("prefix4_key", "__u32"),
-    "allow6": ("prefix6_key", "__u32"),
-    "rule_sources4": ("prefix4_key", "rule_classes"),
-    "rule_sources6": ("prefix6_key", "rule_classes"),
-    "rule_targets4": ("prefix4_key", "rule_classes"),
-    "rule_targets6": ("prefix6_key", "rule_classes"),
+    name: (made.key, made.value) for name, made in layout().maps.items() if made.kind in ("hash", "lpm_trie")
 }
-COUNTER_STRUCTS = {
-    "verdict_counters": "tally",
-    "backend_counters": "tally",
-    "service_counters": "tally",
-    "deny_counters": "entry_tally",
-    "allow_counters": "entry_tally",
-    "rule_counters": "rule_tally",
-    "guard_counters": "guard_tally",
-    "passive_counters": "passive_tally",
-    "flow_counters": "flow_tally",
-    "quic_counters": "quic_tally",
-    "nat_counters": "nat_tally",
-}
+COUNTER_STRUCTS = {name: made.value for name, made in layout().maps.items() if made.kind == "percpu_array"}
 
 
 def dtype_of(struct: str) -> np.dtype[Any]:

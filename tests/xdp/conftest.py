@@ -11,7 +11,7 @@ import plane
 import pytest
 from rig import Programs, Rig, RigDataPlane
 
-from lb.dataplane.build import import_bcc
+from lb.dataplane.compiler import import_bcc
 from lb.dataplane.kernel import ensure_bpffs
 from lb.dataplane.twin import SMALL
 from lb.errors import SluiceError

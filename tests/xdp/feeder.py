@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lb.dataplane import libbpf
-from lb.dataplane.build import Program, import_bcc
+from lb.dataplane.build import Program
+from lb.dataplane.compiler import import_bcc
 
 _XDP_TX = 3
 

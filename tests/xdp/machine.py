@@ -11,9 +11,7 @@ from itertools import count
 
 import numpy as np
 
-from lb.dataplane import libbpf
-from lb.dataplane.build import Build, import_bcc
-from lb.dataplane.source import join_source
+from lb.dataplane.build import Build
 from lb.dataplane.tables import ARRAY_NAMES, COUNTER_STRUCTS, TABLE_STRUCTS, Tables, capacities, dtype_of
 from lb.settings import TableSizes
 
@@ -40,12 +38,9 @@ class Machine:
     """The program of one build over a copy of these tables. Hashes and tries are found by exact key alone."""
 
     def __init__(self, build: Build, tables: Tables, sizes: TableSizes, *, seconds: int) -> None:
-        compiled = import_bcc()(text=join_source("sluice.c").encode(), cflags=build.flags())
-        try:
-            code = compiled.dump_func(b"sluice")
-            self._names = _map_names(code)
-        finally:
-            compiled.cleanup()
+        compiled = build.bytecode()
+        self._names = dict(enumerate(compiled.maps))
+        code = compiled.linked("sluice", {name: fd for fd, name in self._names.items()}, build.late)
         self.code = [struct.unpack_from("<BBhi", code, at) for at in range(0, len(code), 8)]
         self._jiffies = (seconds << 32) // int(_constant(build, "JIFFY_SHARE")) + 1
         self._memory: dict[int, Memory] = {}
@@ -201,6 +196,7 @@ def _holds(op: int, a: int, b: int) -> bool:
 
 def _constant(build: Build, name: str) -> str:
     return next(f.partition("=")[2] for f in build.flags() if f.startswith(f"-D{name}=")).rstrip("UL")
+<<<<<<< HEAD
 
 
 def _map_names(code: bytes) -> dict[int, str]:
@@ -213,3 +209,5 @@ def _map_names(code: bytes) -> dict[int, str]:
             name = libbpf.map_info(immediate).name
             found[immediate] = full.get(name, name)
     return found
+=======
+>>>>>>> 3f9bc52 (dataplane: compiled programs are kept; maps are made by the control plane, and the interface is put in when a program is loaded)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -35,6 +34,8 @@ AROUND_NAT = NAT | {
     "HAVE_ECHO",
     "HAVE_IPIP",
 }
+CACHE = Path(where) if (where := os.environ.get("SLUICE_CACHE_DIR")) else None
+"""Where compiled programs are kept between tests."""
 PROGRAMS_KEPT = 200
 """Loaded at once: each holds a descriptor."""
 TABLES = ("services4", "services6", "vip_prefixes6", "quic_ids", "deny6", "allow4", "allow6", "rule_sources4",
@@ -100,7 +101,7 @@ class Programs:
             "FLOW_KEY1": FLOW_KEY1,
             **dict(wish.constants),
         }
-        return compile_program(Build(wish.features, constants, self.pins))
+        return compile_program(Build(wish.features, constants, self.pins, kept=CACHE))
 
     def wipe(self) -> None:
         """Empty maps, as at a first start; counters that get an owner are cleared by the control plane."""

@@ -17,7 +17,7 @@ from kernel_plane import Balancer
 from plane import EVERYTHING, Programs
 from rig import Rig
 
-from lb.dataplane import build, gate, libbpf, scratch
+from lb.dataplane import build, compiler, gate, kept, libbpf, scratch
 from lb.dataplane.build import Program
 from lb.dataplane.known import document
 from lb.dataplane.protocol import ProgramWish
@@ -208,7 +208,8 @@ def break_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Break:
     """Makes builds read a copy of xdp/ with one place changed; what it returns mends it."""
     copy = tmp_path / "xdp"
     shutil.copytree(XDP_DIR, copy)
-    monkeypatch.setattr(build, "join_source", lambda name: join_source(name, copy))
+    for module in (build, compiler, kept):
+        monkeypatch.setattr(module, "join_source", lambda name: join_source(name, copy))
 
     def change(header: str, old: str, new: str) -> Callable[[], None]:
         text = (copy / header).read_text()

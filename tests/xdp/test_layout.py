@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,24 @@ import numpy as np
 import pytest
 from rig import EVERYTHING, Programs
 
-from lb.dataplane.build import Build, import_bcc
+from lb.dataplane.build import Build
+from lb.dataplane.compiler import import_bcc
 from lb.dataplane.layout import layout
-from lb.dataplane.libbpf import obj_get
+from lb.dataplane.libbpf import map_info, obj_get
+from lb.dataplane.maps import described
 from lb.dataplane.source import XDP_DIR, join_source
 from lb.dataplane.tables import (
     ARRAY_NAMES,
-    COUNTER_STRUCTS,
-    TABLE_STRUCTS,
     array_bytes,
     capacities,
     dtype_of,
     size_flags,
 )
+from lb.dataplane.twin import SMALL
 from lb.settings import TableSizes
 
-_TABLE = re.compile(r'BPF_TABLE_PINNED\("(\w+)", ([\w ]+), ([\w ]+), (\w+), ([^;]+), PINNED\("(\w+)"\)')
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _CODE = {path.name: _COMMENT.sub("", path.read_text()) for path in XDP_DIR.glob("*.[ch]")}
-_MAPS = {name: (kind, key, value) for kind, key, value, name, _, _ in _TABLE.findall(_CODE["maps.h"])}
 
 root = pytest.mark.root
 
@@ -67,15 +67,24 @@ def compiled(programs: Programs) -> Iterator[Any]:
 
 
 @root
-@pytest.mark.parametrize("name", _MAPS)
-def test_structs_lie_in_memory_as_bcc_says(programs: Programs, compiled: Any, name: str) -> None:
+@pytest.mark.parametrize("name", layout().maps)
+def test_structs_lie_in_memory_as_bcc_says(compiled: Any, name: str) -> None:
     """Key and value of each map: every member has the offset and size that the compiled program has."""
-    table = compiled[name.encode()]
-    for struct, compiled_kind in ((_MAPS[name][1], table.Key), (_MAPS[name][2], table.Leaf)):
-        if struct == "u32":
+    table, made = compiled[name.encode()], layout().maps[name]
+    for struct, compiled_kind in ((made.key, table.Key), (made.value, table.Leaf)):
+        if struct == "__u32":
             assert ctypes.sizeof(compiled_kind) == 4
         else:
-            assert ours(dtype_of(struct.removeprefix("struct "))) == theirs(compiled_kind)
+            assert ours(dtype_of(struct)) == theirs(compiled_kind)
+
+
+@root
+@pytest.mark.parametrize("name", layout().maps)
+def test_maps_are_made_as_bcc_would(compiled: Any, name: str) -> None:
+    """The kind, the sizes and the flags with which the control plane makes a map are those of the compiled program."""
+    theirs = map_info(compiled[name.encode()].map_fd)
+
+    assert described(name, SMALL) == replace(theirs, entries=described(name, SMALL).entries, id=0)
 
 
 @root
@@ -88,41 +97,26 @@ def test_maps_are_as_large_as_python_takes_them_for(programs: Programs) -> None:
             line.split(":\t") for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
         )
         os.close(descriptor)
-        _, key, value = _MAPS[name]
-        sizes = [
-            4 if struct == "u32" else dtype_of(struct.removeprefix("struct ")).itemsize
-            for struct in (key, value)
-        ]
+        sizes = [dtype_of(struct).itemsize for struct in (layout().maps[name].key, layout().maps[name].value)]
         assert [int(said[k]) for k in ("max_entries", "key_size", "value_size")] == [entries, *sizes], name
     assert array_bytes("flows", programs.sizes) == programs.sizes.flow_slots * dtype_of("flow").itemsize
 
 
 def test_every_map_is_known_to_python_and_back() -> None:
-    """maps.h and lb.dataplane.tables list the same maps, of the same kinds and structs."""
-    arrays = {name for name, (kind, *_) in _MAPS.items() if kind == "array"}
-    counters = {
-        name: value.removeprefix("struct ")
-        for name, (kind, _, value) in _MAPS.items()
-        if kind == "percpu_array"
-    }
-    tables = {
-        name: (key.removeprefix("struct "), "__u32" if value == "u32" else value.removeprefix("struct "))
-        for name, (kind, key, value) in _MAPS.items()
-        if kind in ("hash", "lpm_trie")
-    }
+    """Every line of maps.h is read, arrays are named in lb.dataplane.tables, and each map has its number of entries."""
+    arrays = {name for name, made in layout().maps.items() if made.kind == "array"}
 
+    assert len(layout().maps) == _CODE["maps.h"].count("\nMAP(")
     assert arrays == set(ARRAY_NAMES)
-    assert counters == COUNTER_STRUCTS
-    assert tables == TABLE_STRUCTS
-    assert set(_MAPS) - {"stages", "stages_frags"} == set(capacities(TableSizes()))
+    assert set(layout().maps) - {"stages", "stages_frags"} == set(capacities(TableSizes()))
 
 
 def test_every_struct_is_held_by_a_map() -> None:
     """So the comparison above leaves out none; flows and other slots lie within buckets, only the traced build
     has a map of traces (test_explain.py), and samples go by a queue."""
-    held = {struct.removeprefix("struct ") for _, *pair in _MAPS.values() for struct in pair}
+    held = {struct for made in layout().maps.values() for struct in (made.key, made.value)}
 
-    assert held - {"u32"} | {"flow", "service4_slot", "service6_slot", "limit_slot"} == set(
+    assert held - {"__u32"} | {"flow", "service4_slot", "service6_slot", "limit_slot"} == set(
         layout().structs
     ) - {
         "sample",
@@ -131,20 +125,10 @@ def test_every_struct_is_held_by_a_map() -> None:
     }
 
 
-def test_every_map_is_pinned_under_its_own_name() -> None:
-    """A second build finds the same memory, by name."""
-    declared = _TABLE.findall(_CODE["maps.h"])
-
-    assert len(declared) == _CODE["maps.h"].count("BPF_TABLE_PINNED(") > 15
-    assert all(name == pin for *_, name, _, pin in declared)
-    assert not [name for name, text in _CODE.items() if name != "maps.h" and "BPF_TABLE" in text]
-
-
 def test_mapped_maps_are_those_that_python_maps() -> None:
     """Every array is mmapable and nothing else is."""
-    for line in _CODE["maps.h"].splitlines():
-        if line.startswith("BPF_TABLE_PINNED"):
-            assert ("BPF_F_MMAPABLE" in line) == ('"array"' in line), line
+    for name, made in layout().maps.items():
+        assert (made.flag == "MEMORY") == (made.kind == "array"), name
 
 
 def test_verdicts_have_numbers_of_their_own() -> None:
@@ -211,7 +195,7 @@ def test_program_has_every_header_once() -> None:
 def test_deletion_passes_over_keys_that_are_not_there(programs: Programs, name: str) -> None:
     """Some of many keys are missing, first, last and between: all others are gone, whatever the map's kind."""
     table = getattr(programs.tables, name)
-    keys = np.zeros(9, dtype_of(TABLE_STRUCTS[name][0]))
+    keys = np.zeros(9, dtype_of(layout().maps[name].key))
     keys["length" if name == "allow4" else "service"] = np.arange(9)
     table.write(keys[[1, 2, 4, 7]], np.ones(4, "<u4"))
 

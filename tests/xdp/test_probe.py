@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from frames import ELSE4, ELSE6, VIP4, VIP6, service, tcp, udp
+from plane import CACHE
 from pyroute2 import IPRoute
 from rig import Programs, Rig
 
 from lb.dataplane import libbpf, probe_path
 from lb.dataplane.build import Build
 from lb.dataplane.layout import layout
-from lb.dataplane.probe_path import ProbePath
+from lb.dataplane.probe_path import ProbePath, loaded
 from lb.dataplane.tables import size_flags
 from lb.errors import DataPlaneError
 from lb.events import Events
@@ -32,7 +33,11 @@ PATIENCE_SECONDS = 60.0
 def carrier(programs: Programs) -> Iterator[int]:
     """The program, over the rig's maps; its descriptor."""
     constants = {**size_flags(programs.sizes), "GUE_PORT": 6080}
+<<<<<<< HEAD
     with probe_path.loaded(Build(frozenset(), constants, programs.pins)) as descriptor:
+=======
+    with loaded(Build(frozenset(), constants, programs.pins, kept=CACHE)) as descriptor:
+>>>>>>> 3f9bc52 (dataplane: compiled programs are kept; maps are made by the control plane, and the interface is put in when a program is loaded)
         yield descriptor
 
 
