@@ -51,24 +51,14 @@ MAP("array", u32, struct cell_line, known_sources, MEMORY);
 MAP("array", u32, struct cell_line, syn_tests, MEMORY);
 
 /* NAT: entries by slot, who finds them, and what newcomers are given. */
-<<<<<<< HEAD
-BPF_TABLE_PINNED("array", u32, struct nat_forward, nat_forward, NAT_SLOTS, PINNED("nat_forward"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct nat_reply, nat_reply, NAT_SLOTS, PINNED("nat_reply"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct nat_bucket, nat_index, NAT_BUCKETS, PINNED("nat_index"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct nat_pool, nat_pools, NAT_BLOCKS, PINNED("nat_pools"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct nat_line, nat_addresses, NAT_ADDRESS_LINES, PINNED("nat_addresses"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct nat_list, nat_lists, NAT_LISTS, PINNED("nat_lists"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct nat_interface, nat_interfaces, NAT_INTERFACES, PINNED("nat_interfaces"), BPF_F_MMAPABLE);
-BPF_TABLE_PINNED("array", u32, struct nat_cursor, nat_cursors, 1, PINNED("nat_cursors"), BPF_F_MMAPABLE);
-=======
 MAP("array", u32, struct nat_forward, nat_forward, MEMORY);
 MAP("array", u32, struct nat_reply, nat_reply, MEMORY);
 MAP("array", u32, struct nat_bucket, nat_index, MEMORY);
 MAP("array", u32, struct nat_pool, nat_pools, MEMORY);
 MAP("array", u32, struct nat_line, nat_addresses, MEMORY);
 MAP("array", u32, struct nat_list, nat_lists, MEMORY);
+MAP("array", u32, struct nat_interface, nat_interfaces, MEMORY);
 MAP("array", u32, struct nat_cursor, nat_cursors, MEMORY);
->>>>>>> 3f9bc52 (dataplane: compiled programs are kept; maps are made by the control plane, and the interface is put in when a program is loaded)
 
 /* Second programs, each build's in a slot of its own. Programs for several buffers and for one cannot share such a map. */
 MAP("prog", u32, u32, stages, 0);

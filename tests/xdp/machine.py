@@ -196,18 +196,3 @@ def _holds(op: int, a: int, b: int) -> bool:
 
 def _constant(build: Build, name: str) -> str:
     return next(f.partition("=")[2] for f in build.flags() if f.startswith(f"-D{name}=")).rstrip("UL")
-<<<<<<< HEAD
-
-
-def _map_names(code: bytes) -> dict[int, str]:
-    """Maps by file descriptor; the kernel cuts names to 15 characters."""
-    full = {name[:15]: name for name in capacities(TableSizes())}
-    found = {}
-    for at in range(0, len(code), 8):
-        op, both, _, immediate = struct.unpack_from("<BBhi", code, at)
-        if op == 0x18 and both >> 4 == 1:
-            name = libbpf.map_info(immediate).name
-            found[immediate] = full.get(name, name)
-    return found
-=======
->>>>>>> 3f9bc52 (dataplane: compiled programs are kept; maps are made by the control plane, and the interface is put in when a program is loaded)

@@ -67,17 +67,9 @@ class Programs:
 
     def __init__(self, pins: Path, sizes: TableSizes) -> None:
         pins.mkdir(mode=0o700)
-        self.pins, self.sizes = pins, sizes
+        self.pins, self.sizes, self.tables = pins, sizes, open_tables(pins, sizes)
         self._programs: dict[ProgramWish, Program] = {}
         self.tracers = Tracers()
-        self._tables: Tables | None = None
-
-    @property
-    def tables(self) -> Tables:
-        """The maps, which the first program makes."""
-        if self._tables is None:
-            self._tables = open_tables(self.pins, self.sizes)
-        return self._tables
 
     def get(self, wish: ProgramWish) -> Program:
         """The loaded program that can do exactly this."""
@@ -182,7 +174,6 @@ class RigDataPlane:
         self.running: Program | None = None
         self.wished = ProgramWish(frozenset())
         self._changed: list[Callable[[], None]] = []
-        programs.get(ProgramWish(frozenset()))  # the shortest program makes the maps
 
     @property
     def tables(self) -> Tables:

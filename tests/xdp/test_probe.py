@@ -14,7 +14,7 @@ from rig import Programs, Rig
 from lb.dataplane import libbpf, probe_path
 from lb.dataplane.build import Build
 from lb.dataplane.layout import layout
-from lb.dataplane.probe_path import ProbePath, loaded
+from lb.dataplane.probe_path import ProbePath
 from lb.dataplane.tables import size_flags
 from lb.errors import DataPlaneError
 from lb.events import Events
@@ -33,11 +33,7 @@ PATIENCE_SECONDS = 60.0
 def carrier(programs: Programs) -> Iterator[int]:
     """The program, over the rig's maps; its descriptor."""
     constants = {**size_flags(programs.sizes), "GUE_PORT": 6080}
-<<<<<<< HEAD
-    with probe_path.loaded(Build(frozenset(), constants, programs.pins)) as descriptor:
-=======
-    with loaded(Build(frozenset(), constants, programs.pins, kept=CACHE)) as descriptor:
->>>>>>> 3f9bc52 (dataplane: compiled programs are kept; maps are made by the control plane, and the interface is put in when a program is loaded)
+    with probe_path.loaded(Build(frozenset(), constants, programs.pins, kept=CACHE)) as descriptor:
         yield descriptor
 
 
