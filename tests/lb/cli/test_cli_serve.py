@@ -20,6 +20,7 @@ def sluice(*arguments: str, **environment: str) -> Result:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ServeSettings]]:
     """The settings that the daemon was run with; it ends at once, with exit code 0."""
+    monkeypatch.delenv("SLUICE_CACHE_DIR")
     settings: list[ServeSettings] = []
 
     def run(given: ServeSettings) -> int:
