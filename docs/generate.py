@@ -169,6 +169,8 @@ def _document(document: dict[str, Any]) -> Iterator[str]:
 def _default(key: str, schema: dict[str, Any], required: Iterable[str]) -> str:
     if key in required:
         return "must be given"
+    if "default" not in schema and "$ref" in schema:
+        return "its own defaults"
     value = schema.get("default")
     shown = (
         {None: "null", True: "true", False: "false"}.get(value, value)

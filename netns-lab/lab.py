@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The lab's command line: balancer, clients and backends in namespaces of one machine, with real traffic."""
 
+import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ if __name__ == "__main__":
     rerun.in_venv()
 
 import click
+import doorway
 import inside
 import lifecycle
 import place
@@ -103,6 +106,32 @@ def down(name: str, output: str) -> None:
 def status(name: str, output: str) -> None:
     """Show namespaces, addresses, processes, and how to reach the daemon."""
     show(place.find(name), output)
+
+
+@main.command(context_settings=FOREIGN_WORDS)
+@command
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION OF sluice serve]…")
+def restart(name: str, options: tuple[str, ...]) -> None:
+    """Start the daemon anew, as an upgrade does; packets go on meanwhile.
+
+    It has the options that are given here, and no longer those of before: `lab.py restart --flow-slots 2097152`.
+    """
+    signals.end_by_exit()
+    show(lifecycle.restart(name, options), "text")
+
+
+@main.command()
+@command
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="On 127.0.0.1.")
+def page(name: str, port: int) -> None:
+    """Open the page to this machine's browsers, until Ctrl-C.
+
+    Whoever is on this machine is admin there meanwhile: the port leads to the daemon's unix socket, as root.
+    """
+    lab = place.find(name)
+    says = f"http://127.0.0.1:{port}/ is the page of lab {name}; Ctrl-C ends it"
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(doorway.serve(port, lab.socket, lambda: click.echo(says, err=True)))
 
 
 def split(words: tuple[str, ...]) -> tuple[int, list[str]]:

@@ -70,6 +70,20 @@ def down(name: str) -> None:
         place.leave(lab)
 
 
+def restart(name: str, daemon_options: Sequence[str] = ()) -> Lab:
+    """End the daemon, start it with these options and no others, and return when it answers.
+
+    What is attached goes on. SluiceError; NotFoundError if the lab is not up.
+    """
+    lab = place.find(name)
+    with place.held(lab):
+        if (daemon := find_daemon(lab)) is not None:
+            processes.end([daemon])
+        start_daemon(lab, *daemon_options)
+        wait_for_daemon(lab)
+    return lab
+
+
 def start_daemon(lab: Lab, *more: str) -> processes.Process:
     """Start the daemon, first or again, with more options; does not wait for it. SetupError if it is not installed."""
     words = balancer.command(lab.names, lab.socket, lab.state_dir, more)

@@ -81,6 +81,7 @@ def describe(document: dict[str, Any]) -> str:
         f"  curl --unix-socket {document['socket']} http://sluice/v1/services",
         f"  netns-lab/lab.py exec{name} client 1 -- curl -s http://{vip}/whoami",
         f"  netns-lab/lab.py capture{name} backend 1",
+        f"  netns-lab/lab.py page{name}",
         f"  netns-lab/lab.py down{name}",
     ]
     return "\n".join(lines)

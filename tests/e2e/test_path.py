@@ -1,10 +1,13 @@
 """Where packets go: out of the balancer by tunnel or by MAC, and back past it."""
 
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import inside
 import pytest
 from place import Lab
@@ -74,6 +77,29 @@ def test_capture_shows_what_is_on_the_cable(
         assert packet.dst == backend.address(4)
         packet = packet.payload
     assert (packet.dst, packet[TCP].dport, packet[TCP].flags) == (vips[4], 80, "S")
+
+
+def test_the_page_is_opened_to_browsers_of_this_machine(lab: Lab) -> None:
+    """`lab.py page` leads a port of loopback to the daemon, several connections at once, until Ctrl-C."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, LAB, "page", "--name", lab.name, "--port", str(port)]
+    door = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert door.stderr is not None
+    try:
+        assert f"http://127.0.0.1:{port}/" in door.stderr.readline()
+        with (
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as browser,
+            browser.stream("GET", "/v1/events?follow=true") as events,
+        ):
+            assert next(events.iter_lines()).startswith("id: ")
+            assert "<title>Sluice</title>" in browser.get("/").text
+            assert browser.get("/v1/status").json()["version"]
+        door.send_signal(signal.SIGINT)
+        assert door.wait(timeout=30) == 0
+    finally:
+        door.kill()
+        door.communicate()
 
 
 def test_generator_reaches_the_program(lab: Lab, http: Any, vips: dict[int, str], add_service: Any) -> None:
