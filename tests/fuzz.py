@@ -25,8 +25,8 @@ from plane import BPFFS, RigDataPlane, pin_root
 from rig import Programs, Rig
 from shrink import shrunk
 
+from lb.dataplane.bpffs import ensure_bpffs
 from lb.dataplane.compiler import import_bcc
-from lb.dataplane.kernel import ensure_bpffs
 from lb.dataplane.twin import SMALL
 from lb.errors import SluiceError
 

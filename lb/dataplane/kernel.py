@@ -1,7 +1,6 @@
 """The data plane in the kernel: one set of pinned maps, one program an interface, compiled for what is in use."""
 
 import contextlib
-import ctypes
 import os
 import threading
 import time
@@ -9,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from lb.dataplane import clock, libbpf
+from lb.dataplane.bpffs import ensure_bpffs
 from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program, retire
 from lb.dataplane.examined import Examined
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.former import Former, find_former, open_former, tell_about
 from lb.dataplane.hook import Hook, pin_directory, pinned_program, remove_other_maps
-from lb.dataplane.host_facts import clock_offset, is_bpffs
+from lb.dataplane.host_facts import clock_offset
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.map_states import map_states
@@ -32,7 +32,7 @@ from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.settle import Settle
 from lb.dataplane.standby import is_enough, with_standby
 from lb.dataplane.tables import Tables, size_flags
-from lb.errors import DataPlaneError, InterfaceError, SetupError, SluiceError
+from lb.errors import DataPlaneError, InterfaceError, SluiceError
 from lb.events import Events
 from lb.settings import ServeSettings, TableSizes
 
@@ -58,6 +58,8 @@ class KernelDataPlane(Examined):
         self._hooks = {name: Hook(name, settings.pin_root) for name in settings.interfaces}
         self._programs: dict[tuple[str, str], Program] = {}
         self._wish = ProgramWish(frozenset())
+        self._coming: frozenset[str] = frozenset()
+        """What was prepared last: it is about to be required."""
         self._refit: Settle | None = None
         self._in_force: dict[str, Program] = {}
         self._away: dict[str, Program] = {}
@@ -241,14 +243,25 @@ class KernelDataPlane(Examined):
         """Unload programs that are neither in force nor kept ready."""
         self._tracers.keep([program.build for program in self._in_force.values()])
         keep = {id(program) for program in (*self._in_force.values(), *self._away.values())}
-        ready = with_standby(self._wish).features
+        ready = (with_standby(self._wish).features, self._coming)
         for key, program in list(self._programs.items()):
-            if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} != ready:
+            if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} not in ready:
                 del self._programs[key]
                 retire(program)
 
+    def lacks(self, wish: ProgramWish) -> ProgramWish | None:
+        """See DataPlane."""
+        with self._lock:
+            if is_enough(self._wish, wish) and self._in_force:
+                return None
+            ready, links = with_standby(wish), self._neighbours.links()
+            ours = [links[name] for name in self._hooks if name in links]
+            at_hand = any(all(self._at_hand(link, one) for link in ours) for one in (wish, ready))
+            return None if at_hand else ready
+
     def prepare(self, wish: ProgramWish) -> None:
         """See DataPlane."""
+        self._coming = wish.features
         for link in self._neighbours.links().values():
             if link.name in self._hooks:
                 self._program(link, wish)
@@ -421,16 +434,4 @@ class KernelDataPlane(Examined):
         self._neighbours.close()
 
 
-def ensure_bpffs(path: Path) -> None:
-    """Mount bpffs if it is not. SetupError if that is refused; DataPlaneError if something else is mounted there."""
-    if is_bpffs(path):
-        return
-    mount = ctypes.CDLL(None, use_errno=True).mount
-    if mount(b"bpf", os.fsencode(path), b"bpf", 0, b"mode=0700") != 0:
-        error = os.strerror(ctypes.get_errno())
-        raise SetupError(f"bpffs is not mounted at {path} ({error}): run, as root, mount -t bpf bpf {path}")
-    if not is_bpffs(path):
-        raise DataPlaneError(f"{path} is not a bpf file system: unmount what is there")
-
-
-__all__ = ["NAME_PREFIX", "KernelDataPlane", "ensure_bpffs"]
+__all__ = ["NAME_PREFIX", "KernelDataPlane"]

@@ -183,6 +183,9 @@ class DataPlane(Protocol):
         CompileError: the old one stays.
         """
 
+    def lacks(self, wish: ProgramWish) -> ProgramWish | None:
+        """What is to be prepared so that a `require` of this does not compile; None: nothing."""
+
     def prepare(self, wish: ProgramWish) -> None:
         """Compile what a later `require` will ask for; takes seconds, and changes nothing that is in force."""
 

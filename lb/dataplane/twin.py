@@ -181,6 +181,9 @@ class TwinDataPlane:
         if not self.wishes or exactly or not wish.features <= self.wishes[-1].features:
             self.wishes.append(wish)
 
+    def lacks(self, wish: ProgramWish) -> ProgramWish | None:
+        """Nothing, ever."""
+
     def prepare(self, wish: ProgramWish) -> None:
         """There is nothing to compile."""
 

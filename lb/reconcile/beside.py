@@ -4,9 +4,18 @@ import logging
 import threading
 from collections.abc import Callable
 
+from lb.dataplane.protocol import ProgramWish
 from lb.errors import SluiceError
 
 log = logging.getLogger("sluice.reconcile")
+
+
+class LacksError(Exception):
+    """A change needs what is not compiled yet: nobody should wait for that with the writer's lock held."""
+
+    def __init__(self, wish: ProgramWish) -> None:
+        super().__init__(wish)
+        self.wish = wish
 
 
 class Beside:

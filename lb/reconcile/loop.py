@@ -13,7 +13,7 @@ from lb.model import Config
 from lb.model.protect import Protected
 from lb.reconcile import expiry, observe
 from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
-from lb.reconcile.beside import Beside
+from lb.reconcile.beside import Beside, LacksError
 from lb.reconcile.confirm import Confirmation
 from lb.reconcile.desired import Desired, Proposal, keeping, without_expired
 from lb.reconcile.doctor import Doctor
@@ -34,6 +34,8 @@ log = logging.getLogger("sluice.reconcile")
 
 TRIM_AFTER_SECONDS = 10.0
 """How long a feature must have been out of use before the program is built without it."""
+COMPILED_BESIDE_MOST = 3
+"""How often a change is begun anew because what it needs was not compiled yet; then it compiles with the lock held."""
 RETRY_SECONDS = 1.0
 """After what could not be done."""
 
@@ -136,8 +138,27 @@ class Reconciler(Observing):
         edit gets the present config and returns the wanted one; what it raises is passed on and nothing changes.
         A config equal to the present one makes no revision. CapacityError: it does not fit a map, nothing changed.
         ConflictError: it locks out an address in use or moves too much, and guard does not say that it may; or a
-        revision waits to be confirmed.
+        revision waits to be confirmed. CompileError: nothing changed.
+
+        Where a program is to be compiled first, others change things meanwhile, and edit is called again.
         """
+        for _ in range(COMPILED_BESIDE_MOST):
+            try:
+                return self._change(edit, actor, summary, guard, terms, may_compile=False)
+            except LacksError as lacks:
+                self._dataplane.prepare(lacks.wish)
+        return self._change(edit, actor, summary, guard, terms, may_compile=True)
+
+    def _change(
+        self,
+        edit: Callable[[Config], Config],
+        actor: str,
+        summary: str,
+        guard: Guard,
+        terms: Terms,
+        *,
+        may_compile: bool,
+    ) -> Desired:
         with self._lock:
             if self._plans.until <= self._clock() and not self._maps.failure:
                 self._renew()
@@ -155,6 +176,8 @@ class Reconciler(Observing):
             began = time.perf_counter()
             plans = self._maps.plan(config)
             found = account(self._maps, before.config, config, plans, guard=guard, terms=terms)
+            if not may_compile and (lacks := self._maps.lacks(config, plans)) is not None:
+                raise LacksError(lacks)
             revision = self._store.commit(
                 config,
                 before=self._stored,

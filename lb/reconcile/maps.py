@@ -120,8 +120,7 @@ class Maps:
 
     def apply(self, config: Config, plans: Plans, *, all_rows: bool, program_last: bool = False) -> None:
         """What was planned last, into the maps."""
-        wish = self.wish(config, plans)
-        wish = replace(wish, features=wish.features | self._rule_features)
+        wish = self._whole_wish(config, plans)
         try:
             at, steps = self.plans.services, (*plans.steps, plans.services)
             with self._services.rings.making(steps[0]):  # the compiler takes as long
@@ -165,6 +164,14 @@ class Maps:
         """From here on they may be in force, whether this comes to its end or not."""
         self._rule_features |= rules.features
         self._rules.put(rules)
+
+    def lacks(self, config: Config, plans: Plans) -> ProgramWish | None:
+        """What the data plane is to prepare first, for `apply` not to wait for a compiler."""
+        return self._dataplane.lacks(self._whole_wish(config, plans))
+
+    def _whole_wish(self, config: Config, plans: Plans) -> ProgramWish:
+        wish = self.wish(config, plans)
+        return replace(wish, features=wish.features | self._rule_features)
 
     def wish(self, config: Config, plans: Plans) -> ProgramWish:
         """What the program must be able to do for them."""

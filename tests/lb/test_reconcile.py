@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lb.dataplane.layout import layout
+from lb.dataplane.protocol import ProgramWish
 from lb.dataplane.twin import TwinDataPlane
 from lb.errors import CapacityError, CompileError, DataPlaneError
 from lb.model import Config, Prefix, Service
@@ -307,6 +308,44 @@ def test_concurrent_changes_all_count(house: House) -> None:
 
     assert len(house.reconciler.desired.config.blocklist) == 20
     assert house.reconciler.desired.revision == 20
+
+
+def test_whoever_compiles_holds_up_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that needs another program is begun anew when that is compiled, over what others did meanwhile."""
+    asked, compiled = threading.Event(), threading.Event()
+
+    def lacks(wish: ProgramWish) -> ProgramWish | None:
+        return wish if "HAVE_L2" in wish.features and not compiled.is_set() else None
+
+    def prepare(wish: ProgramWish) -> None:
+        asked.set()
+        assert compiled.wait(10)
+
+    monkeypatch.setattr(house.twin, "lacks", lacks)
+    monkeypatch.setattr(house.twin, "prepare", prepare)
+    slow = threading.Thread(target=lambda: house.change(lambda c: c.with_service(service(mode="l2"))))
+    slow.start()
+    assert asked.wait(10)
+    assert house.change(block("198.51.100.1")) == 1
+    compiled.set()
+    slow.join()
+
+    desired = house.reconciler.desired
+    assert (desired.revision, len(desired.config.blocklist), list(desired.config.services)) == (2, 1, ["web"])
+
+
+def test_what_does_not_compile_changes_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler is asked before the store is written."""
+
+    def prepare(wish: ProgramWish) -> None:
+        raise CompileError("the kernel refuses the XDP program: too large")
+
+    monkeypatch.setattr(house.twin, "lacks", lambda wish: wish)
+    monkeypatch.setattr(house.twin, "prepare", prepare)
+    with pytest.raises(CompileError):
+        house.change(block("198.51.100.1"))
+
+    assert (house.reconciler.desired.revision, house.store.revisions()) == (0, [])
 
 
 def test_hits_are_exact_and_survive_a_restart(house: House) -> None:

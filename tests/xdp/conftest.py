@@ -11,8 +11,8 @@ import plane
 import pytest
 from rig import Programs, Rig, RigDataPlane
 
+from lb.dataplane.bpffs import ensure_bpffs
 from lb.dataplane.compiler import import_bcc
-from lb.dataplane.kernel import ensure_bpffs
 from lb.dataplane.twin import SMALL
 from lb.errors import SluiceError
 

@@ -202,6 +202,9 @@ class RigDataPlane:
         constants = (*wish.constants, *STILL) if self._still else wish.constants
         self.running = self._programs.get(ProgramWish(features, constants))
 
+    def lacks(self, wish: ProgramWish) -> None:
+        """See `prepare`."""
+
     def prepare(self, wish: ProgramWish) -> None:
         """Nothing: `require` finds every program that was compiled once."""
 
