@@ -50,9 +50,9 @@ def test_of_sluice_only_the_leaves_are_imported(arguments: tuple[str, ...]) -> N
     assert others == {"lb.errors", "lb.settings"}
 
 
-def test_version_needs_no_http() -> None:
-    """A command that asks the daemon nothing does not import the client."""
-    assert "http" not in loaded_by("version")
+def test_version_needs_no_http_and_no_metadata() -> None:
+    """A command that asks the daemon nothing does not import the client, nor what reads the installed package."""
+    assert loaded_by("version").isdisjoint({"http", "ssl", "importlib.metadata", "email"})
 
 
 def every_command(
