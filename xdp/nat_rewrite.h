@@ -178,12 +178,17 @@ static __always_inline int nat_rewrite(struct xdp_md *ctx, struct packet *p, con
 	return p->family == 4 ? nat_rewrite4(p->data, p->end, p, to) : nat_rewrite6(p->data, p->end, p, to);
 }
 
-/* Bytes that a packet would have more, once it is of a family. */
+/* Bytes that a packet would have more, once it is of a family; an error quotes a header of the other one too. */
 static __always_inline s32 nat_growth(const struct packet *p, u8 family)
 {
+	s32 wider = (s32)(sizeof(struct ipv6hdr) - sizeof(struct iphdr)), grown;
+
 	if (!HAVE_NAT_CROSS || p->family == family)
 		return 0;
-	return (s32)(family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) - (s32)((p->l4 - p->l3) & L4_MOST);
+	grown = (s32)(family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) - (s32)((p->l4 - p->l3) & L4_MOST);
+	if (p->quoted)
+		grown += family == 4 ? -wider : wider;
+	return grown;
 }
 
 /* A packet that cannot leave for its TTL or its length. mtu: of the way, 0: unknown. */

@@ -22,7 +22,7 @@ static __always_inline u32 icmp_to_6(u8 type, u8 code, u32 *rest)
 		return code == 9 || code == 10 || code == 13 || code == 15 ? 1 << 8 | 1 : 1 << 8;
 	}
 	if (type == 11)
-		return code < 2 ? 3 << 8 | code : NONE;
+		return 3 << 8 | code;
 	if (code != 0 && code != 2)
 		return NONE;
 	/* Which field is wrong: version, class, length, hop limit, next header, addresses. */
@@ -50,7 +50,7 @@ static __always_inline u32 icmp_to_4(u8 type, u8 code, u32 *rest)
 		return 3 << 8 | 4;
 	}
 	if (type == 3)
-		return code < 2 ? 11 << 8 | code : NONE;
+		return 11 << 8 | code;
 	if (code == 1)
 		return 3 << 8 | 2;
 	if (code != 0)

@@ -178,8 +178,8 @@ def _to_4(message: bytes) -> bytes | None:
         new = {0: 1, 1: 10, 2: 1, 3: 1, 4: 3}.get(code)
         return None if new is None else bytes([3, new]) + bytes(4)
     if kind == 2:
-        mtu = int.from_bytes(message[4:8], "big") - _MTU_DIFFERENCE
-        return bytes([3, 4]) + bytes(2) + min(max(mtu, 0), 0xFFFF).to_bytes(2, "big")
+        mtu = min(max(int.from_bytes(message[4:8], "big"), _LEAST_MTU6), 0xFFFF) - _MTU_DIFFERENCE
+        return bytes([3, 4]) + bytes(2) + mtu.to_bytes(2, "big")
     if kind == 3:
         return bytes([11, code]) + bytes(4)
     if code == 1:

@@ -104,10 +104,9 @@ class NatPath:
         hop = self.hops.get(entry.backend.packed)
         if hop is None or hop.mac is None:
             return Out("DROP_NO_NEXT_HOP", frame)
-        if _ttl(frame, packet) <= 1:
-            return Out("DROP_TTL", frame)
-        made = nat_errors.to_backend(frame, packet, entry)
-        return _finished(frame, packet, made, self._there(hop))
+        way = self._there(hop)
+        stopped = _error_stopped(frame, packet, len(entry.backend.packed), way)
+        return stopped or _finished(frame, nat_errors.to_backend(frame, packet, entry), way)
 
     def error_for_pool(self, frame: bytes, packet: Packet) -> Out | None:
         """An error from a backend's side for a pool address; None if it is no error."""
@@ -128,10 +127,9 @@ class NatPath:
             quote.protocol,
         ):
             return Out("PASS_ICMP_ERROR", frame)
-        if _ttl(frame, packet) <= 1:
-            return Out("DROP_TTL", frame)
-        made = nat_errors.to_client(frame, packet, entry)
-        return _finished(frame, packet, made, self._back(entry))
+        way = self._back(entry)
+        stopped = _error_stopped(frame, packet, len(entry.flow.client), way)
+        return stopped or _finished(frame, nat_errors.to_client(frame, packet, entry), way)
 
     def _there(self, hop: NextHop) -> Way:
         assert hop.mac is not None
@@ -159,13 +157,16 @@ def _translated(frame: bytes, packet: Packet, ends: Ends, way: Way) -> Out:
     return Out(made, frame) if isinstance(made, str) else Out(way.verdict, way.macs + made)
 
 
-def _finished(frame: bytes, packet: Packet, made: bytes | str, way: Way) -> Out:
-    """An error on its way: it gets no answer."""
-    if isinstance(made, str):
-        return Out(made, frame)
-    length = packet.length + len(way.macs) + len(made) - len(frame)
-    too_long = way.mtu and length > way.mtu
-    return Out("DROP_TOO_BIG", frame) if too_long else Out(way.verdict, way.macs + made)
+def _error_stopped(frame: bytes, packet: Packet, size: int, way: Way) -> Out | None:
+    """Why an error cannot leave in packets of that address size. It gets no answer, and its quote grows as it does."""
+    if _ttl(frame, packet) <= 1:
+        return Out("DROP_TTL", frame)
+    length = translated_length(packet, size) + 20 * ((size == 16) - (len(packet.source) == 16))
+    return Out("DROP_TOO_BIG", frame) if way.mtu and length > way.mtu else None
+
+
+def _finished(frame: bytes, made: bytes | str, way: Way) -> Out:
+    return Out(made, frame) if isinstance(made, str) else Out(way.verdict, way.macs + made)
 
 
 def _ttl(frame: bytes, packet: Packet) -> int:

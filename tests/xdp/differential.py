@@ -29,7 +29,7 @@ Step = dict[str, Any]
 guards: for services under attack "attack", or "refuse" if nobody unknown comes in without a proof.
 """
 
-BATCH = 500
+BATCH = 250
 """Frames between two looks at the counters. Limits and tests of SYNs begin anew with each."""
 ATTACK_SECONDS = 80_000
 """How long an attack lasts, less than the guards' time to hold, so that none becomes shorter."""
@@ -168,6 +168,15 @@ class Pair:
             at += len(frames)
         return None
 
+    def _known(self) -> list[random_frames.Known]:
+        """The flows of mode nat that there are."""
+        entries = self._reference.nat.nat.entries.values()
+        flows = [(random_frames.Sent(*e.reply), e.flow) for e in entries]
+        return [
+            (reply, random_frames.Sent(f.vip, f.port, f.client, f.client_port, f.protocol))
+            for reply, f in flows
+        ]
+
     def session(self, chance: Random, frames: int, *, nat: bool = False) -> Difference | None:
         """One random configuration, altered half-way, with so many frames; nat: with services of mode nat."""
         document, ways = states.configuration(chance, nat=nat), states.link(chance)
@@ -180,7 +189,8 @@ class Pair:
             steps.append({"document": half, "link": ways, "guards": states.guards(chance, half)})
             self.configure(steps[-1])
             for start in range(0, frames // 2, BATCH):
-                some = random_frames.frames(chance, towards, min(BATCH, frames // 2 - start), earlier, half)
+                count, known = min(BATCH, frames // 2 - start), self._known()
+                some = random_frames.frames(chance, towards, count, earlier, half, known=known)
                 steps += [{"frame": frame} for frame in some]
                 parting = self.run(some)
                 if parting is not None:

@@ -31,6 +31,19 @@ class Target(NamedTuple):
     ids: tuple[int, ...]
 
 
+class Sent(NamedTuple):
+    """A packet: packed addresses, ports, and the protocol's number."""
+
+    source: bytes
+    port: int
+    destination: bytes
+    to_port: int
+    protocol: int
+
+
+Known = tuple[Sent, Sent]
+"""Of a flow of mode nat: what its backend sends, and as what the client gets that."""
+
 PORTS = (0, 1, 9, 10, 53, 80, 81, 443, 7999, 8000, 8010, 8011, 65529, 65530, 65535)
 SOURCE_PORTS = (0, 1, 4000, 40000, 40001, 65535)
 NOBODYS = ("0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.5", "239.255.255.255", "::", "::1", "ff02::1")
@@ -72,7 +85,12 @@ def targets(document: Document) -> list[Target]:
     return found
 
 
-def frame(chance: Random, towards: Sequence[Target] = (), document: Document | None = None) -> bytes:
+def frame(
+    chance: Random,
+    towards: Sequence[Target] = (),
+    document: Document | None = None,
+    known: Sequence[Known] = (),
+) -> bytes:
     """A frame from some client, most of them to these ports, with no, some or many mutations.
 
     document: a third of the frames meet its rules, or just miss them.
@@ -80,7 +98,7 @@ def frame(chance: Random, towards: Sequence[Target] = (), document: Document | N
     which = chance.random()
     if which < 0.05:
         return _mutated_foreign(chance)
-    if document and which < 0.3 and (back := _returning(chance, document)) is not None:
+    if document and which < 0.3 and (back := _returning(chance, document, known)) is not None:
         return back
     if document and document.get("rules") and chance.random() < 0.35:
         return _meeting(chance, document)
@@ -106,6 +124,8 @@ def frames(
     count: int,
     earlier: list[bytes],
     document: Document | None = None,
+    *,
+    known: Sequence[Known] = (),
 ) -> list[bytes]:
     """So many frames; a third are later ones of what came earlier, and the new ones are added to that."""
     some = []
@@ -114,7 +134,7 @@ def frames(
             # Of the last ones, half the time: so that a flow goes on before it is blocked or attacked.
             some.append(again(chance, chance.choice(earlier[-20:] if chance.random() < 0.5 else earlier)))
         else:
-            some.append(frame(chance, towards, document))
+            some.append(frame(chance, towards, document, known))
             earlier.append(some[-1])
     return some
 
@@ -137,35 +157,65 @@ def _meeting(chance: Random, document: Document) -> bytes:
     return bytes(data[:LONGEST]).ljust(14, b"\0")
 
 
-def _returning(chance: Random, document: Document) -> bytes | None:
-    """What a backend of a service of mode nat sends, most of it to where a flow may be; None if there is none."""
+def _returning(chance: Random, document: Document, known: Sequence[Known]) -> bytes | None:
+    """What comes back of mode nat: a backend's packet, or an error from either side; None if nothing can.
+
+    Most of it is of a flow that is known, the rest of where one may be.
+    """
+    reply, got = chance.choice(known) if known and chance.random() < 0.8 else (_guess(chance, document), None)
+    if reply is None:
+        return None
+    which = chance.random()
+    if which < 0.6:
+        data, seed = _of_backend(chance, reply)
+    elif which < 0.85 or got is None:
+        data, seed = _error_about(chance, Sent(*reply[2:4], *reply[:2], reply.protocol), reply.source)
+    else:
+        data, seed = _error_about(chance, got, got.destination)
+    _fill(chance, data, seed, ())
+    for _ in range(chance.choice((0, 0, 0, 0, 0, 1, 2))):
+        _mutate(chance, data, seed)
+    return bytes(data[:LONGEST]).ljust(14, b"\0")
+
+
+def _guess(chance: Random, document: Document) -> Sent | None:
+    """What a backend of the document sends to where a flow may be."""
     served = [(s, b) for s in document["services"] if s["mode"] == "nat" for b in s["backends"]]
     if not served:
         return None
     service, backend = chance.choice(served)
     source = ip_address(backend["address"]).packed
     family = 4 if len(source) == 4 else 6
-    protocol = 6 if service["protocol"] == "tcp" else 17
     first, _, last = str(service["port"]).replace("any", "80").partition("-")
     port = backend.get("port") or int(chance.choice((first, last or first)))
     low, high = NAT_PORTS
     to, to_port = chance.choice(_POOLS[family]), chance.randint(low, high + 1)
     if service["nat_source"] == "keep":
         to, to_port = chance.choice(_CLIENTS[family]), chance.choice(SOURCE_PORTS)
-    is_error = chance.random() < 0.3
-    seed = chance.choice(seeds_of(family, "error" if is_error else service["protocol"], protocol))
+    return Sent(source, port, to, to_port, 6 if service["protocol"] == "tcp" else 17)
+
+
+def _of_backend(chance: Random, sent: Sent) -> tuple[bytearray, Seed]:
+    seed = chance.choice(_seeds_for("", sent.source, sent.protocol))
     data = bytearray(seed.data)
-    at = seed.ip + (12 if family == 4 else 8)
-    if is_error:
-        data[at : at + 2 * len(source)] = chance.choice((source, chance.choice(_CLIENTS[family]))) + to
-        _quote(chance, data, seed, to + source, to_port.to_bytes(2, "big") + port.to_bytes(2, "big"))
-    else:
-        data[at : at + 2 * len(source)] = source + to
-        data[seed.transport : seed.transport + 4] = port.to_bytes(2, "big") + to_port.to_bytes(2, "big")
-    _fill(chance, data, seed, ())
-    for _ in range(chance.choice((0, 0, 0, 0, 0, 1, 2))):
-        _mutate(chance, data, seed)
-    return bytes(data[:LONGEST]).ljust(14, b"\0")
+    at = seed.ip + (12 if seed.family == 4 else 8)
+    data[at : at + 2 * len(sent.source)] = sent.source + sent.destination
+    data[seed.transport : seed.transport + 4] = _ports(sent)
+    return data, seed
+
+
+def _error_about(chance: Random, sent: Sent, receiver: bytes) -> tuple[bytearray, Seed]:
+    """From who should have received it, or from a router before that."""
+    seed = chance.choice(_seeds_for("error", sent.source, sent.protocol))
+    data = bytearray(seed.data)
+    at = seed.ip + (12 if seed.family == 4 else 8)
+    data[at : at + 2 * len(receiver)] = chance.choice((receiver, *_CLIENTS[seed.family])) + sent.source
+    _quote(chance, data, seed, sent.source + sent.destination, _ports(sent))
+    return data, seed
+
+
+def _ports(sent: Sent) -> bytes:
+    return sent.port.to_bytes(2, "big") + sent.to_port.to_bytes(2, "big")
 
 
 def _seeds_for(kind: str, destination: bytes, protocol: int) -> tuple[Seed, ...]:

@@ -6,6 +6,7 @@ import pytest
 from frames import (
     CLIENT_MAC,
     LINK,
+    VIP6,
     kinds,
     service,
     tcp,
@@ -43,7 +44,10 @@ CASES6 = {
     "no route": (ICMPv6DestUnreach(code=0), ICMP(type=3, code=1)),
     "prohibited": (ICMPv6DestUnreach(code=1), ICMP(type=3, code=10)),
     "too big": (ICMPv6PacketTooBig(mtu=1420), ICMP(type=3, code=4, nexthopmtu=1400)),
+    "very small": (ICMPv6PacketTooBig(mtu=600), ICMP(type=3, code=4, nexthopmtu=1260)),
+    "very large": (ICMPv6PacketTooBig(mtu=1 << 20), ICMP(type=3, code=4, nexthopmtu=65515)),
     "time": (ICMPv6TimeExceeded(code=1), ICMP(type=11, code=1)),
+    "time of a strange kind": (ICMPv6TimeExceeded(code=8), ICMP(type=11, code=8)),
     "header": (ICMPv6ParamProblem(code=1, ptr=40), ICMP(type=3, code=2)),
     "parameter": (ICMPv6ParamProblem(code=0, ptr=7), ICMP(type=12, code=0, ptr=8)),
 }
@@ -151,3 +155,15 @@ def test_from_the_clients_side(
         assert out.verdict == "TX_NAT", name
         assert out.frame_out[:6] == next_hop_mac(backends[0])
         assert out.frame_out[14:].hex() == whole.hex(), name
+
+
+def test_error_that_grows_too_big(nat_rig: Rig) -> None:
+    """To the other family an error grows by its own header and the quoted one, and has to fit the way still."""
+    _, sent, _, _ = open_flow(nat_rig, VIP6, "10.0.0.11", tcp)
+
+    for length, verdict in ((1460, "TX_NAT_REPLY"), (1461, "DROP_TOO_BIG")):
+        quote = bytes(network_of(sent)).ljust(length - 28, b"x")
+        error = framed(ICMP(type=3, code=3), ROUTER4, POOL4, quote, 60)
+        out = nat_rig.run(error)
+        assert out.verdict == verdict
+        assert len(out.frame_out) == 14 + (1500 if verdict == "TX_NAT_REPLY" else length)
