@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import AllowlistEntry, BlocklistEntry, EntryHits, RuleCounts
+from api.entry_schemas import AllowlistEntry, BlocklistEntry, EntryHits
+from api.observed_schemas import RuleCounts
 from lb.model import Rule
 from lb.model.entry_view import AllowlistView, BlocklistView
 from lb.reconcile.explained import Explained, FlowEntry, ListEntry, MetRule, Step

@@ -7,8 +7,7 @@ from urllib.parse import quote
 
 from fastapi import Query
 
-from api.etags import etag_from_digest, etag_of
-from api.schemas import (
+from api.entry_schemas import (
     AllowlistAdded,
     AllowlistDetail,
     AllowlistEntry,
@@ -25,6 +24,7 @@ from api.schemas import (
     BlocklistWord,
     EntryHits,
 )
+from api.etags import etag_from_digest, etag_of
 from lb.model import Action, Config, Entry, Prefix, PrefixList
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView

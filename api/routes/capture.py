@@ -17,8 +17,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import HoldDep, PrefixText, ReconcilerDep, prefix_of
 from api.looking import VerdictsQuery, looking, numbers_of
+from api.observed_schemas import CaptureRecord
 from api.openapi import OBSERVED, answers, documented
-from api.schemas import CaptureRecord
 from api.streams import NDJSON, Wake, streaming
 from lb.reconcile.loop import Reconciler
 from lb.reconcile.seen import Naming, Seen, Wanted

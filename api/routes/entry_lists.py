@@ -18,12 +18,12 @@ from api.deps import (
     WriteDep,
 )
 from api.entries import Outcome, cleared, put, put_all, refuse_foreign, take
+from api.entry_schemas import Changed
 from api.exchange import Write
 from api.inputs import object_of
 from api.list_bodies import Wanted, prefixes_of, read_added, read_kept, read_whole
 from api.list_kinds import ListKind, ListQuery
 from api.openapi import BODY, DESIRED, WRITE, answers, documented, takes
-from api.schemas import Changed
 from lb.errors import NotFoundError
 from lb.model import Config
 from lb.model.entry_export import exported

@@ -11,9 +11,9 @@ from pydantic import WithJsonSchema
 
 from api.deps import AcceptDep, FollowersDep, ReconcilerDep, hold_stream
 from api.followers import GATHER_SECONDS, Followers
+from api.observed_schemas import EventsPage
 from api.openapi import OBSERVED, documented
 from api.problems import parameter_error
-from api.schemas import EventsPage
 from api.streams import SSE, streaming
 from lb.events import Event, Events, matcher
 from lb.model.times import parse_duration

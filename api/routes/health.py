@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Response
 
 from api.deps import ReconcilerDep
+from api.observed_schemas import Alive, Ready
 from api.openapi import OBSERVED, documented
 from api.problems import NOT_READY, problem
-from api.schemas import Alive, Ready
 
 router = APIRouter(tags=[OBSERVED])
 

@@ -11,9 +11,10 @@ from api.deps import JsonDep, ReadDep, ReconcilerDep, WriteDep
 from api.etags import etag_of
 from api.exchange import Write
 from api.inputs import object_of, validated
+from api.observed_schemas import RuleCounts
 from api.openapi import BODY, DESIRED, OBSERVED, WRITE, documented, takes
 from api.pages import PAGE_MOST, AfterDep, LimitDep, page
-from api.schemas import RuleAnswer, RuleCounts, Rules, RulesAnswer, RuleSet
+from api.schemas import RuleAnswer, Rules, RulesAnswer, RuleSet
 from lb.errors import ConflictError, InvalidError
 from lb.model import Config, Rule
 from lb.model.merge_patch import merge_patch

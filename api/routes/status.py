@@ -5,8 +5,8 @@ from pydantic import TypeAdapter
 
 from api.bodies import Media
 from api.deps import NameDep, ReconcilerDep
+from api.observed_schemas import RuleCounts, Stats, Verdicts
 from api.openapi import OBSERVED, documented
-from api.schemas import RuleCounts, Stats, Verdicts
 from lb.reconcile.observed import ServiceStatus, Status, Tally
 
 router = APIRouter(prefix="/v1", tags=[OBSERVED])

@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import HoldDep, ReconcilerDep
 from api.looking import VerdictsQuery, looking, numbers_of
+from api.observed_schemas import TopTalkers
 from api.openapi import OBSERVED, documented
-from api.schemas import TopTalkers
 from api.streams import Wake
 from lb.reconcile.top import By, Talkers
 from lb.reconcile.watch import RATE_MOST

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from api_guarded import Guarded, guarded_app
 from api_stack import WEB, Clock, Stack, fill, running_stack
 from fastapi.testclient import TestClient
 
@@ -79,3 +80,17 @@ def flows(plane: TwinDataPlane, reconciler: Reconciler) -> Callable[[str, str, i
         table["state"][:] = plane.clock_seconds() << 32 | plan.number << 16
 
     return put
+
+
+@pytest.fixture
+def daemon() -> Iterator[Guarded]:
+    """A daemon with nothing configured, that asks who comes."""
+    with guarded_app() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[Guarded]:
+    """One that is asked for what it refuses, and so stays as it is."""
+    with guarded_app() as daemon:
+        yield daemon
