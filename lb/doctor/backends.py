@@ -183,6 +183,9 @@ def return_path(backends: Iterable[BackendFacts]) -> Iterator[Finding]:
             if one.unproven < UNPROVEN_TO_TELL:
                 continue
             found = fail if heard else warn
+            if one.mode == "nat":
+                yield _not_back(one, found)
+                continue
             yield found(
                 "return-path",
                 one.address,
@@ -192,6 +195,23 @@ def return_path(backends: Iterable[BackendFacts]) -> Iterator[Finding]:
                 command="sysctl -w net.ipv4.conf.all.rp_filter=0 && ip route get CLIENT",
                 run_on=one.address,
             )
+
+
+def _not_back(one: BackendFacts, found: Callable[..., Finding]) -> Finding:
+    """Of mode nat: what the backend answers does not come by here."""
+    to, way = "the addresses of nat_pools", "Its way to them has to lead here"
+    if one.keeps_source:
+        to, way = (
+            "clients",
+            "With nat_source keep its way to clients has to lead here, where they are translated back",
+        )
+    return found(
+        "return-path",
+        one.address,
+        f"{one.unproven} clients of {one.service} sent a SYN to {one.address}, and no answer of it came by here",
+        effect=f"Its answers to {to} go elsewhere, or a filter is in between. {way}.",
+        command=_backend_setup(one),
+    )
 
 
 def _groups(

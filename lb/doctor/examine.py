@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lb.doctor import backends, host, interfaces, tables, traffic
+from lb.doctor import backends, host, interfaces, pools, tables, traffic
 from lb.doctor.facts import DaemonFacts, Facts
 from lb.doctor.finding import Finding, Report, fail, report, warn
 
@@ -23,6 +23,8 @@ def _findings(facts: Facts) -> Iterator[Finding]:
     yield from backends.examine(facts.backends)
     for vip in facts.vips:
         yield traffic.examine_vip(vip, _router_target(facts, vip.vip))
+    for pool in facts.pools:
+        yield pools.examine(pool, _router_target(facts, pool.address))
     if facts.traffic is not None:
         yield from traffic.examine(facts.traffic, facts.vips)
 

@@ -67,12 +67,13 @@ class InterfaceFacts:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """How full a table is; option: of `sluice serve`, that makes it larger."""
+    """How full a table is; option: of `sluice serve`, that makes it larger; to: its value, if not by the capacity."""
 
     name: str
     entries: int
     capacity: int
     option: str | None = None
+    to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ class BackendFacts:
 
     overhead: bytes of the outer header. interface, mtu, resolved, gateway: the way there; interface None: no route.
     proven, unproven: of its TCP flows of the last minutes, those whose client has heard an answer (it sent more than a
-    SYN), and those that came later than all of these and whose client has not, for seconds.
+    SYN; mode nat: the answer came by here), and those that came later than all of these and whose client has not, for
+    seconds. keeps_source: mode nat leaves it the client's address.
     """
 
     service: str
@@ -136,6 +138,7 @@ class BackendFacts:
     gateway: bool = False
     proven: int = 0
     unproven: int = 0
+    keeps_source: bool = False
     answers: BackendAnswers = BackendAnswers()
 
 
@@ -154,6 +157,23 @@ class VipFacts:
     local: bool = False
     answered_by: tuple[str, ...] = ()
     deaf: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFacts:
+    """One address that mode nat sends from.
+
+    on_link: the served interface in whose own network it lies; local: the interface of this machine that has it.
+    answered, unanswered: connections of the last minutes to whose packets answers came back to it, and those that
+    came later than all of these and have none, for seconds.
+    """
+
+    address: str
+    on_link: str | None = None
+    local: str | None = None
+    local_is_served: bool = False
+    answered: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +205,5 @@ class Facts:
     tables: tuple[TableFacts, ...] = ()
     backends: tuple[BackendFacts, ...] = ()
     vips: tuple[VipFacts, ...] = ()
+    pools: tuple[PoolFacts, ...] = ()
     traffic: TrafficFacts | None = None

@@ -9,6 +9,8 @@ from lb.doctor.finding import Finding, fail, ok, warn
 NEARLY_FULL, FULL = 0.8, 0.95
 CACHE = "flows"
 """The one table that may be full: it forgets those unseen for longest."""
+POOLS = ("nat_ipv4", "nat_ipv6")
+"""Tables that addresses make larger, and no option."""
 
 
 def examine(table: TableFacts, daemon: DaemonFacts) -> Finding:
@@ -18,19 +20,29 @@ def examine(table: TableFacts, daemon: DaemonFacts) -> Finding:
     if share < NEARLY_FULL:
         return ok("tables", table.name, f"table {table.name} has room: {figures}")
     command = None
-    if table.option is not None:
-        command = with_option(daemon.serve_command, table.option, larger(table.capacity))
+    if table.name in POOLS:
+        command = "sluice export > sluice.yaml && sluice apply -f sluice.yaml"
+    elif table.option is not None:
+        command = with_option(daemon.serve_command, table.option, table.to or larger(table.capacity))
     full = share >= FULL and table.name != CACHE
     found = fail if full else warn
     return found(
         "tables",
         table.name,
         f"table {table.name} is {'full' if share >= 1 else 'nearly full'}: {figures}",
-        effect="New flows are not remembered: a change of backends moves them."
-        if table.name == CACHE
-        else "A change that needs more is refused (507), whole; what is in force stays.",
+        effect=_effect(table.name),
         command=command,
     )
+
+
+def _effect(name: str) -> str:
+    if name == CACHE:
+        return "New flows are not remembered: a change of backends moves them."
+    if name in POOLS:
+        return "New flows find no port and are dropped (DROP_NAT_PORTS); known ones go on. Add addresses to nat_pools."
+    if name == "nat_keep":
+        return "New flows that keep their source find no place and are dropped (DROP_NAT_PORTS); known ones go on."
+    return "A change that needs more is refused (507), whole; what is in force stays."
 
 
 def larger(capacity: int) -> int:

@@ -19,6 +19,7 @@ from lb.doctor.facts import (
     DaemonFacts,
     Facts,
     InterfaceFacts,
+    PoolFacts,
     TableFacts,
     TrafficFacts,
     VerdictFacts,
@@ -27,7 +28,12 @@ from lb.doctor.facts import (
 from lb.doctor.finding import Report
 from lb.doctor.interfaces import STRICT
 from lb.errors import NotFoundError
-from lb.model import AdminState, Backend, Config, Service
+from lb.model import AdminState, Backend, Config, Mode, Service
+from lb.model.nat import pool_addresses, uses_pool
+from lb.model.service import NatSource
+from lb.reconcile import doctor_nat
+from lb.reconcile.doctor_nat import NatReplies
+from lb.reconcile.nat import NatMemory
 from lb.reconcile.observed import Status
 from lb.reconcile.probing import Probing, Way, WayOf
 from lb.reconcile.services import ServicePlan, ServicePlans
@@ -49,6 +55,7 @@ TABLE_OPTIONS = {
     "deny6": "deny-ipv6",
     "allow4": "allow",
     "allow6": "allow",
+    "nat_keep": "nat-slots",
 }
 """The option of `sluice serve` that makes a table of /status larger."""
 
@@ -91,14 +98,31 @@ class Doctor:
                 daemon=DaemonFacts(tuple(status.reasons), machine.serve_command),
                 interfaces=machine.interfaces,
                 tables=tuple(
-                    TableFacts(one.name, one.entries, one.capacity, TABLE_OPTIONS.get(one.name))
+                    TableFacts(
+                        *(one.name, one.entries, one.capacity, TABLE_OPTIONS.get(one.name)),
+                        to=2 * self._dataplane.sizes.nat_slots if one.name == "nat_keep" else None,
+                    )
                     for one in status.tables
                 ),
                 backends=tuple(backends),
                 vips=vips,
+                pools=self._pools(config, machine.interfaces),
                 traffic=self._traffic(before, time.monotonic() - began),
             )
         )
+
+    def _pools(self, config: Config, interfaces: Sequence[InterfaceFacts]) -> tuple[PoolFacts, ...]:
+        """The addresses that services send from."""
+        arrays = self._dataplane.tables.arrays
+        blocks = NatMemory(arrays).adopt().blocks
+        used = any(uses_pool(service) for service in config.services.values())
+        there = [
+            (address, blocks[address.packed])
+            for address in (pool_addresses(config.settings.nat_pools) if used else ())
+            if address.packed in blocks
+        ]
+        replies = NatReplies.of(arrays, self._dataplane.clock_seconds())
+        return tuple(doctor_nat.pools(there, replies, interfaces))
 
     def _traffic(self, before: Array, seconds: float) -> TrafficFacts:
         after = self._dataplane.tables.verdict_counters.read()
@@ -120,6 +144,7 @@ class Doctor:
         """Each backend of these services, before it is asked."""
         hops = self._dataplane.next_hops({b.address.packed for s in services for b in s.backends})
         flows = Flows.of(self._dataplane)
+        replies = NatReplies.of(self._dataplane.tables.arrays, self._dataplane.clock_seconds())
         facts = []
         for service in services:
             plan = plans.by_name.get(service.name)
@@ -127,7 +152,8 @@ class Doctor:
                 one = _backend(service, backend, hops.get(backend.address.packed))
                 place = plan.at.get(backend.address.packed) if plan else None
                 if plan is not None and place is not None:
-                    proven, unproven = flows.heard(plan.number, place)
+                    is_nat = service.mode is Mode.NAT
+                    proven, unproven = (replies if is_nat else flows).heard(plan.number, place)
                     one = replace(one, proven=proven, unproven=unproven)
                 facts.append(one)
         return facts
@@ -238,6 +264,7 @@ def _backend(service: Service, backend: Backend, hop: NextHop | None) -> Backend
         mtu=hop.mtu if hop else 0,
         resolved=bool(hop and hop.mac),
         gateway=bool(hop and hop.gateway),
+        keeps_source=mode == "nat" and service.nat_source is NatSource.KEEP,
     )
 
 

@@ -71,8 +71,9 @@ def plan_nat(config: Config, before: NatPlan, sizes: TableSizes) -> NatPlan:
     for address in wanted:
         if address not in blocks:
             blocks[address] = free.pop(0) if free else kept.pop()
-    if keepers and not kept:
-        kept = free[: max(1, len(free) // 2)]
+    if keepers:  # half of what the pool leaves, and never less than there was
+        share = max(1, (len(free) + len(kept)) // 2)
+        kept += free[: max(0, share - len(kept))]
     ports = config.settings.nat_ports
     return NatPlan(blocks, tuple(kept), keepers, (ports.low, ports.high))
 

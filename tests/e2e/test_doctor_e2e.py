@@ -26,7 +26,8 @@ LAB_NAME = f"{PREFIX}{os.getpid()}-doctor"
 PATIENCE_SECONDS = 120.0
 VIP, NEAR, ELSEWHERE = "10.201.0.1", "10.201.0.2", "10.201.0.3"
 """Outside of the lab's ranges: what backends and clients know of them, backend-setup and routes have told them."""
-OWN = "10.0.0.99"
+TRANSLATED = "10.201.0.4"
+OWN, POOL = "10.0.0.99", "10.0.0.98"
 """In the balancer's network."""
 BACKENDS = ("10.0.0.11", "10.0.0.12", "10.0.0.13")
 SERVICES_MOST = 64
@@ -180,7 +181,7 @@ def ward(as_root: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_what_is_broken_is_named_and_mended(ward: Ward, tmp_path: Path) -> None:
-    """Fifteen faults, one after the other, each with real packets; then the doctor without a daemon."""
+    """Sixteen faults, one after the other, each with real packets; then the doctor without a daemon."""
     ward.is_well()
 
     ward.backend(1, "ip", "link", "set", "eth0", "xdp", "off")
@@ -209,6 +210,8 @@ def test_what_is_broken_is_named_and_mended(ward: Ward, tmp_path: Path) -> None:
     _route_is_missing(ward)
 
     _vip_is_claimed(ward)
+
+    _pool_is_nobodys(ward)
 
     _table_is_nearly_full(ward)
 
@@ -278,6 +281,19 @@ def _vip_is_claimed(ward: Ward) -> None:
     found = ward.names("vip", OWN)
     assert ward.lab.configuration.of_role(Role.BACKEND)[0].mac in found["run_on"]
     ward.mend(found | {"run_on": "10.0.0.11"})
+
+
+def _pool_is_nobodys(ward: Ward) -> None:
+    """Nobody answers for an address that mode nat sends from."""
+    document = ward.http("GET", "/v1/config").json()
+    document["settings"]["nat_pools"] = [POOL]
+    document["services"].append({**service("translated", TRANSLATED, "nat"), "health_check": None})
+    ward.http("PUT", "/v1/config", json=document)
+    ward.run(Role.CLIENT, 1, "ip", "route", "add", TRANSLATED, "via", "10.0.0.1")
+    assert ward.fetch(TRANSLATED) == [None]
+    ward.obey(ward.names("nat-pool", POOL))
+    assert None not in ward.fetch(TRANSLATED, 2)
+    ward.is_well()
 
 
 def _table_is_nearly_full(ward: Ward) -> None:

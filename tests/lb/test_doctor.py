@@ -15,6 +15,7 @@ from lb.doctor.facts import (
     Facts,
     HostFacts,
     InterfaceFacts,
+    PoolFacts,
     TableFacts,
     TrafficFacts,
     VerdictFacts,
@@ -357,3 +358,59 @@ def test_reasons_why_it_is_not_ready_are_findings() -> None:
     (found,) = wrong(replace(WELL, daemon=DaemonFacts(("interface eth0 is not attached",))))
 
     assert (found.check, found.summary) == ("daemon", "interface eth0 is not attached")
+
+
+POOL_CASES: list[tuple[PoolFacts, tuple[str, str, str] | None]] = [
+    (PoolFacts("10.0.0.50", on_link="eth0", local="eth0", local_is_served=True), None),
+    (PoolFacts("10.0.0.50", on_link="eth0", local="lo"), None),
+    (PoolFacts("fd00::50", local="eth0", local_is_served=True), None),
+    (PoolFacts("10.8.0.50", answered=1), None),
+    (PoolFacts("fd00::50", on_link="eth0", local="lo", answered=1), None),
+    (
+        PoolFacts("10.0.0.50", on_link="eth0"),
+        ("fail", "balancer", "ip address add 10.0.0.50/32 dev eth0"),
+    ),
+    (
+        PoolFacts("fd00::50", on_link="eth0", local="lo"),
+        ("fail", "balancer", "ip address add fd00::50/128 dev eth0"),
+    ),
+    (PoolFacts("10.8.0.50"), ("warn", "router", "ip route replace 10.8.0.50/32 via 10.0.0.1")),
+    (PoolFacts("10.8.0.50", unanswered=3), ("fail", "router", "ip route replace 10.8.0.50/32 via 10.0.0.1")),
+    (
+        PoolFacts("fd08::50", unanswered=2),
+        ("warn", "router", "ip route replace fd08::50/128 via THIS-MACHINE"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("pool", "expected"), POOL_CASES)
+def test_pool_address_is_answered_for_or_routed(
+    pool: PoolFacts, expected: tuple[str, str, str] | None
+) -> None:
+    """Who answers for an address of nat_pools, and what has come back to it, say what is wrong and what mends it."""
+    found = [(f.severity, f.run_on, f.command) for f in wrong(replace(WELL, pools=(pool,)))]
+
+    assert found == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_answers_of_mode_nat_that_do_not_come_by_here(keeps: bool) -> None:
+    """The way that a backend's answers take is the backend's; backend-setup is what gives it one."""
+    backend = replace(BACKEND, mode="nat", overhead=0, unproven=3, keeps_source=keeps)
+    (found,) = wrong(replace(WELL, backends=(backend,)))
+
+    assert (found.check, found.subject, found.severity) == ("return-path", "10.0.0.11", "warn")
+    assert ("keep" in found.effect) is keeps
+    assert found.command == "sluice backend-setup web 10.0.0.11 --script | ssh root@10.0.0.11 sh"
+
+
+@pytest.mark.parametrize(
+    ("table", "command"), [("nat_ipv4", "sluice apply"), ("nat_keep", "--nat-slots 131072")]
+)
+def test_ports_that_run_short(table: str, command: str) -> None:
+    """Addresses make room, or slots, by the kind of flows; new flows are what suffers."""
+    full = TableFacts(table, 65535, 65535, *(("nat-slots", 131072) if table == "nat_keep" else ()))
+    (found,) = wrong(replace(WELL, tables=(full,)))
+
+    assert command in str(found.command)
+    assert "DROP_NAT_PORTS" in found.effect

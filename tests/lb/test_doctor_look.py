@@ -239,8 +239,43 @@ def test_each_table_has_the_option_that_enlarges_it(reconciler: Reconciler) -> N
     tables = {table.name for table in reconciler.status().tables}
     sizes = {name.replace("_", "-") for name in TableSizes.__dataclass_fields__}
 
-    assert set(TABLE_OPTIONS) <= tables
+    assert set(TABLE_OPTIONS) - {"nat_keep"} <= tables  # that one is there while it is used
     assert set(TABLE_OPTIONS.values()) <= sizes
+
+
+def test_mode_nat_is_told_by_its_replies(reconciler: Reconciler, plane: TwinDataPlane) -> None:
+    """Connections whose answers came back speak for the pool's address and the backend; those without speak against."""
+    document = """
+settings: {nat_pools: [10.9.0.1, 10.9.0.2]}
+services:
+  - {name: web, vip: 192.0.2.10, port: 80, protocol: tcp, mode: nat,
+     backends: [{address: 10.0.0.11}, {address: 10.0.0.12}]}
+"""
+    reconciler.change(
+        lambda config: parse(document.encode(), now=reconciler.now(), have=config), actor="test", summary=""
+    )
+    arrays, plan = plane.tables.arrays, reconciler._plans.services.by_name["web"]
+    blocks, seen = sorted(reconciler._plans.nat.blocks.values()), (plane.clock_seconds() - 5) << 32
+    for port in range(2000, 2004):
+        for block, address in zip(blocks, ("10.0.0.11", "10.0.0.12"), strict=True):
+            slot = block << 16 | port
+            row = arrays.nat_forward[slot : slot + 1]
+            row["word"], row["state"], row["ports"] = 1 << 24 | slot, seen | C["NAT_SYN"], 6 << 32
+            row["service"], row["place"] = plan.number, plan.at[packets.packed(address)]
+    arrays.nat_reply["state"][blocks[0] << 16 | 2000 : blocks[0] << 16 | 2004] = seen | C["NAT_SYN"]
+
+    report = reconciler.doctor.look(seconds=0)
+
+    found = {
+        (f.check, f.subject, str(f.severity))
+        for f in report.findings
+        if f.check in ("nat-pool", "return-path")
+    }
+    assert found == {
+        ("nat-pool", "10.9.0.1", "ok"),
+        ("nat-pool", "10.9.0.2", "fail"),
+        ("return-path", "10.0.0.12", "fail"),
+    }
 
 
 def test_serve_command_is_what_was_said() -> None:

@@ -56,7 +56,7 @@ def test_what_became_of_flows_is_counted(nat_rig: Rig) -> None:
         settings=few,
         services=[service(mode="nat"), service("six", mode="nat", vip=VIP6, backends=["fd00::11"])],
     )
-    before = nat_rig.reconciler.counters().nat
+    before, last = nat_rig.reconciler.counters().nat, nat_rig.reconciler.events.last
     for n in range(6):
         nat_rig.run(tcp(sport=1000 + n))
         nat_rig.run(tcp(dst=VIP6, sport=1000 + n))
@@ -67,12 +67,13 @@ def test_what_became_of_flows_is_counted(nat_rig: Rig) -> None:
 
     nat_rig.plane.later(8)  # a quarter of what an opening flow has in peace
     nat_rig.sweep()
-    early = nat_rig.reconciler.counters().nat
+    early, events = nat_rig.reconciler.counters().nat, nat_rig.reconciler.events.since(last)
     nat_rig.run(tcp(sport=3000))
     nat_rig.plane.later(31)
     nat_rig.sweep()
     late = nat_rig.reconciler.counters().nat
 
+    assert {event.facts["pool"] for event in events if event.kind == "nat.exhausted"} == {"ipv4", "ipv6"}
     assert full.opened - before.opened == 8
     assert full.reopened - before.reopened == 1
     assert full.no_port == NatRefusals(before.no_port.ipv4 + 2, before.no_port.ipv6 + 3, before.no_port.keep)
