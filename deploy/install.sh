@@ -23,10 +23,10 @@ install_packages() {
     rm -rf "$fresh"
     mkdir -p "$fresh"
     # setuptools builds in here, and would install what an earlier build has left, modules that are no more included.
-    rm -rf build
+    rm -rf build/lib build/bdist.*
     .venv/bin/pip --disable-pip-version-check -qq install --no-compile --no-build-isolation --upgrade \
         --constraint deploy/constraints.txt --target "$fresh" .
-    rm -rf "$fresh/bin" build
+    rm -rf "$fresh/bin" build/lib build/bdist.*
     cp -r xdp "$fresh/"
     ln -s "$BCC" "$fresh/bcc"
     rm -rf "$DESTDIR$LIB/python"

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from lb.dataplane.source import join_source
 
 MOST = 256
 """Files; those that were used the longest ago go first."""
-_SUFFIX = ".bytecode"
+ABANDONED_SECONDS = 3600.0
+"""After so long nobody writes to a file that has not got its name."""
+_FRESH, _SUFFIX = ".new-", ".bytecode"
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +70,7 @@ def _read(path: Path) -> Bytecode | None:
 
 
 def _write(directory: Path, name: str, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".new-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=_FRESH, delete=False) as file:
         try:
             file.write(data)
             file.close()
@@ -79,6 +82,10 @@ def _write(directory: Path, name: str, data: bytes) -> None:
 
 
 def _forget_oldest(directory: Path) -> None:
+    for left in directory.glob(f"{_FRESH}*"):  # of processes that were killed
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
     by_age = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in by_age[MOST:]:
         path.unlink(missing_ok=True)

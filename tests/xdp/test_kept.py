@@ -107,7 +107,7 @@ def test_where_others_may_write_nothing_is_kept_or_read(load: Load, tmp_path: Pa
 
 
 def test_those_used_the_longest_ago_go(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more are kept than so many; reading one counts as use."""
+    """No more are kept than so many; reading one counts as use. What a killed process has left is no use to anybody."""
     monkeypatch.setattr(kept, "MOST", 2)
     load(UDP_IDLE_S=1)
     [first] = (tmp_path / "kept").iterdir()
@@ -115,6 +115,9 @@ def test_those_used_the_longest_ago_go(load: Load, tmp_path: Path, monkeypatch: 
     second = next(path for path in (tmp_path / "kept").iterdir() if path != first)
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
+    unfinished = tmp_path / "kept" / ".new-abandoned"
+    unfinished.touch()
+    os.utime(unfinished, (2, 2))
     load(UDP_IDLE_S=1)
 
     load(UDP_IDLE_S=3)
