@@ -135,6 +135,8 @@ def _last_good(state: Path, store: SqliteStore, reconciler: Reconciler) -> LastG
 
     def newest() -> tuple[RevisionInfo, Config] | None:
         desired = reconciler.desired
+        if reconciler.history.pending is not None:  # it may be taken back
+            return None
         lines = store.revisions(1, before=desired.revision + 1)
         return (lines[0], desired.config) if lines and lines[0].revision == desired.revision else None
 

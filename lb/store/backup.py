@@ -45,7 +45,8 @@ def write_copy(path: Path, info: RevisionInfo, config: Config, *, skip: int = 0)
 class LastGood:
     """Keeps the copy beside a state file: at once when it starts and ends, else at most once in a while.
 
-    newest: what there is to copy; it is asked for on the thread that writes, and not at all while nothing is new.
+    newest: what there is to copy, None while that is not known for good; it is asked for on the thread that writes, and
+    not at all while nothing is new.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class LastGood:
         self._thread.join()
 
     def _run(self) -> None:
+        put_off = False
         while True:
             with self._wake:
-                stopping, is_new, self._is_new = self._stopping, self._is_new, False
-            if is_new:
-                self._copy()
+                stopping, is_new, self._is_new = self._stopping, self._is_new or put_off, False
+            put_off = is_new and not self._copy()
             if stopping:
                 return
             with self._wake:
@@ -92,10 +93,13 @@ class LastGood:
         """Whether to look before the interval is over: the very first revision is copied at once."""
         return self._stopping or (self._is_new and not self._path.exists())
 
-    def _copy(self) -> None:
+    def _copy(self) -> bool:
+        """Whether there was something to copy."""
         try:
             found = self._newest()
-            if found is not None:
-                write_copy(self._path, *found)
+            if found is None:
+                return False
+            write_copy(self._path, *found)
         except (OSError, StoreError) as error:
             self._failed(f"the copy {self._path} could not be written: {error}")
+        return True

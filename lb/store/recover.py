@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,8 +12,9 @@ from lb.errors import DamagedError, NotFoundError, StoreError
 from lb.model import Config
 from lb.model.times import format_moment
 from lb.store.backup import write_copy
-from lb.store.base import RevisionInfo
+from lb.store.base import Pending, RevisionInfo
 from lb.store.file import LAST_GOOD, reading
+from lb.store.pending import read_pending
 from lb.store.sqlite import SqliteStore, config_of, history
 
 SKIPPED = 1000
@@ -26,14 +28,24 @@ class Found:
     source: Path
     info: RevisionInfo
     config: Config
+    waiting: Pending | None = None
+    """What waited to be confirmed there: there is nobody any more who takes it back."""
 
     def __str__(self) -> str:
         at, info = format_moment(round(self.info.created_at)), self.info
-        return f"revision {info.revision} of {at} ({info.summary or 'no summary'}, by {info.actor}), from {self.source}"
+        says = f"revision {info.revision} of {at} ({info.summary or 'no summary'}, by {info.actor}), from {self.source}"
+        if self.waiting is None:
+            return says
+        newer = self.waiting.revision
+        if info.revision < newer:
+            return f"{says}; revision {newer}, which waited to be confirmed, is left out"
+        return (
+            f"{says}; revision {newer} waited to be confirmed, and what it changed is not taken back any more"
+        )
 
 
 def find(state: Path) -> Found | None:
-    """The newest revision that can be read, if any. Changes nothing."""
+    """The newest revision that can be read and does not wait to be confirmed; else the newest. Changes nothing."""
     found = [
         _newest_whole(path) for path in (state, state.with_name(state.name + LAST_GOOD)) if path.exists()
     ]
@@ -42,9 +54,18 @@ def find(state: Path) -> Found | None:
 
 def _newest_whole(path: Path) -> Found | None:
     with contextlib.suppress(StoreError, OSError), reading(path) as db:
-        for info in history(db):
+        waiting = _waiting(db)
+        base = waiting.base if waiting else 0
+        # Of what was not confirmed it is not known whether one gets in with it: it comes last, though it is newer.
+        for info in sorted(history(db), key=lambda info: info.revision > base):
             with contextlib.suppress(DamagedError):
-                return Found(path, info, config_of(db, info.revision, str(path)))
+                return Found(path, info, config_of(db, info.revision, str(path)), waiting)
+    return None
+
+
+def _waiting(db: sqlite3.Connection) -> Pending | None:
+    with contextlib.suppress(ValueError, sqlite3.Error):
+        return read_pending(db)
     return None
 
 

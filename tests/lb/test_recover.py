@@ -153,6 +153,45 @@ def test_recovering(path: Path) -> None:
         recover(path)
 
 
+def damage(path: Path, mark: bytes) -> None:
+    """One bit at the end of the last such bytes."""
+    broken = bytearray(path.read_bytes())
+    broken[broken.rindex(mark) + len(mark) - 1] ^= 1
+    path.write_bytes(broken)
+
+
+@pytest.mark.parametrize(
+    ("marks", "revision", "says"),
+    [
+        ([], 5, "; revision 6, which waited to be confirmed, is left out"),
+        (
+            [b'"port":85', b'"port":84', b'"port":83', b'"port":82', b'"port":81'],
+            6,
+            "; revision 6 waited to be confirmed, and what it changed is not taken back any more",
+        ),
+    ],
+)
+def test_what_waited_to_be_confirmed_comes_last(
+    path: Path, marks: list[bytes], revision: int, says: str
+) -> None:
+    """A revision that may lock its owner out is not made to stay, unless there is no other; both are said."""
+    store = SqliteStore(path)
+    before = REVISIONS[4]
+    for number, within in ((5, None), (6, 60)):
+        after = state(number)
+        store.commit(after, before=before, actor="uid 0", summary="PUT", now=NOW, confirm_within=within)
+        before = after
+    store.close()
+    for mark in marks:
+        damage(path, mark)
+
+    found = find(path)
+
+    assert found is not None
+    assert found.info.revision == revision
+    assert str(found).endswith(says)
+
+
 def test_a_log_of_the_damaged_file_is_not_replayed(tmp_path: Path) -> None:
     """What a killed daemon left beside the file is read, kept with it, and away from the new one."""
     first = tmp_path / "first" / "state.db"
@@ -215,6 +254,26 @@ def test_the_copy_follows(tmp_path: Path) -> None:
     assert found is not None
     assert (found.info.revision, found.config, failures) == (4, REVISIONS[4], [])
     assert [file.name for file in tmp_path.iterdir()] == [f"state.db{LAST_GOOD}"]
+
+
+def test_what_waits_is_copied_when_it_is_known_to_stay(tmp_path: Path) -> None:
+    """What was put off is looked at again, at the end for the last time."""
+    asked = threading.Event()
+    answers = [(RevisionInfo(4, NOW, "", ""), REVISIONS[4]), None]
+
+    def newest() -> tuple[RevisionInfo, Config] | None:
+        found = answers.pop()
+        asked.set()
+        return found
+
+    copies = LastGood(tmp_path / "state.db", newest, pytest.fail)
+    copies.start()
+    assert asked.wait(30)
+    copies.stop()
+
+    found = find(tmp_path / "state.db")
+    assert found is not None
+    assert found.info.revision == 4
 
 
 def test_a_copy_that_cannot_be_written_is_told(tmp_path: Path) -> None:
