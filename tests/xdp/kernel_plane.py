@@ -24,7 +24,7 @@ _CLONE_NEWNET = 0x40000000
 class Balancer:
     """A real data plane on a veth pair in a network namespace that only this thread is in."""
 
-    def __init__(self, pin_root: Path, *interfaces: str) -> None:
+    def __init__(self, pin_root: Path, *interfaces: str, sizes: TableSizes = SMALL) -> None:
         from pyroute2 import IPRoute
 
         assert ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0
@@ -47,7 +47,7 @@ class Balancer:
         self.pin_root = pin_root
         self.store = SqliteStore(":memory:")
         self.interfaces = interfaces or ("known0",)
-        self._start(SMALL, bytes(16))
+        self._start(sizes, bytes(16))
 
     def _start(self, sizes: TableSizes, flow_key: bytes) -> None:
         settings = ServeSettings(interfaces=self.interfaces, pin_root=self.pin_root, sizes=sizes)

@@ -37,9 +37,8 @@ def test_connections_go_on_in_tables_of_another_size(
     """With fewer slots, another block for the pool's address and another key, packets both ways leave as before."""
 
     def work() -> None:
-        balancer = Balancer(pin_root)
+        balancer = Balancer(pin_root, sizes=replace(SMALL, nat_slots=4 * NAT_BLOCK))
         try:
-            balancer.restart(replace(SMALL, nat_slots=4 * NAT_BLOCK))
             services = [
                 service(mode="nat", backends=[{"address": "10.0.0.11", "port": 8080}]),
                 service("kept", vip=KEPT, mode="nat", nat_source="keep", backends=["10.0.0.12"]),
