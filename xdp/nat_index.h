@@ -77,15 +77,17 @@ static __always_inline bool nat_is_request(const struct nat_forward *entry, u64 
 
 static __always_inline bool nat_is_reply(const struct nat_reply *entry, const struct packet *p)
 {
-	return (entry->live & NAT_SLOT_MASK) == (p->source_port | (u32)p->protocol << 16) && entry->live &&
-	       same_address(entry->backend, p->source6);
+	if ((entry->live & NAT_SLOT_MASK) != (p->source_port | (u32)p->protocol << 16) || !entry->live)
+		return false;
+	return p->family == 4 ? entry->backend[0] == p->source4 : same_address(entry->backend, p->source6);
 }
 
 /* A reply with keep: of this tag, from the backend to the client. */
 static __always_inline bool nat_is_kept(const struct nat_reply *entry, u64 tag, const struct packet *p)
 {
-	return entry->live >> NAT_SLOT_BITS == tag && nat_is_reply(entry, p) && entry->client_port == p->port &&
-	       same_address(entry->client, p->vip6);
+	if (entry->live >> NAT_SLOT_BITS != tag || !nat_is_reply(entry, p) || entry->client_port != p->port)
+		return false;
+	return p->family == 4 ? entry->client[0] == p->vip4 : same_address(entry->client, p->vip6);
 }
 
 /* The entry of a request (kept: of a reply with keep), as the index has it, the first in its order. but: not of this request. */

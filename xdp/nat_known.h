@@ -64,6 +64,8 @@ static __always_inline int nat_request_known(struct packet *p, const struct serv
 	struct nat_forward *entry;
 	struct backend *backend;
 	struct nat_pool *pool;
+	const u32 *source;
+	bool keep;
 	u32 slot = 0, place, block;
 	__be16 port, source_port;
 	u64 mac;
@@ -78,8 +80,10 @@ static __always_inline int nat_request_known(struct packet *p, const struct serv
 	backend = find_backend(place);
 	block = slot >> 16;
 	pool = nat_pools.lookup(&block);
-	if (!backend || !pool || !may_stay(service, backend) || pool->family != p->family || backend->family != p->family ||
-	    backend->nat_keep)
+	if (!backend || !pool || !may_stay(service, backend) || backend->family != p->family)
+		return CONTINUE;
+	keep = HAVE_NAT_KEEP && backend->nat_keep;
+	if (pool->family != (keep ? 0 : p->family))
 		return CONTINUE;
 	/* Read whole, as it is written: no packet gets half of a MAC that changes. */
 	mac = *(const volatile u64 *)backend->mac;
@@ -87,11 +91,12 @@ static __always_inline int nat_request_known(struct packet *p, const struct serv
 		return CONTINUE;
 	p->backend = place;
 	port = backend_port(p, backend);
-	source_port = bpf_htons(slot & 0xffff);
+	source = keep ? p->source6 : pool->address;
+	source_port = keep ? p->source_port : bpf_htons(slot & 0xffff);
 	if (p->family == 4)
-		stop = nat_rewrite_known4(p, pool->address[0], backend->address[0], source_port, port);
+		stop = nat_rewrite_known4(p, source[0], backend->address[0], source_port, port);
 	else
-		stop = nat_rewrite_known6(p, pool->address, backend->address, source_port, port);
+		stop = nat_rewrite_known6(p, source, backend->address, source_port, port);
 	return stop ?: nat_send(p->data, p->end, p, mac, *(const u64 *)backend->source_mac, backend->ifindex, false);
 }
 
@@ -121,4 +126,15 @@ static __always_inline int nat_reply_known(struct packet *p, u32 slot, struct na
 	else
 		stop = DROP_INTERNAL;
 	return stop ?: nat_send(p->data, p->end, p, mac, there, ifindex, true);
+}
+
+/* The same of what comes from a backend of keep, if it is a reply. */
+static __always_inline int nat_kept_known(struct packet *p)
+{
+	u64 hash = nat_hash(p->source6, p->vip6, nat_ports(p));
+	struct nat_bucket *bucket = nat_bucket(hash);
+	u32 slot = bucket ? nat_scan(bucket, nat_tag(hash), 0) & NAT_SLOT_MASK : 0;
+	struct nat_reply *reply = nat_reply.lookup(&slot);
+
+	return reply && nat_is_kept(reply, nat_tag(hash), p) ? nat_reply_known(p, slot, reply) : CONTINUE;
 }

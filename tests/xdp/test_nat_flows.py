@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
-from frames import VIP4, VIP6, kinds, service, tagged, tcp, udp, within
-from nat_frames import POOL4, POOL6, POOLS, answer, expect_reply, expect_request, port_given, state
+from frames import KINDS, VIP4, VIP6, kinds, service, tagged, tcp, udp, within
+from nat_frames import (
+    POOL4,
+    POOL6,
+    POOLS,
+    answer,
+    expect_reply,
+    expect_request,
+    network_of,
+    port_given,
+    state,
+)
 from rig import Rig
 
 pytestmark = pytest.mark.root
@@ -34,24 +44,29 @@ def test_there_and_back(nat_rig: Rig, vip, backends, make) -> None:
     assert given >= 1024
 
 
-@kinds
+@pytest.mark.parametrize(
+    ("kind", "nat_source"), [*((kind, "pool") for kind in KINDS), ("4 in 4", "keep"), ("6 in 6", "keep")]
+)
 @pytest.mark.parametrize("make", [tcp, udp])
-def test_later_packets(nat_rig: Rig, vip, backends, make) -> None:
+def test_later_packets(nat_rig: Rig, kind, nat_source, make) -> None:
     """What follows in a flow leaves as its first packets did, and replies go to where the last request came from."""
+    vip, backends = KINDS[kind]
     protocol, more = ("tcp", {"flags": "A"}) if make is tcp else ("udp", {})
-    pool = POOL6 if ":" in backends[0] else POOL4
+    backend = {"address": backends[0], "port": 8080}
     nat_rig.apply(
         settings=POOLS,
-        services=[nat(vip=vip, protocol=protocol, backends=[{"address": backends[0], "port": 8080}])],
+        services=[nat(vip=vip, protocol=protocol, nat_source=nat_source, backends=[backend])],
     )
     out = nat_rig.run(make(dst=vip))
     nat_rig.run(answer(out))
     request, reply = make(dst=vip, **more) / b"more", answer(out, "A", b"of it")
+    pool = POOL6 if ":" in backends[0] else POOL4
+    source = pool if nat_source == "pool" else network_of(request).src
     moved = request.copy()
     moved.src = "02:00:00:00:cc:02"
 
     for _ in range(2):
-        given = expect_request(nat_rig.run(request), request, source=pool, backend=backends[0], port=8080)
+        given = expect_request(nat_rig.run(request), request, source=source, backend=backends[0], port=8080)
         expect_reply(nat_rig.run(reply), reply, request)
 
     assert given == port_given(out)
