@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 
 class _Relay(socketserver.ThreadingTCPServer):
-    """Passes each connection on to a unix socket, byte by byte."""
+    """Passes each connection on to where `connect` leads, byte by byte."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self.connect = connect
         self.open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Passage)
 
@@ -57,9 +57,11 @@ class _Passage(socketserver.BaseRequestHandler):
     server: _Relay
 
     def handle(self) -> None:
-        with socket.socket(socket.AF_UNIX) as there:
-            with contextlib.suppress(OSError):
-                there.connect(self.server.path)
+        try:
+            there = self.server.connect()
+        except OSError:
+            return
+        with there:
             both = {self.request, there}
             self.server.open |= both
             back = threading.Thread(target=_pump, args=(there, self.request))
@@ -82,14 +84,29 @@ def _cut(one: socket.socket) -> None:
         one.shutdown(socket.SHUT_RDWR)
 
 
-@contextlib.contextmanager
-def relay(path: Path) -> Iterator[str]:
+def _to_unix(path: Path) -> socket.socket:
+    there = socket.socket(socket.AF_UNIX)
+    try:
+        there.connect(str(path))
+    except OSError:
+        there.close()
+        raise
+    return there
+
+
+def relay(path: Path) -> contextlib.AbstractContextManager[str]:
     """The unix socket as an address that a browser can open."""
-    server = _Relay(path)
+    return relayed(lambda: _to_unix(path))
+
+
+@contextlib.contextmanager
+def relayed(connect: Callable[[], socket.socket], scheme: str = "http") -> Iterator[str]:
+    """The end of what `connect` gives as an address that a browser can open; who speaks there decides on TLS."""
+    server = _Relay(connect)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{scheme}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.end()
         thread.join()
@@ -178,13 +195,28 @@ class Page:
     def run(self, script: str, *values: Any) -> Any:
         return self.browser.execute_script(script, *values)
 
-    def width(self, size: tuple[int, int], *, dark: bool = False) -> None:
-        """The window's size, and what the system wants of colours."""
+    def width(self, size: tuple[int, int], *, dark: bool = False, still: bool = False) -> None:
+        """The window's size, and what the system wants of colours, and whether nothing shall move."""
         width, height = size
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        wish = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wish]})
+        wishes = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce" if still else "no-preference",
+        }
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def moving(self) -> list[str]:
+        """What CSS would move: each kind of element with a transition or an animation that takes time."""
+        script = """
+            const timed = (style) => [style.transitionDuration, style.animationDuration].join().split(",")
+              .some((span) => parseFloat(span) > 0);
+            const all = [...document.querySelectorAll("*")];
+            return [...new Set(all.filter((e) => timed(getComputedStyle(e))).map((e) => e.className || e.tagName))];
+        """
+        found: list[str] = self.run(script)
+        return found
 
     def shoot(self, name: str) -> None:
         """The whole page as a picture in OUTPUT."""

@@ -1,7 +1,7 @@
 // The blocklist: what is on it about an address, and the way off it.
 
 import { get } from "./api.js";
-import { byId, h, say } from "./dom.js";
+import { address, byId, h, say } from "./dom.js";
 import { count, moment, span, whole } from "./format.js";
 
 const PAGE = 50;
@@ -56,7 +56,7 @@ export class Blocklist {
     const owners = entry.owners ?? [entry.owner], owner = owners[0];
     const mine = this.may() && !owner.startsWith("feed:") && !owner.startsWith("rule:");
     return h("tr", {},
-      h("td", { class: "mono" }, entry.prefix, entry.action === "count" ? h("span", { class: "tag" }, "count only") : null),
+      h("td", { class: "mono address" }, ...address(entry.prefix), entry.action === "count" ? h("span", { class: "tag" }, "count only") : null),
       h("td", {}, h("span", { class: "muted" }, owners.join(", ")), entry.reason ? ` ${entry.reason}` : null),
       h("td", { class: "keep" }, left),
       h("td", { class: "num", title: whole(entry.hits.packets) + (entry.hits.shared ? " of the whole feed" : "") }, count(entry.hits.packets)),

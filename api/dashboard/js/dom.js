@@ -7,7 +7,12 @@ export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** The same for SVG. */
+/** An address or prefix, which is broken behind a colon if it has to be, and nowhere else. */
+export function address(text) {
+  return text.split(/(?<=:)/).flatMap((part, at) => (at ? [h("wbr"), part] : [part]));
+}
+
+/** An element of SVG. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }

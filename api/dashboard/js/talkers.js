@@ -1,7 +1,7 @@
 // Who sends the most. Looking costs the packet path a little, so it is done only while it is asked for, and in sight.
 
 import { get } from "./api.js";
-import { byId, h, say, set } from "./dom.js";
+import { address, byId, h, say, set } from "./dom.js";
 import { percent, rate } from "./format.js";
 
 const SECONDS = 2;
@@ -62,15 +62,15 @@ export class Talkers {
     say(this.said, `${rate(found.packets_per_second)} packets/s in all; ${found.sampled} of ${found.packets} looked at in ${found.seconds.toFixed(1)} s.`);
     this.body.replaceChildren(...found.items.map((item) => {
       const verdicts = Object.entries(item.verdicts).sort((a, b) => b[1] - a[1]).slice(0, 3).map(([name]) => name);
-      const address = (found.by === "source" || found.by === "prefix") && item.key !== "-";
+      const isAddress = (found.by === "source" || found.by === "prefix") && item.key !== "-";
       const bar = h("span", { class: "bar-full" });
       bar.style.width = `${Math.min(100, item.share * 100)}%`;
       return h("tr", {},
-        h("td", { class: "mono" }, item.key),
+        h("td", { class: "mono address" }, ...address(item.key)),
         h("td", { class: "num" }, rate(item.packets_per_second)),
         h("td", { class: "num" }, h("span", { class: "meter small", "aria-hidden": true }, bar), ` ${percent(item.share)} ± ${percent(item.uncertainty)}`),
         h("td", { class: "muted wrap" }, verdicts.join(", ")),
-        h("td", { class: "num" }, address && this.may() ? h("button", { type: "button", class: "quiet act", "aria-label": `Block ${item.key}`, onclick: () => this.block(item.key) }, "Block") : null));
+        h("td", { class: "num" }, isAddress && this.may() ? h("button", { type: "button", class: "quiet act", "aria-label": `Block ${item.key}`, onclick: () => this.block(item.key) }, "Block") : null));
     }));
   }
 }
