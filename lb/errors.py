@@ -19,6 +19,7 @@
     ├── SetupError              this machine lacks something Sluice needs
     └── DataPlaneError          the kernel refused, or the data plane is not there
         ├── InterfaceError      the interface does not exist, or went away
+        ├── LargeFramesError    the interface takes only a program for frames in several buffers
         ├── ForeignProgramError another XDP program holds the hook
         ├── NotYetError         it is being made, and will be there in seconds
         ├── CompileError        the XDP program did not compile or load
@@ -153,6 +154,10 @@ class DataPlaneError(SluiceError):
 
 class InterfaceError(DataPlaneError):
     """Raised when a named network interface does not exist, or vanished while in use."""
+
+
+class LargeFramesError(DataPlaneError):
+    """Raised when an interface's driver takes only a program for frames in several buffers, and this is none."""
 
 
 class ForeignProgramError(DataPlaneError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lb.dataplane import libbpf
 from lb.dataplane.rtnetlink import Link
-from lb.errors import DataPlaneError, ForeignProgramError, InterfaceError
+from lb.errors import DataPlaneError, ForeignProgramError, InterfaceError, LargeFramesError
 from lb.settings import XdpMode
 
 PROGRAM, FRESH = "program", "program-new"
@@ -56,10 +56,13 @@ class Hook:
         self.reason = "as an earlier run attached it"
         return info.program_id
 
-    def put(self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool) -> None:
-        """Attach the program, or swap it for the one that is there, and pin it.
+    def put(
+        self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool, takes_large: bool
+    ) -> None:
+        """Attach the program, or swap it for the one that is there, and pin it. takes_large: frames in several buffers.
 
         ForeignProgramError: somebody else's program is attached. InterfaceError: the interface is gone.
+        LargeFramesError: it may get frames that this program does not take; what was in force still is.
         """
         if self._link_fd >= 0 and mode is not XdpMode.AUTO and link.xdp_mode not in ("none", mode):
             # A link keeps the mode it was made with: for a moment there is no program.
@@ -71,23 +74,26 @@ class Hook:
         libbpf.obj_pin(program_fd, fresh)
         try:
             if self._link_fd >= 0:
-                self._swap(program_fd)
+                self._swap(program_fd, takes_large=takes_large)
             else:
-                self._attach(program_fd, link, mode, replace_foreign=replace_foreign)
+                self._attach(program_fd, link, mode, replace_foreign=replace_foreign, takes_large=takes_large)
         except BaseException:
             fresh.unlink()
             raise
         fresh.rename(self.directory / PROGRAM)
 
-    def _swap(self, program_fd: int) -> None:
+    def _swap(self, program_fd: int, *, takes_large: bool) -> None:
         try:
             libbpf.link_update(self._link_fd, program_fd)
         except OSError as error:
+            self._check_size(error, takes_large)
             raise InterfaceError(
                 f"the program on {self.interface} cannot be swapped: {error.strerror}"
             ) from error
 
-    def _attach(self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool) -> None:
+    def _attach(
+        self, program_fd: int, link: Link, mode: XdpMode, *, replace_foreign: bool, takes_large: bool
+    ) -> None:
         if link.xdp_program_id:
             if not replace_foreign:
                 raise ForeignProgramError(
@@ -102,6 +108,7 @@ class Hook:
                 self.reason = _reason(mode, flags, error)
                 break
             except OSError as failure:
+                self._check_size(failure, takes_large)
                 error = failure
         else:
             if error and error.errno == errno.ENODEV:
@@ -117,6 +124,13 @@ class Hook:
             raise DataPlaneError(
                 f"the program on {self.interface} cannot be pinned: {failure.strerror}"
             ) from failure
+
+    def _check_size(self, error: OSError, takes_large: bool) -> None:
+        """The answer of veth's driver where the other end of the cable may send more than lies in one buffer."""
+        if error.errno == errno.ERANGE and not takes_large:
+            raise LargeFramesError(
+                f"{self.interface} may get larger frames than the program takes: lower the MTU of the cable's other end"
+            ) from error
 
     def pins(self) -> tuple[str, ...]:
         """Those of its program and its link that are there."""

@@ -32,7 +32,7 @@ from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.settle import Settle
 from lb.dataplane.standby import is_enough, with_standby
 from lb.dataplane.tables import Tables, size_flags
-from lb.errors import DataPlaneError, InterfaceError, SluiceError
+from lb.errors import DataPlaneError, InterfaceError, LargeFramesError, SluiceError
 from lb.events import Events
 from lb.settings import ServeSettings, TableSizes
 
@@ -58,6 +58,8 @@ class KernelDataPlane(Examined):
         self._hooks = {name: Hook(name, settings.pin_root) for name in settings.interfaces}
         self._programs: dict[tuple[str, str], Program] = {}
         self._wish = ProgramWish(frozenset())
+        self._large = set[str]()
+        """Interfaces that take only programs for frames in several buffers, whatever their own MTU says."""
         self._coming: frozenset[str] = frozenset()
         """What was prepared last: it is about to be required."""
         self._refit: Settle | None = None
@@ -143,7 +145,7 @@ class KernelDataPlane(Examined):
         }
         if "HAVE_NAT" in wish.features:
             constants["OUR_MTU"] = min(link.mtu, 65535)
-        frags = {"HAVE_FRAGS"} if link.mtu > _FRAGS_MTU else set()
+        frags = {"HAVE_FRAGS"} if link.mtu > _FRAGS_MTU or link.name in self._large else set()
         return Build(wish.features | frags, constants, self._pins, kept=self._settings.cache)
 
     def _at_hand(self, link: Link, wish: ProgramWish) -> Program | None:
@@ -215,9 +217,7 @@ class KernelDataPlane(Examined):
                 hook.adopt(link)
             alive = hook.is_alive(link)
             if self._in_force.get(name) is not program or not alive:
-                hook.put(
-                    program.fd, link, self._settings.xdp_mode, replace_foreign=self._settings.replace_foreign
-                )
+                program = self._put(hook, link, program, wish)
                 kind, done = ("program.swapped", "swapped") if alive else ("interface.attached", "attached")
                 size = f"{program.info.instructions} instructions"
                 self._tell(
@@ -235,6 +235,22 @@ class KernelDataPlane(Examined):
         self._forget_old()
         if not self._in_force:
             raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
+
+    def _put(self, hook: Hook, link: Link, program: Program, wish: ProgramWish) -> Program:
+        """Put it in force, or the one that takes large frames too, where the driver insists on that; which it was."""
+        try:
+            self._hook(hook, link, program)
+        except LargeFramesError:
+            self._large.add(link.name)
+            program = self._program(link, wish)
+            self._hook(hook, link, program)
+        return program
+
+    def _hook(self, hook: Hook, link: Link, program: Program) -> None:
+        large, replace_foreign = "HAVE_FRAGS" in program.build.features, self._settings.replace_foreign
+        hook.put(
+            program.fd, link, self._settings.xdp_mode, replace_foreign=replace_foreign, takes_large=large
+        )
 
     def _tell(self, kind: str, text: str, interface: str, *, level: str = "info", **facts: object) -> None:
         self._events.publish(kind, text, level=level, interface=interface, **facts)
@@ -328,8 +344,7 @@ class KernelDataPlane(Examined):
                 continue
             hook.lost()
             with contextlib.suppress(SluiceError):  # it is tried again with the other
-                mode, replace_foreign = self._settings.xdp_mode, self._settings.replace_foreign
-                hook.put(program.fd, link, mode, replace_foreign=replace_foreign)
+                self._hook(hook, link, program)
                 self._in_force[name] = program
                 self._away.pop(name, None)
                 text = f"program {program.info.name}, which it had before, attached on {name}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import balancer
+import inside
 import pytest
 from lone_machine import PATIENCE_SECONDS, SLUICE, Machine, lone_machine
 
@@ -63,6 +64,30 @@ def test_interface_that_vanishes_and_returns(machine: Machine, daemon: subproces
         machine.wait(http, ready=True)
         assert http.get("/v1/status").json()["interfaces"][0]["attached"]
         assert http.put("/v1/blocklist/198.51.100.7", json={}).status_code == 201
+
+
+def set_mtu(machine: Machine, interface: str, mtu: int) -> None:
+    inside.route(
+        machine.namespace, lambda r: r.link("set", index=r.link_lookup(ifname=interface)[0], mtu=mtu)
+    )
+
+
+def test_other_end_of_the_cable_has_large_frames(machine: Machine) -> None:
+    """A veth's driver then takes only a program for frames in several buffers, whatever its own MTU is: it is given
+    one, at the start as well as when its own MTU shrinks, and never falls back to generic mode."""
+    set_mtu(machine, f"{machine.interface}p", 9000)
+    with machine.running(), machine.client() as http:
+        machine.wait(http, ready=True)
+        for mtu, mode in ((1500, "l2"), (9000, "ipip"), (1500, "gue")):
+            set_mtu(machine, machine.interface, mtu)
+            service = {"name": mode, "vip": "10.200.1.1", "port": 80, "protocol": "udp", "mode": mode}
+            http.put("/v1/config", json={"services": [service]}).raise_for_status()
+
+            [interface] = http.get("/v1/status").json()["interfaces"]
+            assert (interface["xdp_mode"], interface["mtu"], interface["attached"]) == ("native", mtu, True)
+        machine.wait(http, ready=True)
+        events = http.get("/v1/events").json()["items"]
+        assert [event for event in events if event["kind"] == "failure"] == []
 
 
 def test_nobody_else_can_take_the_hook(machine: Machine, daemon: subprocess.Popen[str]) -> None:
