@@ -72,6 +72,8 @@ def run(settings: ServeSettings) -> int:
         stack.callback(store.close)
         tokens = AccessStore(settings.state_dir / ACCESS_FILE)
         stack.callback(tokens.close)
+        where = ", ".join(settings.interfaces)
+        events.publish("daemon.starting", f"Sluice {__version__} starts on {where}", version=__version__)
         dataplane = KernelDataPlane(settings, secret(settings.state_dir, FLOW_KEY, 16), events)
         stack.callback(dataplane.close)
         with offering(state, store.close):

@@ -69,11 +69,15 @@ def _report(
         path = f"/services/{quoted(service)}" + (f"/backends/{quoted(address)}" if address else "")
         return session.client.call("GET", f"{path}/doctor").document
     try:
-        return session.client.call("GET", "/doctor", query={"seconds": seconds}).document
+        document = session.client.call("GET", "/doctor", query={"seconds": seconds}).document
     except UnreachableError as error:
         if not session.server.startswith("unix:"):
             raise  # another machine may be meant
         return _local(session, str(error), interfaces)
+    if interfaces:
+        says = "a daemon answers, and tells of the interfaces that it serves: --interface was passed over"
+        click.echo(f"sluice: warning: {says}", err=True)
+    return document
 
 
 def _local(session: Session, why: str, interfaces: tuple[str, ...]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lb.cli.names import BACKEND, SERVICE
-from lb.cli.output import emit
+from lb.cli.output import emit, plural
 from lb.cli.session import Command, Session, moving_option, pass_session
 
 POLL_SECONDS = 0.5
@@ -70,8 +70,7 @@ def _lines(operations: Iterable[Operation]) -> Iterator[str]:
 
 
 def _flows(operation: Operation) -> str:
-    flows = operation["flows"]
-    return f"{flows} flow{'' if flows == 1 else 's'}"
+    return plural(operation["flows"], "flow")
 
 
 def _drained(session: Session, operations: list[Operation], timeout: int) -> list[Operation]:

@@ -2,13 +2,14 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lb.cli.credentials import credentials_of
+from lb.cli.options import file_option
 from lb.cli.session import DEFAULT_SERVER, FORMATS, LazyGroup, ServerUrl, Session, envvar
 from lb.errors import SluiceError
 
@@ -91,11 +92,6 @@ def _complain(lines: list[str]) -> None:
         click.echo(f"sluice: {''.join(c if c.isprintable() else '?' for c in shown)}", err=True)
 
 
-def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    kind = click.Path(dir_okay=False, path_type=Path)
-    return click.option(name, type=kind, envvar=envvar(name.removeprefix("--")), help=says)
-
-
 @click.group(
     cls=Root,
     lazy=COMMANDS,
@@ -124,10 +120,10 @@ def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callab
     envvar=envvar("output"),
     help="How to print; also after the command, and in SLUICE_OUTPUT.",
 )
-@_file_option("--token-file", "A token for the daemon (also: the token itself in SLUICE_TOKEN).")
-@_file_option("--ca-file", "Who has signed the certificate of an https:// server, beside the system's own.")
-@_file_option("--client-cert", "A certificate to show it.")
-@_file_option("--client-key", "That certificate's key, if it is a file of its own.")
+@file_option("--token-file", "A token for the daemon (also: the token itself in SLUICE_TOKEN).")
+@file_option("--ca-file", "Who has signed the certificate of an https:// server, beside the system's own.")
+@file_option("--client-cert", "A certificate to show it.")
+@file_option("--client-key", "That certificate's key, if it is a file of its own.")
 @click.pass_context
 def cli(context: click.Context, /, server: str, output: str, **files: Path | None) -> None:
     """Balance and drop packets: talk to the Sluice daemon.

@@ -4,19 +4,12 @@ from pathlib import Path
 
 import click
 
-from lb.cli.session import Command, confirm, envvar, yes_option
-from lb.settings import DEFAULT_STATE_DIR
+from lb.cli.options import state_dir_option
+from lb.cli.session import Command, confirm, yes_option
 
 
 @click.command(cls=Command, example="sluice recover --state-dir /var/lib/sluice")
-@click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DEFAULT_STATE_DIR,
-    show_default=True,
-    envvar=envvar("state-dir"),
-    help="Where the daemon keeps the desired state.",
-)
+@state_dir_option
 @yes_option
 def recover(state_dir: Path, yes: bool) -> None:
     """Mend a damaged state file.

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from lb.cli.options import file_option, state_dir_option
 from lb.cli.session import Command, Named, envvar
-from lb.settings import DEFAULT_SOCKET, DEFAULT_STATE_DIR, PIN_ROOT, ServeSettings, TableSizes, XdpMode
+from lb.settings import DEFAULT_SOCKET, PIN_ROOT, ServeSettings, TableSizes, XdpMode
 
 _PORT_MAX = 65535
 
@@ -45,12 +46,6 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option for a file that the daemon itself looks at, and tells what is wrong with it."""
-    kind = click.Path(dir_okay=False, path_type=Path)
-    return click.option(name, type=kind, envvar=envvar(name.removeprefix("--")), help=says)
-
-
 @click.command(
     cls=Command,
     example=(
@@ -77,14 +72,7 @@ def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callab
     envvar=envvar("xdp-mode"),
     help="Where the program hooks in: the driver, the stack, or the driver if it can.",
 )
-@click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DEFAULT_STATE_DIR,
-    show_default=True,
-    envvar=envvar("state-dir"),
-    help="Where the desired state is kept.",
-)
+@state_dir_option
 @click.option(
     "--cache-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -111,11 +99,11 @@ def _file_option(name: str, says: str) -> Callable[[Callable[..., None]], Callab
     envvar=envvar("listen"),
     help="Open the API on TCP too; without it only the socket. Without TLS, only a loopback address.",
 )
-@_file_option(
+@file_option(
     "--tls-cert", "Certificate of the TCP listener (PEM, its chain behind it); SIGHUP takes it anew."
 )
-@_file_option("--tls-key", "Its key (PEM), which others may not read.")
-@_file_option(
+@file_option("--tls-key", "Its key (PEM), which others may not read.")
+@file_option(
     "--tls-client-ca", "Who signs client certificates (PEM); their roles: settings.access.certificates."
 )
 @click.option(

@@ -93,9 +93,9 @@ class ProgramState:
 
 @dataclass(frozen=True, slots=True)
 class MapState:
-    """A map as it is. kind: the kernel's word for its type; sizes and memory in bytes; pin: its path.
+    """A map, shared by all programs. Sizes are in bytes; memory_bytes is what the kernel charges for it.
 
-    entries: those in use, of a table whose entries are put in and taken out; None of an array, which has all of them.
+    entries: in use, where entries are put in and taken out; null of an array or a ring, which has all of them.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lb.dataplane.protocol import DataPlane
+from lb.dataplane.protocol import DataPlane, MapState
 from lb.reconcile.observe import program_status
 from lb.reconcile.observed import ProgramStatus
 
@@ -25,41 +25,18 @@ class InterfacePart:
 
 
 @dataclass(frozen=True, slots=True)
-class MapPart:
-    """One map, shared by all programs. Sizes are in bytes; memory_bytes is what the kernel charges for it.
-
-    entries: in use, where entries are put in and taken out; null of an array or a ring, which has all of them.
-    """
-
-    name: str
-    kind: str
-    id: int
-    key_bytes: int
-    value_bytes: int
-    capacity: int
-    entries: int | None
-    memory_bytes: int
-    pin: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Inventory:
     """The document of GET /v1/dataplane."""
 
     interfaces: list[InterfacePart]
-    maps: list[MapPart]
+    maps: list[MapState]
     memory_bytes: int
 
 
 def inventory(dataplane: DataPlane) -> Inventory:
     """What is loaded, attached and pinned. Counts entries anew: not for every second."""
     programs = [program_status(state) for state in dataplane.programs()]
-    maps = [
-        MapPart(
-            m.name, m.kind, m.id, m.key_bytes, m.value_bytes, m.capacity, m.entries, m.memory_bytes, m.pin
-        )
-        for m in dataplane.maps()
-    ]
+    maps = dataplane.maps()
     interfaces = [
         InterfacePart(
             name=state.name,

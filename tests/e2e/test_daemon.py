@@ -32,6 +32,8 @@ def test_killed_daemon_costs_no_packet(
         assert prober.lost == lost
 
     assert http.get("/v1/config").json() == desired
+    kinds = [event["kind"] for event in http.get("/v1/events", params={"kind": "daemon"}).json()["items"]]
+    assert kinds == ["daemon.starting", "daemon.ready"]
 
 
 def test_service_changes_take_effect_at_once(

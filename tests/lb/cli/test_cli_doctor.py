@@ -30,6 +30,15 @@ def test_report_names_faults_and_their_remedies(web: Shell) -> None:
     assert "→ on router: ip route replace 192.0.2.10/32" in good.stdout
 
 
+def test_an_interface_is_not_passed_over_in_silence(web: Shell) -> None:
+    """Where a daemon answers, it looks at its own interfaces: who names another is told so."""
+    told = web.run("doctor", "--seconds", "0", "--interface", "eth7")
+
+    assert told.exit_code == 0
+    assert "--interface was passed over" in told.stderr
+    assert not web.run("doctor", "--seconds", "0").stderr
+
+
 def test_all_shows_what_is_well(web: Shell) -> None:
     """Without --all what is as it should be is counted, and of packets it is said what becomes of them."""
     short, long = web.ok("doctor", "--seconds", "0"), web.ok("doctor", "--seconds", "0", "--all")
