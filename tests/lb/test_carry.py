@@ -312,6 +312,40 @@ def test_what_finds_no_room_is_told() -> None:
     assert sorted(new.nat_forward["client"][1:3, 0].tolist()) == [2, 3]
 
 
+def test_what_packets_show_of_connections_until_the_swap() -> None:
+    """The second look adds those that opened meanwhile, and joins what either tables have seen of the others; whoever
+    has a port by then keeps it."""
+    house, larger = House(blocks(2)), TwinDataPlane(blocks(4))
+    pool = Settings(nat_pools=("192.0.2.1",))
+    house.change(lambda config: replace(config, settings=pool).with_services(translating(keep=False)))
+    number = house.control._plans.services.by_name["nat"].number
+    old, new = house.twin.tables.arrays, larger.tables.arrays
+    (slot, _), (taken, _) = opened(house, 1, 2001), opened(house, 2, 2002)
+    old.nat_forward["word"][taken] = 0  # not yet
+    old.nat_reply["state"][slot] = 0
+    carry = NatCarry(Former.of(house.twin.tables), new, larger.flow_key)
+    carry.pools()
+    carry.connections({number << 16: number << 16})
+    assert np.flatnonzero(new.nat_forward["word"]).tolist() == [slot]
+
+    late, later = (
+        old.nat_forward["state"][slot] + np.uint64(5 << 32),
+        old.nat_forward["state"][slot] + np.uint64(9 << 32),
+    )
+    old.nat_reply["state"][slot] = late & np.uint64(0xFFFFFFFF00000000) | np.uint64(_C["NAT_SYN"])
+    new.nat_forward["state"][slot] = later | np.uint64(_C["NAT_FIN"])
+    old.nat_forward["word"][taken] = 1 << 24 | taken
+    newcomer, _ = opened(house, 3, 2003)
+    new.nat_forward["word"][taken], new.nat_forward["ports"][taken] = 7 << 24 | taken, 77
+    carry.connections({number << 16: number << 16})
+
+    assert np.flatnonzero(new.nat_forward["word"]).tolist() == [slot, taken, newcomer]
+    assert new.nat_forward["state"][slot] == later | np.uint64(_C["NAT_FIN"])
+    assert new.nat_reply["state"][slot] == old.nat_reply["state"][slot]
+    assert int(new.nat_forward["ports"][taken]) == 77
+    assert int(new.nat_reply["live"][taken]) == 0
+
+
 def test_connections_of_nat_stay() -> None:
     """Slots, and with them the ports that connections have outside, stay theirs, whatever number and place their
     backend has now; those of a backend that is no more are not taken over."""
