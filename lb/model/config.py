@@ -1,15 +1,15 @@
 """The whole of what the operator wants, as one immutable value."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from lb.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from lb.model.access import Access
-from lb.model.address import AnyAddress, AnyVip
+from lb.model.clashes import Clash, clashes, loops
 from lb.model.entries import FEED_PREFIX, PrefixList
 from lb.model.feed import Feed
 from lb.model.fields import pointer
@@ -19,7 +19,9 @@ from lb.model.owner import RULE_PREFIX
 from lb.model.prefix import Prefix
 from lb.model.rule import Rule
 from lb.model.rule_match import service_faults
-from lb.model.service import Port, Protocol, Service
+from lb.model.service import Port, Service
+
+T = TypeVar("T")
 
 
 def _room(family: int, longest: int) -> Callable[[object], IPv4Network | IPv6Network]:
@@ -120,69 +122,6 @@ class Settings(BaseModel):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Clash:
-    """Two services that cannot both be: where in the later of them, and why."""
-
-    service: Service
-    path: tuple[int | str, ...]
-    detail: str
-
-
-def clashes(services: Iterable[Service]) -> Iterator[Clash]:
-    """Services that take the same packets, and backends that are a VIP."""
-    services = list(services)
-    yield from _overlaps(services)
-    yield from _loops(services, services)
-
-
-def _overlaps(services: Iterable[Service]) -> Iterator[Clash]:
-    """A port and a range of ports must not overlap; "any" stands behind all of them (exact port first)."""
-    alike: dict[tuple[AnyVip, Protocol, bool], list[tuple[int, Service]]] = {}
-    for index, service in enumerate(services):
-        alike.setdefault((service.vip, service.protocol, service.port.is_any), []).append((index, service))
-    for group in alike.values():
-        group.sort(key=lambda item: item[1].port.low)
-        widest = group[0]
-        for item in group[1:]:
-            if item[1].port.low <= widest[1].port.high:
-                (_, first), (_, later) = sorted((widest, item), key=lambda pair: pair[0])
-                yield Clash(
-                    later,
-                    ("port",),
-                    f'service "{later.name}" and service "{first.name}" both take {later.protocol} '
-                    f"{later.vip} port {later.port}: change the VIP, the port or the protocol of one",
-                )
-            if item[1].port.high > widest[1].port.high:
-                widest = item
-
-
-def _loops(services: Iterable[Service], every: Iterable[Service]) -> Iterator[Clash]:
-    """Backends of these services that are the VIP of any, or lie in one."""
-    owners = {service.vip: service for service in every}
-    lengths = sorted({vip.prefixlen for vip in owners if isinstance(vip, IPv6Network)}, reverse=True)
-    for service in services:
-        for index, backend in enumerate(service.backends):
-            for vip in _vips_around(backend.address, lengths):
-                if vip not in owners:
-                    continue
-                is_or_in = "is" if vip == backend.address else f"lies in {vip},"
-                yield Clash(
-                    service,
-                    ("backends", index, "address"),
-                    f'backend {backend.address} of service "{service.name}" {is_or_in} the VIP of service '
-                    f'"{owners[vip].name}": packets would loop; use the backend\'s own address',
-                )
-                break
-
-
-def _vips_around(address: AnyAddress, lengths: Iterable[int]) -> Iterator[AnyVip]:
-    """The VIPs that would take packets for an address: itself, and its prefixes of these lengths."""
-    yield address
-    if address.version == 6:
-        yield from (IPv6Network((int(address), length), strict=False) for length in lengths)
-
-
 @dataclass(frozen=True)
 class Config:
     """Desired state. services and feeds by name, as they were added; rules by name, whose order means nothing.
@@ -206,12 +145,7 @@ class Config:
 
     def service(self, name: str) -> Service:
         """The service of that name; NotFoundError names it."""
-        try:
-            return self.services[name]
-        except KeyError:
-            raise NotFoundError(
-                f'there is no service "{name}": "sluice service list" shows those there are'
-            ) from None
+        return _named("service", self.services, name)
 
     def with_service(self, service: Service) -> "Config":
         """With a service added, or put in the place of the one of its name; ConflictError as in checked."""
@@ -226,7 +160,7 @@ class Config:
         for _, detail in pool_faults(self.settings.nat_pools, [service]):
             raise ConflictError(f"nat_pools: {detail}")
         # Only its backends can clash: a change of one among 20,000 need not look at the others.
-        return _unless(_loops([service], config.services.values()), config)
+        return _unless(loops([service], config.services.values()), config)
 
     def without_service(self, name: str) -> "Config":
         """Without the service of that name; NotFoundError if there is none, ConflictError if a rule names it."""
@@ -249,12 +183,7 @@ class Config:
 
     def feed(self, name: str) -> Feed:
         """The feed of that name; NotFoundError names it."""
-        try:
-            return self.feeds[name]
-        except KeyError:
-            raise NotFoundError(
-                f'there is no feed "{name}": "sluice feed list" shows those there are'
-            ) from None
+        return _named("feed", self.feeds, name)
 
     def with_feeds(self, feeds: Mapping[str, Feed]) -> "Config":
         """With exactly these feeds, by name. What one that is gone had on the blocklist goes with it."""
@@ -277,12 +206,7 @@ class Config:
 
     def rule(self, name: str) -> Rule:
         """The rule of that name; NotFoundError names it."""
-        try:
-            return self.rules[name]
-        except KeyError:
-            raise NotFoundError(
-                f'there is no rule "{name}": "sluice rule list" shows those there are'
-            ) from None
+        return _named("rule", self.rules, name)
 
     def with_rule(self, rule: Rule) -> "Config":
         """With a rule added, or put in the place of the one of its name; InvalidError if its service does not fit."""
@@ -302,6 +226,15 @@ class Config:
         for name in self.rules.keys() - rules.keys():
             blocklist = blocklist.with_layer(RULE_PREFIX + name, Layer())
         return replace(self, rules=rules, blocklist=blocklist)
+
+
+def _named(kind: str, known: Mapping[str, T], name: str) -> T:
+    try:
+        return known[name]
+    except KeyError:
+        raise NotFoundError(
+            f'there is no {kind} "{name}": "sluice {kind} list" shows those there are'
+        ) from None
 
 
 def _unless(found: Iterator[Clash], config: Config) -> Config:

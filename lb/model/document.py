@@ -9,7 +9,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lb.errors import FieldError, InvalidError
-from lb.model.config import Config, Settings, clashes
+from lb.model.clashes import clashes
+from lb.model.config import Config, Settings
 from lb.model.delta import settled
 from lb.model.entries import OPERATOR, PrefixList
 from lb.model.entry_input import FAULTS_SHOWN, AllowlistInput, BlocklistInput, read_entries

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lb.errors import ConflictError, NotFoundError
 from lb.model import Config, Prefix, PrefixList, Service, Settings
-from lb.model.config import clashes
+from lb.model.clashes import clashes
 from lb.model.fields import field_errors
 from lb.model.layers import Attributes, Layer
 
