@@ -1,9 +1,11 @@
 """What handlers can ask for as parameters: the reconciler, a read, a write, and the parts of the request."""
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from pydantic import TypeAdapter, ValidationError, WithJsonSchema
 
 from api.access.control import AccessControl
@@ -89,7 +91,25 @@ async def _write(
     *,
     guard: Annotated[Guard, Depends(_guard)],
 ) -> Write:
+    _refuse_unknown(request)
     return Write(request, response, reconciler, _preconditions(if_match, if_none_match), guard)
+
+
+def _refuse_unknown(request: Request) -> None:
+    """Whoever writes `?dry_run=true` where that is not known must not find the change made."""
+    if not request.query_params:
+        return
+    known = set(_query_of(request.scope["route"].dependant))
+    for name in request.query_params:
+        if name not in known:
+            listed = ", ".join(sorted(known))
+            raise parameter_error("query", name, f"this operation has no such parameter: it has {listed}")
+
+
+def _query_of(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_of(inner)
 
 
 def hold_stream(request: Request) -> None:

@@ -231,6 +231,27 @@ def test_a_program_that_fails_the_gate_is_503(
     assert filled.get("/readyz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "known"),
+    [
+        ("POST", "/v1/services", "it has force"),
+        ("DELETE", "/v1/services/web", "it has force"),
+        ("POST", "/v1/config/confirm", "it has force, revision"),
+    ],
+)
+def test_a_parameter_that_is_not_known_changes_nothing(
+    filled: TestClient, method: str, path: str, known: str
+) -> None:
+    """Whoever asks for a dry run where there is none, or mistypes, does not find the change made."""
+    before = state_of(filled)
+
+    answer = filled.request(method, f"{path}?dry_run=true", json=NEW if method == "POST" else None)
+
+    assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, "dry_run")
+    assert known in answer.json()["errors"][0]["detail"]
+    assert state_of(filled) == before
+
+
 def test_a_store_that_fails_is_503(filled: TestClient, store: SqliteStore) -> None:
     """A state file that cannot be written is an error of its own, and nothing is applied."""
     before = state_of(filled)
