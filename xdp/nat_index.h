@@ -140,15 +140,40 @@ static __always_inline bool nat_find(const struct packet *p, u64 hash, bool kept
 	return nat_find_but(p, hash, kept, NULL, flow);
 }
 
-/* Enters a word into the index. */
-static __always_inline bool nat_publish(u64 hash, u32 slot)
+/* How many words of a bucket are taken, more than there are if one has this tag. Without branches, which the verifier would
+ * walk in all combinations. */
+static __always_inline u32 nat_count(const struct nat_bucket *bucket, u64 tag)
+{
+	u32 i, taken = 0;
+
+#pragma unroll
+	for (i = 0; i < NAT_INDEX_WAYS; i++) {
+		u64 word = *(volatile const u64 *)&bucket->word[i];
+
+		taken += 1 - is_zero(word) + (is_zero(word >> NAT_SLOT_BITS ^ tag) << 4);
+	}
+	return forget(taken, tag, 0xff);
+}
+
+/* Enters a word into the index: in its own bucket, or, if that is crowded, where fewer are. once: not if one has this tag, for
+ * that may be the same flow's, of another CPU. Who sees none counts as the other did, and so comes behind it in one bucket. */
+static __always_inline bool nat_publish(u64 hash, u32 slot, bool once)
 {
 	u64 tag = nat_tag(hash);
-	u32 number = hash, i;
-	struct nat_bucket *bucket = nat_bucket(number), *other = nat_bucket(nat_other_bucket(number, tag));
+	u32 number = hash, i, taken, beside;
+	struct nat_bucket *bucket = nat_bucket(number), *other = nat_bucket(nat_other_bucket(number, tag)), *swapped;
 
 	if (!bucket || !other)
 		return false;
+	taken = nat_count(bucket, once ? tag : ~0ULL);
+	beside = nat_count(other, once ? tag : ~0ULL);
+	if (taken > NAT_INDEX_WAYS || beside > NAT_INDEX_WAYS)
+		return false;
+	if (taken >= NAT_CROWDED && beside < taken) {
+		swapped = bucket;
+		bucket = other;
+		other = swapped;
+	}
 #pragma clang loop unroll(disable)
 	for (i = 0; i < 2 * NAT_INDEX_WAYS; i++) {
 		u64 *word = i < NAT_INDEX_WAYS ? &bucket->word[i & (NAT_INDEX_WAYS - 1)] : &other->word[i & (NAT_INDEX_WAYS - 1)];

@@ -90,7 +90,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 				    const struct backend *backend, u64 hash, struct nat_flow *flow)
 {
 	u64 now_s = coarse_seconds(), tag = nat_tag(hash), kept = 0;
-	bool keep = HAVE_NAT_KEEP && backend->nat_keep;
+	bool keep = HAVE_NAT_KEEP && backend->nat_keep, published;
 	struct nat_tally *tally = nat_tally();
 	u32 slot, list = nat_list_of(backend);
 	struct nat_flow first;
@@ -111,14 +111,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 	if (TRACE)
 		return keep && nat_clashes(p, backend, kept, slot) ? DROP_NAT_CLASH : CONTINUE;
 	nat_fill(p, service, p->backend, backend, flow, keep ? nat_tag(kept) : tag, now_s);
-	if ((keep && !nat_publish(kept, slot)) || !nat_publish(hash, slot)) {
-		if (keep)
-			nat_unpublish(kept, slot);
-		nat_give_back(flow);
-		if (tally)
-			tally->no_port[list]++;
-		return DROP_NAT_PORTS;
-	}
+	published = (!keep || nat_publish(kept, slot, false)) && nat_publish(hash, slot, true);
 	if (nat_find(p, hash, false, &first) && first.slot != slot) {
 		nat_unpublish(hash, slot);
 		if (keep)
@@ -131,6 +124,14 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 		flow->forward = first.forward;
 		flow->reply = nat_reply.lookup(&slot);
 		return flow->reply ? CONTINUE : DROP_INTERNAL;
+	}
+	if (!published) {
+		if (keep)
+			nat_unpublish(kept, slot);
+		nat_give_back(flow);
+		if (tally)
+			tally->no_port[list]++;
+		return DROP_NAT_PORTS;
 	}
 	if (keep && nat_clashes(p, backend, kept, slot)) {
 		nat_unpublish(hash, slot);

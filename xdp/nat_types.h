@@ -6,6 +6,7 @@
 #define NAT_SLOT_BITS 24
 #define NAT_SLOT_MASK 0xffffff
 #define NAT_INDEX_WAYS 8
+#define NAT_CROWDED 6 /* words of a bucket from which on newcomers look whether the other has fewer */
 
 /* What the client sends. */
 struct nat_forward {

@@ -97,8 +97,10 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	trace_stage(p, STAGE_SERVICE);
 	verdict = find_service(p, &service);
 	if (HAVE_NAT_KEEP && (verdict == PASS_NO_SERVICE || verdict == PASS_PROTOCOL) && nat_is_of_keep(p)) {
-		int known = p->has_ports ? nat_kept_known(p) : CONTINUE;
+		int known;
 
+		settle(ctx, p);
+		known = p->has_ports ? nat_kept_known(p) : CONTINUE;
 		return known ?: enter_nat(ctx, p, NULL, NAT_KEPT, verdict);
 	}
 	if (verdict)

@@ -1,7 +1,10 @@
 """Mode nat: requests and replies, whole frames both ways."""
 
+from ipaddress import ip_address
+
 import numpy as np
 import pytest
+from feeder import Feeder
 from frames import KINDS, VIP4, VIP6, kinds, service, tagged, tcp, udp, within
 from nat_frames import (
     POOL4,
@@ -144,6 +147,22 @@ def test_exhausted_ports(nat_rig: Rig) -> None:
     nat_rig.sweep()
 
     assert nat_rig.verdict(tcp(sport=2000)) == "TX_NAT"
+
+
+@pytest.mark.parametrize(("nat_source", "flows"), [("pool", 4 * 64512), ("keep", 2 * 65535)])
+def test_every_port_can_be_used(nat_rig: Rig, nat_source: str, flows: int) -> None:
+    """With as many flows as there are ports, none found the index full; only then is there no port."""
+    settings = {"nat_pools": ["10.9.1.0/30"] if nat_source == "pool" else []}
+    nat_rig.apply(settings=settings, services=[nat(nat_source=nat_source, backends=WEB)])
+    feeder, arrays = Feeder(), nat_rig.plane.tables.arrays
+    try:
+        feeder.run(nat_rig.program, bytes(tcp()), int(ip_address("10.32.0.0")), flows)
+    finally:
+        feeder.close()
+
+    assert np.count_nonzero(arrays.nat_forward["word"]) == flows
+    assert int(nat_rig.plane.tables.nat_counters.read()[0]["opened"]) == flows
+    assert nat_rig.verdict(tcp(sport=999)) == "DROP_NAT_PORTS"
 
 
 def test_closed_flow_opens_again(nat_rig: Rig) -> None:
