@@ -13,6 +13,7 @@ from lb.cli.times import seconds_of
 from lb.cli.watch import Watched
 
 _FORMATS = ("auto", "plain", "netset", "csv", "spamhaus-drop", "spamhaus-json", "crowdsec")
+_CREATED = 201
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 120.0
 """More than the daemon takes over a feed, so that this is only met where it has gone."""
@@ -85,11 +86,12 @@ def add(
         **{key: said[key] or None for key in ("allow_private_url", "allow_protected")},
     }
     body = {key: value for key, value in wanted.items() if value is not None}
-    document = session.client.call("PUT", f"/feeds/{quoted(name)}", body=body).document
-    error = None
+    answer = session.client.call("PUT", f"/feeds/{quoted(name)}", body=body)
+    document, error = answer.document, None
+    done = "is there" if answer.status == _CREATED else "is replaced"
     if not no_wait:
         document, error = _refreshed(session, name, document)
-    emit(session, document, lambda: [f"feed {name} is there{'' if error or no_wait else _holding(document)}"])
+    emit(session, document, lambda: [f"feed {name} {done}{'' if error or no_wait else _holding(document)}"])
     if error:
         click.echo(f"sluice: {error}", err=True)
 

@@ -61,7 +61,7 @@ def reasons_of(packet: Mapping[str, Any]) -> list[str]:
     parts = []
     entry = packet["entry"]
     if entry is not None:
-        why = f", {entry['reason']}" if entry["reason"] else ""
+        why = f": {entry['reason']}" if entry["reason"] else ""
         counts = ", only counts" if entry["action"] == "count" else ""
         parts.append(f"blocklist entry {entry['prefix']} ({entry['owner']}{why}{counts})")
     for name in ("rule", "service", "backend"):

@@ -79,7 +79,7 @@ def test_a_blocked_clients_packets(lab: Lab, vip: str, tmp_path: Path) -> None:
         frame = Ether(data)
         assert (frame[IP].src, frame[IP].dst, frame[UDP].dport) == (blocked, vip, PORT)
         assert meta.wirelen == len(data)
-        assert meta.comments == [f"DROP_BLOCKLIST; blocklist entry {blocked}/32 (operator, noise)".encode()]
+        assert meta.comments == [f"DROP_BLOCKLIST; blocklist entry {blocked}/32 (operator: noise)".encode()]
         assert began < (meta.tshigh << 32 | meta.tslow) < time.time_ns()
     times = [meta.tshigh << 32 | meta.tslow for _, meta in packets]
     assert times == sorted(times)

@@ -75,7 +75,7 @@ def test_a_packet_is_a_line(shell: Shell) -> None:
     coming.join()
 
     first, second = (line.partition(" ")[2] for line in result.stdout.splitlines())
-    why = "(blocklist entry 203.0.113.0/24 (operator, scan))"
+    why = "(blocklist entry 203.0.113.0/24 (operator: scan))"
     assert first == f"DROP_BLOCKLIST 203.0.113.9:40000 > 192.0.2.10:80: TCP [S], length 0 {why}"
     assert second == f"DROP_BLOCKLIST 203.0.113.9:40000 > 192.0.2.10:53: UDP, length 0 {why}"
     assert result.stderr.splitlines()[-1] == "sluice: 2 packets shown, of 2 that came with such verdicts"

@@ -23,6 +23,16 @@ def test_add_waits_for_the_entries(shell: Shell, path: Path) -> None:
     assert (found["refresh_seconds"], found["reason"], found["observed"]["entries"]) == (600, "known bad", 4)
 
 
+def test_add_says_when_it_replaces(shell: Shell, path: Path) -> None:
+    """A feed of that name is replaced, and it is said."""
+    shell.ok("feed", "add", "drop", "--file", str(path))
+
+    assert shell.ok("feed", "add", "drop", "--file", str(path), "--count-only") == (
+        "feed drop is replaced, with 4 entries\n"
+    )
+    assert shell.rest("/feeds/drop")["action"] == "count"
+
+
 def test_add_says_every_option(shell: Shell) -> None:
     """Each option is a field of the feed."""
     shell.ok(

@@ -59,7 +59,7 @@ def test_packets_are_read_back(tmp_path: Path) -> None:
 def test_comments_say_what_decided() -> None:
     """The verdict, then entry with owner and reason, then rule, service and backend where there are."""
     assert (
-        comment_of(PACKET) == "DROP_BLOCKLIST; blocklist entry 203.0.113.0/24 (feed:spam, scan); service web"
+        comment_of(PACKET) == "DROP_BLOCKLIST; blocklist entry 203.0.113.0/24 (feed:spam: scan); service web"
     )
     more = {**PACKET, "entry": None, "rule": "flood", "backend": "10.0.0.11"}
     assert comment_of(more) == "DROP_BLOCKLIST; rule flood; service web; backend 10.0.0.11"
