@@ -57,5 +57,7 @@ def _router_target(facts: Facts, vip: str) -> str | None:
     """The address of a served interface that a router would send packets for a VIP to."""
     family = ":" in vip
     served = [one for one in facts.interfaces if one.served]
-    addresses = (address for one in served for address in one.addresses if (":" in address) is family)
-    return next((address.partition("/")[0] for address in addresses), None)
+    addresses = (address.partition("/")[0] for one in served for address in one.addresses)
+    pools = {pool.address for pool in facts.pools}
+    found = sorted((one for one in addresses if (":" in one) is family), key=lambda one: one in pools)
+    return found[0] if found else None

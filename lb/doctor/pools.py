@@ -5,27 +5,29 @@ from lb.doctor.facts import PoolFacts
 from lb.doctor.finding import Finding, fail, ok, warn
 
 CHECK = "nat-pool"
+_REMEMBERED = "Answers came back lately: by what neighbours remember, which ends, or by a proxy of yours."
 _LOST = "What backends answer goes nowhere: connections of mode nat do not open."
 
 
 def examine(facts: PoolFacts, router: str | None) -> Finding:
     """Whether answers find their way here. router: the address of this machine that others are routed to."""
     address, length = facts.address, 128 if ":" in facts.address else 32
-    if facts.answered:
-        return ok(CHECK, address, f"answers to {address} come back here, of {facts.answered} connections")
     if facts.local is not None and (facts.local_is_served or ":" not in address):
         return ok(CHECK, address, f"{address} is this machine's, and its kernel answers for it")
     if facts.on_link is not None:
         where = f"{address} lies in the network of {facts.on_link}, and nobody answers for it there"
         if facts.local is not None:
             where += f": it is on {facts.local}, and neighbour discovery asks for what is on {facts.on_link} itself"
-        return fail(
+        found = warn if facts.answered else fail
+        return found(
             CHECK,
             address,
             where,
-            effect=_LOST,
+            effect=_REMEMBERED if facts.answered else _LOST,
             command=f"ip address add {address}/{length} dev {facts.on_link}",
         )
+    if facts.answered:
+        return ok(CHECK, address, f"answers to {address} come back here, of {facts.answered} connections")
     found = fail if facts.unanswered >= UNPROVEN_TO_TELL else warn
     seen = f", of {facts.unanswered} connections" if facts.unanswered else ""
     return found(

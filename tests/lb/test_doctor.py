@@ -365,7 +365,10 @@ POOL_CASES: list[tuple[PoolFacts, tuple[str, str, str] | None]] = [
     (PoolFacts("10.0.0.50", on_link="eth0", local="lo"), None),
     (PoolFacts("fd00::50", local="eth0", local_is_served=True), None),
     (PoolFacts("10.8.0.50", answered=1), None),
-    (PoolFacts("fd00::50", on_link="eth0", local="lo", answered=1), None),
+    (
+        PoolFacts("fd00::50", on_link="eth0", local="lo", answered=1),
+        ("warn", "balancer", "ip address add fd00::50/128 dev eth0"),
+    ),
     (
         PoolFacts("10.0.0.50", on_link="eth0"),
         ("fail", "balancer", "ip address add 10.0.0.50/32 dev eth0"),
@@ -391,6 +394,15 @@ def test_pool_address_is_answered_for_or_routed(
     found = [(f.severity, f.run_on, f.command) for f in wrong(replace(WELL, pools=(pool,)))]
 
     assert found == ([] if expected is None else [expected])
+
+
+def test_routers_are_not_sent_to_a_pool_address() -> None:
+    """Where an interface has other addresses too, a VIP is to be routed to one of these."""
+    interface = replace(INTERFACE, addresses=("10.0.0.50/24", "10.0.0.1/24"))
+    pool = PoolFacts("10.0.0.50", on_link="eth0", local="eth0", local_is_served=True)
+    (found,) = wrong(replace(WELL, interfaces=(interface,), pools=(pool,), vips=(VipFacts("192.0.2.10", 0),)))
+
+    assert found.command == "ip route replace 192.0.2.10/32 via 10.0.0.1"
 
 
 @pytest.mark.parametrize("keeps", [True, False])
