@@ -62,11 +62,13 @@ def to_other(frame):
     return frame
 
 
-def serve(rig: Rig, vip: str, backend: str, make, *, away: bool) -> str:
+def serve(rig: Rig, elsewhere: Elsewhere, vip: str, backend: str, make, *, away: bool) -> str:
     """A service of mode nat with one backend, which may be behind the other interface; the pool's address."""
     rig.plane.ifindex = {backend: OTHER} if away else {}
     protocol = "tcp" if make is tcp else "udp"
     rig.apply(settings=POOLS, services=[service(mode="nat", vip=vip, protocol=protocol, backends=[backend])])
+    with elsewhere():
+        pass  # compiled before there are flows, which would not wait for it
     return POOL6 if ":" in backend else POOL4
 
 
@@ -74,7 +76,7 @@ def serve(rig: Rig, vip: str, backend: str, make, *, away: bool) -> str:
 @pytest.mark.parametrize("make", [tcp, udp])
 def test_backend_behind_another_interface(nat_rig: Rig, elsewhere: Elsewhere, vip, backends, make) -> None:
     """Requests leave by it; replies come in by it, and leave by the client's, as the VIP, from our MAC there."""
-    pool = serve(nat_rig, vip, backends[0], make, away=True)
+    pool = serve(nat_rig, elsewhere, vip, backends[0], make, away=True)
     more = {"flags": "A"} if make is tcp else {}
 
     for request in (make(dst=vip), make(dst=vip, **more), make(dst=vip, **more)):
@@ -90,7 +92,7 @@ def test_backend_behind_another_interface(nat_rig: Rig, elsewhere: Elsewhere, vi
 @pytest.mark.parametrize("make", [tcp, udp])
 def test_client_behind_another_interface(nat_rig: Rig, elsewhere: Elsewhere, vip, backends, make) -> None:
     """The same the other way round; what is too big for the client's way is told to the backend."""
-    pool = serve(nat_rig, vip, backends[0], make, away=False)
+    pool = serve(nat_rig, elsewhere, vip, backends[0], make, away=False)
     request = to_other(make(dst=vip))
     family = 6 if ":" in vip else 4
 
@@ -109,7 +111,7 @@ def test_client_behind_another_interface(nat_rig: Rig, elsewhere: Elsewhere, vip
 
 def test_errors_of_nat(nat_rig: Rig, elsewhere: Elsewhere) -> None:
     """About a request, from the backend's side; about a reply, from the client's."""
-    pool = serve(nat_rig, VIP4, "10.0.0.11", tcp, away=True)
+    pool = serve(nat_rig, elsewhere, VIP4, "10.0.0.11", tcp, away=True)
     request = tcp()
     out = nat_rig.run(request)
     sent, reply = reparsed(out.frame_out), to_other(answer(out))
