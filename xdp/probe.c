@@ -6,6 +6,9 @@
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
+/* Before in.h and tcp.h: they ask for the kernel's own linux/socket.h, which takes the compiler longer than all else here. */
+#include <uapi/linux/socket.h>
+#define _LINUX_SOCKET_H
 #include <uapi/linux/in.h>
 #include <uapi/linux/ip.h>
 #include <uapi/linux/ipv6.h>
