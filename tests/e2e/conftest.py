@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,20 @@ def left_by_killed_runs() -> list[str]:
     """The labs of runs whose process is gone."""
     names = [path.name for path in RUN_ROOT.glob(f"{PREFIX}*")]
     return [name for name in names if not processes.find(int(name.split("-")[1]))]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder into which any user may look; those of runs that were killed go."""
+    for left in Path("/tmp").glob("sluice-e2e-*"):
+        if not processes.find(int(left.name.split("-")[2])):
+            shutil.rmtree(left)
+    folder = Path(f"/tmp/sluice-e2e-{os.getpid()}")
+    folder.mkdir(mode=0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

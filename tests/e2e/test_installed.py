@@ -38,15 +38,9 @@ def machine(as_root: None, tmp_path: Path) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def folder(open_folder: Path) -> Path:
     """One that the daemon's user may look into."""
-    folder = Path(f"/tmp/sluice-installed-{os.getpid()}")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
+    return open_folder
 
 
 def make(what: str, folder: Path, **more: str) -> str:

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -94,15 +93,14 @@ class Unit:
 
 
 @pytest.fixture
-def unit(as_root: None) -> Iterator[Unit]:
-    folder = Path(f"/tmp/sluice-user-{os.getpid()}")
+def unit(as_root: None, open_folder: Path) -> Iterator[Unit]:
+    folder = open_folder
     script = (
         f"mount --bind {CHECKOUT} /mnt && mount -t bpf -o mode=0700 bpf /sys/fs/bpf && "
         f"{CHECKOUT}/deploy/prepare-bpffs /sys/fs/bpf {USER}:{USER} && echo made && exec sleep infinity"
     )
     # It ends with us, however we end; what it has mounted goes with the last who is inside.
     words = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "sh", "-ec", script]
-    shutil.rmtree(folder, ignore_errors=True)
     lab = lifecycle.up(NAME, daemon=False)
     try:
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
@@ -120,7 +118,6 @@ def unit(as_root: None) -> Iterator[Unit]:
                 holder.kill()
     finally:
         lifecycle.down(NAME)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def give_pool(lab: Lab) -> None:
