@@ -112,6 +112,15 @@ NAT_CASES4: list[Case] = [
         _reply("10.0.0.12", CLIENT4, TCP(sport=WEB, dport=40000, flags="SA")),
         f"{_N4} NAT_KEEP",
     ),
+    case(
+        "NAT that keeps the source, the flow goes on", "TX_NAT", tcp(dst=KEPT4, flags="A"), f"{_N4} NAT_KEEP"
+    ),
+    case(
+        "NAT that keeps the source, and so does the other side",
+        "TX_NAT_REPLY",
+        _reply("10.0.0.12", CLIENT4, TCP(sport=WEB, dport=40000, flags="A"), b"reply"),
+        f"{_N4} NAT_KEEP",
+    ),
     case("NAT that keeps the source, a clash", "DROP_NAT_CLASH", tcp(dst=KEPT4, dport=81), f"{_N4} NAT_KEEP"),
     case("NAT out of another interface", "REDIRECT_NAT", udp(dst=KEPT4), f"{_N4} NAT_KEEP REDIRECT"),
     case(

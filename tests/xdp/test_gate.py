@@ -193,12 +193,12 @@ FAULTS = {
         "NAT, a request",
         "at byte 5[01],",
     ),
-    "a port that NAT gave once, and forgets": (
+    "a backend's port that NAT forgets": (
         "nat_known.h",
-        "source_port = bpf_htons(slot & 0xffff);",
-        "source_port = p->source_port;",
+        "\tport = backend_port(p, backend);",
+        "\tport = p->port;",
         "NAT, the flow goes on",
-        "at byte 34,",
+        "at byte 36,",
     ),
 }
 
