@@ -125,7 +125,7 @@ def test_what_is_not_confirmed_goes_though_the_daemon_was_killed(
     assert apply(lab, wrong).returncode == 1
     assert http.get("/v1/config").json() == document
     right = json.dumps({**document, "services": document["services"] + many})
-    last = http.get("/v1/events", params={"limit": 1}).json()["last"]
+    last = http.get("/v1/events", params={"limit": 10000}).json()["last"]
     assert apply(lab, right, "--confirm-within", "3s").returncode == 0
     assert http.get("/v1/services", params={"limit": 1}).json()["total"] == 401
     event = next_event(http, last, "config.rolled-back")

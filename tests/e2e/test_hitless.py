@@ -198,8 +198,9 @@ LAYOUT = (
     (
         "xdp/maps.h",
         "/* Limits and guards. */",
-        'BPF_TABLE_PINNED("array", u32, u64, spare, 8, PINNED("spare"), 0);',
+        'MAP("array", u32, struct budget, spare, MEMORY);',
     ),
+    ("lb/dataplane/tables.py", '        "watching": 2,\n', '        "watching": 2,\n        "spare": 8,\n'),
     ("lb/reconcile/apply.py", "plan.start, plan.room\n", "plan.room, plan.start\n"),
 )
 """What another version has otherwise: file, what stands there, and what stood there then."""
