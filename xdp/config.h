@@ -3,12 +3,13 @@
  * A feature that is 0 is not compiled in: stages ask with a plain `if (HAVE_…)`, which the compiler removes.
  * The values here are those of a build by hand, with everything in it.
  *
- * What differs between interfaces and machines is late: a number of 64 bits that whoever loads the program finds in it and
- * replaces (lb/dataplane/bytecode.py). The compiler does not see it; the verifier and the machine code have it as a constant.
+ * What differs between interfaces and machines, and settings that are numbers, are late: 64 bits that whoever loads the program
+ * finds in it and replaces (lb/dataplane/bytecode.py). The compiler does not see the number; the verifier and the machine code
+ * have it as a constant. Beside it stands what it is where nothing else is said.
  */
 #define LATE_MARK 0x51ce51ce
-#define LATE(number) LATE_LOAD(LATE_MARK, number)
-#define LATE_LOAD(mark, number) ({ u64 late; asm volatile("%0 = " LATE_TEXT(mark) "0000000" #number " ll" : "=r"(late)); late; })
+#define LATE(number, usual) LATE_LOAD(LATE_MARK, number)
+#define LATE_LOAD(mark, number) ({ u64 late; asm volatile("%0 = " LATE_TEXT(mark) "000000" #number " ll" : "=r"(late)); late; })
 #define LATE_TEXT(mark) #mark
 
 #ifndef HAVE_DENY4 /* the blocklist holds IPv4 prefixes */
@@ -128,32 +129,23 @@
 #endif
 
 /* The interface this build is for: its MAC as two host-order halves of the bytes in memory, and its index. */
-#define OUR_MAC_FIRST4 LATE(1)
-#define OUR_MAC_LAST2 LATE(2)
-#define OUR_IFINDEX LATE(3)
+#define OUR_MAC_FIRST4 LATE(01, 0)
+#define OUR_MAC_LAST2 LATE(02, 0)
+#define OUR_IFINDEX LATE(03, 0)
 
 /* The flow table's secret: without it nobody can aim flows at one bucket. */
-#define FLOW_KEY0 LATE(4)
-#define FLOW_KEY1 LATE(5)
+#define FLOW_KEY0 LATE(04, 0)
+#define FLOW_KEY1 LATE(05, 0)
 
 /* Outer sources: host-order prefix for IPv4, the first 96 bits for IPv6 as they lie in memory. */
-#ifndef ENCAP_SOURCE4
-#define ENCAP_SOURCE4 0xac100000U
-#define ENCAP_SOURCE4_HOSTS 0xffffU
-#endif
-#ifndef ENCAP_SOURCE6_0
-#define ENCAP_SOURCE6_0 0x00000001U
-#define ENCAP_SOURCE6_1 0
-#define ENCAP_SOURCE6_2 0
-#endif
+#define ENCAP_SOURCE4 LATE(06, 0xac100000)
+#define ENCAP_SOURCE4_HOSTS LATE(07, 0xffff)
+#define ENCAP_SOURCE6_0 LATE(08, 1)
+#define ENCAP_SOURCE6_1 LATE(09, 0)
+#define ENCAP_SOURCE6_2 LATE(10, 0)
+#define GUE_PORT LATE(11, 6080)
 
-#ifndef GUE_PORT
-#define GUE_PORT 6080
-#endif
-
-#ifndef TOO_BIG_PER_SECOND /* ICMP answers in one second, at most */
-#define TOO_BIG_PER_SECOND 1000
-#endif
+#define TOO_BIG_PER_SECOND LATE(12, 1000) /* ICMP answers in one second, at most */
 
 /* The two clocks. A build whose time stands still has numbers here. */
 #ifndef JIFFIES
@@ -167,22 +159,16 @@
 #define JIFFY_SHARE 17179869
 #endif
 
-#ifndef UDP_IDLE_S
-#define UDP_IDLE_S 30
-#endif
-#ifndef TCP_IDLE_S
-#define TCP_IDLE_S 3600
-#endif
+#define UDP_IDLE_S LATE(13, 30)
+#define TCP_IDLE_S LATE(14, 3600)
 
 /* How long a NAT flow lives without a packet, by state. */
-#ifndef NAT_OPENING_S
-#define NAT_OPENING_S 30
-#define NAT_CLOSING_S 60
-#define NAT_TCP_IDLE_S 7440
-#define NAT_UDP_IDLE_S 120
-#endif
+#define NAT_OPENING_S LATE(15, 30)
+#define NAT_CLOSING_S LATE(16, 60)
+#define NAT_TCP_IDLE_S LATE(17, 7440)
+#define NAT_UDP_IDLE_S LATE(18, 120)
 
-#define STAGE_SLOT LATE(6) /* where in `stages` this build's second program stands */
+#define STAGE_SLOT LATE(19, 0) /* where in `stages` this build's second program stands */
 
 #ifndef OUR_MTU /* of the interface */
 #define OUR_MTU 1500

@@ -40,7 +40,7 @@ static __always_inline s64 flow_age(u64 state, u64 now_s)
 
 static __always_inline bool is_idle(u64 state, u64 now_s)
 {
-	return flow_age(state, now_s) > (state & FLOW_UDP ? UDP_IDLE_S : TCP_IDLE_S);
+	return flow_age(state, now_s) > (s64)(state & FLOW_UDP ? UDP_IDLE_S : TCP_IDLE_S);
 }
 
 /* Whether nothing more is to be expected of a flow. What comes all the same still finds its entry. */

@@ -110,12 +110,14 @@ def refresh_feed(
     reconciler: ReconcilerDep,
     feeds: FeedsDep,
     response: Response,
-    wait_seconds: Annotated[float, Query(ge=0, le=30, description="how long to wait for its end")] = 10,
+    wait_seconds: Annotated[
+        float, Query(ge=0, le=30, description="how long to wait for its end; 0: not at all")
+    ] = 10,
 ) -> Any:
     """Fetch it, whenever it is due. 200 when it is done, 502 if it was not taken, 202 if it takes longer."""
     reconciler.desired.config.feed(name)
     number = feeds.refresh(name)
-    if not feeds.wait(name, number, wait_seconds):
+    if not wait_seconds or not feeds.wait(name, number, wait_seconds):
         response.status_code = 202
         operation = refresh_id(name, number)
         response.headers["Location"] = f"/v1/operations/{operation}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lb.dataplane import gate, libbpf
-from lb.dataplane.bytecode import Bytecode, late_names
+from lb.dataplane.bytecode import Bytecode, late_numbers
 from lb.dataplane.clock import jiffy_share
 from lb.dataplane.kept import kept_or_compiled
 from lb.dataplane.layout import layout
@@ -43,7 +43,7 @@ class Build:
         values = [
             f"-D{name}={value}ULL" if value >> 32 else f"-D{name}={value}U"
             for name, value in self.constants.items()
-            if name not in late_names()
+            if name not in late_numbers()
         ]
         return [
             f"-DJIFFY_SHARE={jiffy_share()}",
@@ -71,7 +71,9 @@ class Build:
     @property
     def late(self) -> dict[str, int]:
         """The numbers that are put in when the program is loaded."""
-        return {name: self.constants.get(name, 0) for name in late_names()} | {"STAGE_SLOT": self.stage_slot}
+        return {name: self.constants.get(name, usual) for name, usual in late_numbers().items()} | {
+            "STAGE_SLOT": self.stage_slot
+        }
 
     def bytecode(self) -> Bytecode:
         """What the compiler makes of it, or has made before. CompileError; SetupError."""
@@ -80,7 +82,7 @@ class Build:
 
     def digest(self) -> str:
         """Names the program: the same digest, the same program over the same maps."""
-        late = sorted((name, self.constants.get(name, 0)) for name in late_names())
+        late = sorted((name, self.constants.get(name, usual)) for name, usual in late_numbers().items())
         text = "\0".join([join_source("sluice.c"), *self.flags(), str(late), str(self.pins)])
         return hashlib.sha256(text.encode()).hexdigest()
 

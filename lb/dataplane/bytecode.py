@@ -2,7 +2,7 @@
 
 The compiler knows neither which maps will be there nor the interface: in the bytecode a map is its place in a list,
 and a late number of config.h (`LATE`) is a mark. `linked` puts in what they are. So one compilation serves every
-interface, key and start, and can be kept (kept.py).
+interface, setting and start, and can be kept (kept.py).
 """
 
 import base64
@@ -20,7 +20,7 @@ from lb.dataplane.source import XDP_DIR
 _LOAD_IMMEDIATE_64 = 0x18
 _NUMBER, _MAP_FD = 0, 1
 """What a load of 64 bits loads, by its source register."""
-_LATE = re.compile(r"^#define (\w+) LATE\((\d)\)", re.MULTILINE)
+_LATE = re.compile(r"^#define (\w+) LATE\((\d\d), (\w+)\)", re.MULTILINE)
 _LATE_MARK = re.compile(r"^#define LATE_MARK (0x[0-9a-f]{8})$", re.MULTILINE)
 
 
@@ -108,9 +108,11 @@ def late_marks() -> Mapping[int, str]:
     text = (XDP_DIR / "config.h").read_text()
     found = _LATE_MARK.search(text)
     assert found is not None
-    return {int(found[1], 16) << 32 | int(number): name for name, number in _LATE.findall(text)}
+    return {int(found[1], 16) << 32 | int(number, 16): name for name, number, _ in _LATE.findall(text)}
 
 
-def late_names() -> frozenset[str]:
-    """Constants that are not compiled in."""
-    return frozenset(late_marks().values())
+@cache
+def late_numbers() -> Mapping[str, int]:
+    """Constants that are not compiled in, and what they are where nothing else is said."""
+    text = (XDP_DIR / "config.h").read_text()
+    return {name: int(usual, 0) for name, _, usual in _LATE.findall(text)}

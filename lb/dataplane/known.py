@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lb.dataplane.bytecode import late_numbers
 from lb.dataplane.layout import layout
 from lb.dataplane.tables import Array
 
@@ -58,7 +59,7 @@ def document() -> dict[str, Any]:
 
 def stages(features: frozenset[str], constants: Mapping[str, int]) -> list[Stage]:
     """The state and the cases that a program with these features has an answer to, for its constants."""
-    of_build = {**layout().constants, **constants}
+    of_build = {**layout().constants, **late_numbers(), **constants}
     mac = b"".join(
         of_build[name].to_bytes(size, "little")
         for name, size in (("OUR_MAC_FIRST4", 4), ("OUR_MAC_LAST2", 2))

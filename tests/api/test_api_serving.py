@@ -1,6 +1,7 @@
 """The real listeners: the unix socket's peers, TLS with tokens and client certificates, and connections that dawdle."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -306,7 +307,10 @@ def test_who_dawdles_is_hung_up_on(daemon: Guarded, tmp_path: Path, monkeypatch:
             assert answer.count(b"HTTP/1.1 200") == 1
         with httpx.Client(base_url=address_of(opened)) as client:
             assert client.get("/v1/services").status_code == 200
-            assert client.get("/v1/services", headers={"X": "y" * 300_000}).status_code in (400, 431)
+            with contextlib.suppress(
+                httpx.ReadError
+            ):  # who is still sending may see the end before the answer
+                assert client.get("/v1/services", headers={"X": "y" * 300_000}).status_code in (400, 431)
 
 
 def test_a_body_that_does_not_come_on(

@@ -225,7 +225,7 @@ def _server_is_stopped(ward: Ward) -> None:
     found = ward.names("server", "10.0.0.12")
     assert "no server listens there" in found["summary"]
     ward.mend(found)
-    assert set(ward.fetch(VIP, 6)) == {"backend1", "backend3"}
+    assert set(ward.fetch(VIP, 30)) == {"backend1", "backend3"}
     files = ward.lab.data / "backend2"
     words = ["nginx", "-c", str(files / "nginx.conf")]
     processes.start(ward.lab.namespace(Role.BACKEND, 2), words, files / "nginx.log")

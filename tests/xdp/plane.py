@@ -53,7 +53,7 @@ def pin_root() -> Iterator[Path]:
     """This process's own directory in bpffs, and an end to those of processes that are no more."""
     for left in BPFFS.glob(f"{PIN_PREFIX}*"):
         if not Path("/proc", left.name.removeprefix(PIN_PREFIX)).exists():
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)  # another test run may be at it
     root = BPFFS / f"{PIN_PREFIX}{os.getpid()}"
     root.mkdir(mode=0o700)
     try:
@@ -195,7 +195,9 @@ class RigDataPlane:
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         self.wished = wish
-        features = wish.features if self._exact else self._features | wish.features & NAT
+        features = (
+            wish.features if self._exact else self._features | (NAT if wish.features & NAT else frozenset())
+        )
         features -= _switched_off(wish)
         if self._frags:
             features |= {"HAVE_FRAGS"}

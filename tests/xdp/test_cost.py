@@ -47,8 +47,8 @@ def established(house: Machine, frame: Packet) -> Way:
 @pytest.mark.parametrize(
     ("frame", "instructions", "services"),
     [
-        (tcp(flags="A"), 530, "services4"),
-        (udp(), 530, "services4"),
+        (tcp(flags="A"), 535, "services4"),
+        (udp(), 535, "services4"),
         (tcp(dst=VIP6, flags="A"), 610, "services6"),
     ],
     ids=["TCP", "UDP", "TCP over IPv6"],

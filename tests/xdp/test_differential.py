@@ -17,7 +17,7 @@ from shrink import shrunk
 
 pytestmark = pytest.mark.root
 
-SHRINK_SECONDS = 10.0
+SHRINK_SECONDS, PATIENCE_SECONDS = 10.0, 120.0
 QUICK = settings(
     max_examples=60,
     deadline=None,
@@ -123,7 +123,14 @@ def test_same_flows_after_each_change(pair: Pair, service_port: int | str) -> No
                 protocol=protocol,
             )
         }
-        | {"mode": "ipip", "affinity": "flow", "udp_migration": False, "quic": False, "backends": backends}
+        | {
+            "mode": "ipip",
+            "affinity": "flow",
+            "udp_migration": False,
+            "quic": False,
+            "nat_source": "pool",
+            "backends": backends,
+        }
         for vip in states.VIPS
         for protocol in ("tcp", "udp")
     ]
@@ -170,7 +177,7 @@ def test_a_difference_is_found_and_shrunk(pair: Pair, monkeypatch: pytest.Monkey
     monkeypatch.setattr("tests.reference.balancer.Balancer._held", lambda *_: None)
     found = next(d for seed in range(20) if (d := pair.session(Random(f"broken {seed}"), 2000)) is not None)
 
-    least = shrunk(pair, found, SHRINK_SECONDS)
+    least = shrunk(pair, found, PATIENCE_SECONDS)
 
     frames = [step for step in least.steps if "frame" in step]
     assert len(frames) == 2

@@ -11,7 +11,7 @@ from rig import Rig
 
 from lb.dataplane import compiler, kept, libbpf
 from lb.dataplane.build import Build, Program, compile_program
-from lb.dataplane.bytecode import Bytecode, late_marks, late_names, map_loads
+from lb.dataplane.bytecode import Bytecode, late_marks, late_numbers, map_loads
 from lb.dataplane.tables import size_flags
 from lb.errors import CompileError
 
@@ -109,18 +109,18 @@ def test_where_others_may_write_nothing_is_kept_or_read(load: Load, tmp_path: Pa
 def test_those_used_the_longest_ago_go(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more are kept than so many; reading one counts as use. What a killed process has left is no use to anybody."""
     monkeypatch.setattr(kept, "MOST", 2)
-    load(UDP_IDLE_S=1)
+    load(OUR_MTU=1)
     [first] = (tmp_path / "kept").iterdir()
-    load(UDP_IDLE_S=2)
+    load(OUR_MTU=2)
     second = next(path for path in (tmp_path / "kept").iterdir() if path != first)
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
     unfinished = tmp_path / "kept" / ".new-abandoned"
     unfinished.touch()
     os.utime(unfinished, (2, 2))
-    load(UDP_IDLE_S=1)
+    load(OUR_MTU=1)
 
-    load(UDP_IDLE_S=3)
+    load(OUR_MTU=3)
 
     left = set((tmp_path / "kept").iterdir())
     assert len(left) == 2
@@ -134,7 +134,7 @@ def test_every_mark_and_map_is_replaced(programs: Programs) -> None:
     read = Bytecode.from_bytes(build.bytecode().to_bytes())
     fds = {name: 1000 + number for number, name in enumerate(read.maps)}
 
-    code = read.linked("sluice", fds, dict.fromkeys(late_names(), 171 << 56 | 7))
+    code = read.linked("sluice", fds, dict.fromkeys(late_numbers(), 171 << 56 | 7))
 
     assert {struct.unpack_from("<i", code, at)[0] for at in map_loads(code)} == set(fds.values())
     for mark in late_marks():
