@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 SHRINK_SECONDS, PATIENCE_SECONDS = 10.0, 120.0
 QUICK = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     phases=set(Phase) - {Phase.explain},
     suppress_health_check=[
@@ -87,15 +87,18 @@ def test_any_bytes_at_all(pair: Pair, frames: list[bytes]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hundred_thousand", range(10))
-def test_a_million_frames(pair: Pair, hundred_thousand: int) -> None:
-    """Ten thousand frames in each configuration, whose services change half-way while flows are known."""
+@pytest.mark.parametrize("hundred_thousand", range(4))
+def test_hundreds_of_thousands_of_frames(pair: Pair, hundred_thousand: int) -> None:
+    """Ten thousand frames in each configuration, whose services change half-way while flows are known.
+
+    `make fuzz` goes on for as long as one likes.
+    """
     for number in range(10):
         check(pair, pair.session(Random(f"bulk {hundred_thousand} {number}"), 10_000))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", (6, 12, 17))
+@pytest.mark.parametrize("seed", (6, 17))
 def test_nat(pair: Pair, seed: int) -> None:
     """Four thousand frames in each configuration with services of mode nat, among them backends' replies."""
     check(pair, pair.session(Random(f"nat {seed}"), 4000, nat=True))
@@ -175,7 +178,7 @@ def test_extension_cut_off_before_another_protocol(rig: Rig, number: int, dst: s
 def test_a_difference_is_found_and_shrunk(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reference that knows no flows parts from the program, and the report says after which few frames."""
     monkeypatch.setattr("tests.reference.balancer.Balancer._held", lambda *_: None)
-    found = next(d for seed in range(20) if (d := pair.session(Random(f"broken {seed}"), 2000)) is not None)
+    found = next(d for seed in range(20) if (d := pair.session(Random(f"broken {seed}"), 400)) is not None)
 
     least = shrunk(pair, found, PATIENCE_SECONDS)
 
