@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Machine:
     def __init__(self, folder: Path, pid: int) -> None:
         self.namespace = f"{PREFIX}{pid}"
         self.interface = f"sla{pid % 10**7}"
+        self._served: set[str] = set()
         self.socket = folder / "run" / "sluice.sock"
         self.state = folder / "state"
 
@@ -62,6 +64,10 @@ class Machine:
 
     def serve(self, *more: str, command: Sequence[str] = (SLUICE,)) -> subprocess.Popen[str]:
         """Start the daemon; command: what is the sluice command."""
+        self._served |= {
+            self.interface,
+            *(name for option, name in pairwise(more) if option == "--interface"),
+        }
         words = [*command, "serve", "--interface", self.interface, "--socket", str(self.socket), *SMALL]
         return subprocess.Popen(
             inside.command(self.namespace, [*words, "--state-dir", str(self.state), *more]),
@@ -77,9 +83,10 @@ class Machine:
         return words.strip().splitlines()[-1]
 
     def detach(self) -> None:
-        """Take the program off, if it is on."""
-        words = [SLUICE, "detach", "--interface", self.interface]
-        subprocess.run(inside.command(self.namespace, words), capture_output=True, check=False)
+        """Take the program off every interface that it is on."""
+        for name in self._served:
+            words = [SLUICE, "detach", "--interface", name]
+            subprocess.run(inside.command(self.namespace, words), capture_output=True, check=False)
 
     def clear(self) -> None:
         """Take all of it away."""
