@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from api.schemas import Collection
+from api.schemas import Collection, Taken
 from lb.model import Action
 from lb.model.entry_input import AllowlistInput, BlocklistInput
 from lb.model.entry_view import AllowlistView, BlocklistView
@@ -89,20 +89,12 @@ class AllowlistPage(Collection[AllowlistEntry]):
     """A page of the allowlist."""
 
 
-class BlocklistSet(BaseModel):
+class BlocklistSet(Taken[BlocklistItem]):
     """What is taken beside a bare array. total and next are not looked at."""
 
-    items: list[BlocklistItem]
-    total: int | None = None
-    next: None = None
 
-
-class AllowlistSet(BaseModel):
+class AllowlistSet(Taken[AllowlistItem]):
     """What is taken beside a bare array. total and next are not looked at."""
-
-    items: list[AllowlistItem]
-    total: int | None = None
-    next: None = None
 
 
 class Changed(BaseModel):

@@ -66,40 +66,36 @@ class Collection(BaseModel, Generic[T]):
     next: str | None = Field(None, description="`after` of the next page; null on the last")
 
 
+class Taken(BaseModel, Generic[T]):
+    """What a write takes beside a bare array: what GET gives. total and next are not looked at."""
+
+    items: list[T]
+    total: int | None = None
+    next: None = None
+
+
 class Services(Collection[Service]):
     """Services, in the order they were added."""
 
 
-class ServiceSet(BaseModel):
+class ServiceSet(Taken[Service]):
     """What is taken beside a bare array. total and next are not looked at."""
-
-    items: list[Service]
-    total: int | None = None
-    next: None = None
 
 
 class Backends(Collection[Backend]):
     """The backends of one service."""
 
 
-class BackendSet(BaseModel):
+class BackendSet(Taken[Backend]):
     """What PUT takes beside a bare array: the document that GET gives. total and next are not looked at."""
-
-    items: list[Backend]
-    total: int | None = None
-    next: None = None
 
 
 class Rules(Collection[Rule]):
     """Rules, in the order in which they are asked."""
 
 
-class RuleSet(BaseModel):
+class RuleSet(Taken[Rule]):
     """What is taken beside a bare array. total and next are not looked at."""
-
-    items: list[Rule]
-    total: int | None = None
-    next: None = None
 
 
 class RuleAnswer(Rule):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from lb.dataplane import gate, libbpf
@@ -61,7 +62,7 @@ class Build:
     @property
     def stage_slot(self) -> int:
         """Where in the map `stages` the second program stands: builds that live side by side have their own."""
-        return int(self.digest()[:8], 16) % layout().constants["STAGES_MAX"]
+        return int(self.digest[:8], 16) % layout().constants["STAGES_MAX"]
 
     @property
     def stages(self) -> str:
@@ -71,25 +72,29 @@ class Build:
     @property
     def late(self) -> dict[str, int]:
         """The numbers that are put in when the program is loaded."""
-        return {name: self.constants.get(name, usual) for name, usual in late_numbers().items()} | {
-            "STAGE_SLOT": self.stage_slot
-        }
+        return self._numbers | {"STAGE_SLOT": self.stage_slot}
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        """Those that do not follow from what the program is."""
+        return {name: self.constants.get(name, usual) for name, usual in late_numbers().items()}
 
     def bytecode(self) -> Bytecode:
         """What the compiler makes of it, or has made before. CompileError; SetupError."""
         functions = ["sluice", "sluice_nat"] if self.has_second else ["sluice"]
         return kept_or_compiled("sluice.c", functions, self.flags(), self.kept)
 
+    @cached_property
     def digest(self) -> str:
-        """Names the program: the same digest, the same program over the same maps."""
-        late = sorted((name, self.constants.get(name, usual)) for name, usual in late_numbers().items())
-        text = "\0".join([join_source("sluice.c"), *self.flags(), str(late), str(self.pins)])
+        """Names the program: the same digest, the same program over the same maps. It reads all of xdp/."""
+        numbers = str(sorted(self._numbers.items()))
+        text = "\0".join([join_source("sluice.c"), *self.flags(), numbers, str(self.pins)])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def name(self) -> str:
         """The loaded program's name, 15 characters."""
-        return NAME_PREFIX + self.digest()[:8]
+        return NAME_PREFIX + self.digest[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +134,9 @@ def compile_program(build: Build) -> Program:
     compiled_at = time.perf_counter()
     try:
         with opened(bytecode, build.pins) as maps:
-            code = bytecode.linked("sluice", maps, build.late)
-            second = bytecode.linked("sluice_nat", maps, build.late) if build.has_second else b""
+            late = build.late
+            code = bytecode.linked("sluice", maps, late)
+            second = bytecode.linked("sluice_nat", maps, late) if build.has_second else b""
             # Side by side: the verifier takes most of the time of both.
             with ThreadPoolExecutor(1, "gate") as beside:
                 # A traced build is never attached, and counts nothing that could be checked.

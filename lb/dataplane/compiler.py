@@ -12,7 +12,7 @@ from typing import Any
 
 from lb.dataplane import headers, libbpf
 from lb.dataplane.bytecode import Bytecode, of_functions
-from lb.dataplane.layout import layout
+from lb.dataplane.layout import layout, map_name
 from lb.dataplane.samples import PIN
 from lb.dataplane.source import join_source
 from lb.errors import CompileError, SetupError
@@ -65,9 +65,9 @@ def identity() -> str:
 
 
 def _described(fd: int) -> libbpf.MapInfo:
-    """A map that bcc has made, by its whole name: the kernel cuts names to 15 characters."""
+    """A map that bcc has made, by its whole name."""
     made = libbpf.map_info(fd)
-    return replace(made, name=next((name for name in layout().maps if name[:15] == made.name), made.name))
+    return replace(made, name=map_name(made.name))
 
 
 def _first_error(text: str) -> str:

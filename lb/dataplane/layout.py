@@ -15,6 +15,8 @@ import numpy as np
 
 from lb.dataplane.source import XDP_DIR
 
+NAME_MOST = 15
+"""Characters of a map's name that the kernel keeps."""
 _STRUCT_HEADERS = ("types.h", "rule_types.h", "nat_types.h", "trace.h", "sample.h")
 _LAYOUT_HEADERS = ("types.h", "rule_types.h", "nat_types.h", "maps.h")
 _HEADERS = ("config.h", "verdicts.h", "maps.h", *_STRUCT_HEADERS)
@@ -66,6 +68,11 @@ class Layout:
     maps: Mapping[str, MapKind]
     digest: str
     """Names the memory layout: maps pinned by a program with another digest cannot be adopted."""
+
+
+def map_name(cut: str) -> str:
+    """A map's whole name, of which the kernel keeps NAME_MOST characters; itself, if it is none of maps.h."""
+    return next((name for name in layout().maps if name[:NAME_MOST] == cut), cut)
 
 
 def read_layout(directory: Path = XDP_DIR) -> Layout:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lb.dataplane import libbpf
 from lb.dataplane.bytecode import Bytecode
-from lb.dataplane.layout import layout
+from lb.dataplane.layout import NAME_MOST, layout
 from lb.dataplane.samples import PIN, QUEUE_BYTES
 from lb.dataplane.tables import capacities, dtype_of
 from lb.settings import TableSizes
@@ -49,7 +49,7 @@ def described(name: str, sizes: TableSizes) -> libbpf.MapInfo:
     made = layout().maps[name]
     key, value = dtype_of(made.key).itemsize, dtype_of(made.value).itemsize
     entries = layout().constants["STAGES_MAX"] if made.kind == "prog" else capacities(sizes)[name]
-    return libbpf.MapInfo(_NUMBERS[made.kind], key, value, entries, _FLAGS[made.flag], name[:15])
+    return libbpf.MapInfo(_NUMBERS[made.kind], key, value, entries, _FLAGS[made.flag], name[:NAME_MOST])
 
 
 @contextlib.contextmanager

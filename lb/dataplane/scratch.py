@@ -14,7 +14,7 @@ from lb.dataplane import libbpf
 from lb.dataplane.bytecode import map_loads
 from lb.dataplane.deny6 import Deny6
 from lb.dataplane.kernel_tables import KernelCounters, KernelTable
-from lb.dataplane.layout import layout
+from lb.dataplane.layout import map_name
 from lb.dataplane.service_table import ServiceTable
 from lb.dataplane.tables import ARRAY_NAMES, capacities, dtype_of
 from lb.settings import TableSizes
@@ -80,7 +80,7 @@ class Scratch:
 
     def _make(self, kind: libbpf.MapInfo, room: Mapping[str, int]) -> int:
         """A map of the same kind, no larger than is needed."""
-        name = next((n for n in layout().maps if n[:15] == kind.name), kind.name)
+        name = map_name(kind.name)
         if name in capacities(TableSizes()) and name not in _WHOLE:
             # What is filled may need more room than a daemon with small tables has.
             kind = replace(kind, entries=max(min(kind.entries, _COUNTERS), room.get(name, 0)))
