@@ -1,25 +1,24 @@
 """The data plane in the kernel: one set of pinned maps, one program an interface, compiled for what is in use."""
 
 import contextlib
-import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from lb.dataplane import clock, libbpf
+from lb.dataplane import clock
 from lb.dataplane.bpffs import ensure_bpffs
-from lb.dataplane.build import NAME_PREFIX, Build, Program, compile_program, retire
+from lb.dataplane.build import NAME_PREFIX, Build, Program
 from lb.dataplane.examined import Examined
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.former import Former, find_former, open_former, tell_about
-from lb.dataplane.hook import Hook, pin_directory, pinned_program, remove_other_maps
+from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
 from lb.dataplane.host_facts import clock_offset
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
 from lb.dataplane.map_states import map_states
 from lb.dataplane.neighbours import Neighbours
 from lb.dataplane.probe_path import ProbePath
+from lb.dataplane.programs import Programs
 from lb.dataplane.protocol import (
     InterfaceState,
     MapState,
@@ -35,9 +34,6 @@ from lb.dataplane.tables import Tables, size_flags
 from lb.errors import DataPlaneError, InterfaceError, LargeFramesError, SluiceError
 from lb.events import Events
 from lb.settings import ServeSettings, TableSizes
-
-_FRAGS_MTU = 3000
-"""From this MTU on, frames may not lie in one page: the program is built for several buffers."""
 
 
 class KernelDataPlane(Examined):
@@ -56,10 +52,7 @@ class KernelDataPlane(Examined):
         self._neighbours = Neighbours()
         self._lock = threading.RLock()
         self._hooks = {name: Hook(name, settings.pin_root) for name in settings.interfaces}
-        self._programs: dict[tuple[str, str], Program] = {}
         self._wish = ProgramWish(frozenset())
-        self._large = set[str]()
-        """Interfaces that take only programs for frames in several buffers, whatever their own MTU says."""
         self._coming: frozenset[str] = frozenset()
         """What was prepared last: it is about to be required."""
         self._refit: Settle | None = None
@@ -79,6 +72,7 @@ class KernelDataPlane(Examined):
         ensure_bpffs(settings.pin_root.parent)
         self._pins = self._make_pins()
         self.tables: Tables = open_tables(self._pins, self.sizes)
+        self._programs = Programs(settings, self._pins, self._key)
         tell_about(self._pins, self._flow_key)
 
     @property
@@ -133,52 +127,6 @@ class KernelDataPlane(Examined):
             )
         remove_other_maps(self._pins, self._directories)
 
-    def _build(self, link: Link, wish: ProgramWish) -> Build:
-        constants = {
-            **size_flags(self.sizes),
-            **dict(wish.constants),
-            "OUR_IFINDEX": link.index,
-            "OUR_MAC_FIRST4": int.from_bytes(link.mac[:4], "little"),
-            "OUR_MAC_LAST2": int.from_bytes(link.mac[4:], "little"),
-            "FLOW_KEY0": self._key[0],
-            "FLOW_KEY1": self._key[1],
-        }
-        if "HAVE_NAT" in wish.features:
-            constants["OUR_MTU"] = min(link.mtu, 65535)
-        frags = {"HAVE_FRAGS"} if link.mtu > _FRAGS_MTU or link.name in self._large else set()
-        return Build(wish.features | frags, constants, self._pins, kept=self._settings.cache)
-
-    def _at_hand(self, link: Link, wish: ProgramWish) -> Program | None:
-        """A program that needs no compiling: one kept, or the one an earlier run left attached."""
-        build = self._build(link, wish)
-        # What is kept is not put back: another thread may have let go of it meanwhile.
-        kept = self._programs.get((build.name, link.name))
-        if kept is None and (left := self._left_attached(build, link)) is not None:
-            kept = self._kept(left, link)
-        return kept
-
-    def _program(self, link: Link, wish: ProgramWish) -> Program:
-        program = self._at_hand(link, wish)
-        if program is not None:
-            return program
-        return self._kept(compile_program(self._build(link, wish)), link)
-
-    def _kept(self, fresh: Program, link: Link) -> Program:
-        """Keep a program; if another thread has made the same meanwhile, that one."""
-        kept = self._programs.setdefault((fresh.build.name, link.name), fresh)
-        if kept is not fresh:
-            os.close(fresh.fd)
-        return kept
-
-    def _left_attached(self, build: Build, link: Link) -> Program | None:
-        with contextlib.suppress(OSError):
-            fd = pinned_program(pin_directory(link.name, self._settings.pin_root))
-            info = libbpf.prog_info(fd)
-            if info.name == build.name:
-                return Program(fd, build, info, time.time())
-            os.close(fd)
-        return None
-
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
         """See DataPlane. An interface that is away gets its program when it comes back."""
         with self._lock:
@@ -186,7 +134,7 @@ class KernelDataPlane(Examined):
                 ready = with_standby(wish)
                 links = self._neighbours.links()
                 ours = [links[name] for name in self._hooks if name in links]
-                if not exactly and not all(self._at_hand(link, wish) for link in ours):
+                if not exactly and not self._programs.all_at_hand(ours, wish):
                     wish = ready
                 self._attach(links, wish)
                 self._keep_ready()
@@ -202,7 +150,7 @@ class KernelDataPlane(Examined):
     def _attach(self, links: Mapping[str, Link], wish: ProgramWish) -> None:
         # All are compiled and checked before the first is put in force, and a wish that fails is forgotten: unless
         # every interface has its program, the next `require` tries again.
-        programs = {name: self._program(links[name], wish) for name in self._hooks if name in links}
+        programs = {name: self._programs.get(links[name], wish) for name in self._hooks if name in links}
         for name, hook in self._hooks.items():
             link = links.get(name)
             if link is None:
@@ -241,8 +189,7 @@ class KernelDataPlane(Examined):
         try:
             self._hook(hook, link, program)
         except LargeFramesError:
-            self._large.add(link.name)
-            program = self._program(link, wish)
+            program = self._programs.get_large(link, wish)
             self._hook(hook, link, program)
         return program
 
@@ -258,12 +205,8 @@ class KernelDataPlane(Examined):
     def _forget_old(self) -> None:
         """Unload programs that are neither in force nor kept ready."""
         self._tracers.keep([program.build for program in self._in_force.values()])
-        keep = {id(program) for program in (*self._in_force.values(), *self._away.values())}
-        ready = (with_standby(self._wish).features, self._coming)
-        for key, program in list(self._programs.items()):
-            if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} not in ready:
-                del self._programs[key]
-                retire(program)
+        needed = (*self._in_force.values(), *self._away.values())
+        self._programs.forget_all_but(needed, (with_standby(self._wish).features, self._coming))
 
     def lacks(self, wish: ProgramWish) -> ProgramWish | None:
         """See DataPlane."""
@@ -272,7 +215,7 @@ class KernelDataPlane(Examined):
                 return None
             ready, links = with_standby(wish), self._neighbours.links()
             ours = [links[name] for name in self._hooks if name in links]
-            at_hand = any(all(self._at_hand(link, one) for link in ours) for one in (wish, ready))
+            at_hand = any(self._programs.all_at_hand(ours, one) for one in (wish, ready))
             return None if at_hand else ready
 
     def prepare(self, wish: ProgramWish) -> None:
@@ -280,7 +223,7 @@ class KernelDataPlane(Examined):
         self._coming = wish.features
         for link in self._neighbours.links().values():
             if link.name in self._hooks:
-                self._program(link, wish)
+                self._programs.get(link, wish)
 
     def _keep_ready(self) -> None:
         """Compile, in the background, what an operator may need at once."""
@@ -364,7 +307,7 @@ class KernelDataPlane(Examined):
                 self._tell("interface.down", f"interface {name} {told}", name, level="warning")
 
     def _program_fits(self, program: Program, link: Link) -> bool:
-        return program.build.name == self._build(link, self._wish).name
+        return program.build.name == self._programs.build(link, self._wish).name
 
     def interfaces(self) -> list[InterfaceState]:
         """See DataPlane."""
@@ -395,27 +338,7 @@ class KernelDataPlane(Examined):
     def programs(self) -> list[ProgramState]:
         """See DataPlane."""
         with self._lock:
-            loaded = [(p, name, self._in_force.get(name) is p) for (_, name), p in self._programs.items()]
-        states = [
-            ProgramState(
-                program.build.features,
-                program.info.instructions,
-                program.info.jited_bytes,
-                interface,
-                in_force,
-                program.info.verified,
-                program.cost.stack_bytes,
-                program.compiled_at,
-                program.cost.compile_seconds,
-                program.cost.load_seconds,
-                program.cost.check_seconds,
-                program.info.id,
-                program.info.name,
-                program.info.tag,
-            )
-            for program, interface, in_force in loaded
-        ]
-        return sorted(states, key=lambda state: not state.in_force)
+            return self._programs.states(list(self._in_force.values()))
 
     def maps(self) -> list[MapState]:
         """See DataPlane."""

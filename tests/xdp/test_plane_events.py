@@ -68,12 +68,13 @@ def test_what_was_let_go_of_is_not_kept_again(
         plane = balancer.plane
         try:
             balancer.want(service())
-            held = dict(plane._programs)
-            plane._programs = Forgetting(held)
+            loaded = plane._programs
+            held = dict(loaded._loaded)
+            loaded._loaded = Forgetting(held)
             (link,) = (one for one in plane._neighbours.links().values() if one.name == "known0")
-            found = plane._at_hand(link, plane._wish)
-            again = [program for program in plane._programs.values() if program is found]
-            plane._programs = held
+            found = loaded.at_hand(link, plane._wish)
+            again = [program for program in loaded._loaded.values() if program is found]
+            loaded._loaded = held
             assert found is not None
             kept.append(again)
         finally:
