@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from lb.errors import FieldError, InvalidError
-from lb.model.fields import field_errors, pointer
+from lb.model.fields import field_errors, pointer, unknown_key
 
 T = TypeVar("T")
 
@@ -30,8 +30,7 @@ def items_of(data: Any) -> tuple[list[Any], str]:
         raise InvalidError.one("", 'the body has to be an array, or an object with an array "items"')
     unknown = sorted(data.keys() - _COLLECTION_KEYS)
     if unknown:
-        says = "this key is not known here: correct it or leave it out"
-        raise InvalidError([FieldError(pointer(key), says) for key in unknown])
+        raise InvalidError([FieldError(pointer(key), unknown_key(key, _COLLECTION_KEYS)) for key in unknown])
     if data.get("next") is not None:
         raise InvalidError.one("/next", "this is one page of several: send the items of all, with next null")
     return data["items"], "/items"

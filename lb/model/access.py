@@ -4,9 +4,9 @@ import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lb.model.fields import OneLine, faults
+from lb.model.fields import OneLine, Strict, faults
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 _KINDS = ("CN", "O", "OU", "DNS", "URI", "email", "IP")
@@ -42,10 +42,8 @@ def _account(value: object) -> object:
 Account = Annotated[int | str, BeforeValidator(_account)]
 
 
-class UnixGrant(BaseModel):
+class UnixGrant(Strict):
     """A role on the unix socket, for one user or for the members of one group."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     user: Account | None = Field(None, description="name or number of a user", examples=["grafana"])
     group: Account | None = Field(None, description="in place of user: name or number of a group")
@@ -66,10 +64,8 @@ def _certificate_name(text: str) -> str:
     return text
 
 
-class CertificateGrant(BaseModel):
+class CertificateGrant(Strict):
     """A role for client certificates that bear a name, in their subject or as an alternative name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[OneLine, Field(max_length=512), AfterValidator(_certificate_name)] = Field(
         description=f"KIND:VALUE, compared as it stands; the kinds: {', '.join(_KINDS)}",
@@ -78,10 +74,8 @@ class CertificateGrant(BaseModel):
     role: Role = Field(description="what it may do")
 
 
-class Limits(BaseModel):
+class Limits(Strict):
     """How much one caller may ask for; root, and the daemon's own user, on the unix socket are exempt."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     requests_per_second: float = Field(
         1000, gt=0, le=1_000_000, description="requests a second, of each caller, in the long run"
@@ -97,10 +91,8 @@ class Limits(BaseModel):
     )
 
 
-class Access(BaseModel):
+class Access(Strict):
     """The section `access` of the settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     unix: tuple[UnixGrant, ...] = Field(
         (),

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from lb.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from lb.model.access import Access
 from lb.model.clashes import Clash, clashes, loops
 from lb.model.entries import FEED_PREFIX, PrefixList
 from lb.model.feed import Feed
-from lb.model.fields import pointer
+from lb.model.fields import Strict, pointer
 from lb.model.layers import Layer
 from lb.model.nat import Pool, PoolPorts, pool_faults, source_faults
 from lb.model.owner import RULE_PREFIX
@@ -48,10 +48,8 @@ SourceIPv6 = Annotated[
 ]
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """What holds for every service. Settings of the process (interface, sockets) are in lb/settings.py."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     encap_source_ipv4: SourceIPv4 = Field(
         IPv4Network("172.16.0.0/16"),

@@ -16,7 +16,7 @@ from lb.model.entries import OPERATOR, PrefixList
 from lb.model.entry_input import FAULTS_SHOWN, AllowlistInput, BlocklistInput, read_entries
 from lb.model.entry_view import entry_documents
 from lb.model.feed import Feed
-from lb.model.fields import field_errors, pointer
+from lb.model.fields import field_errors, like, pointer
 from lb.model.nat import blocked_pools, pool_faults, source_faults
 from lb.model.rule import Rule
 from lb.model.rule_match import in_order, service_faults
@@ -58,7 +58,10 @@ def from_mapping(document: object, *, now: float, have: Config) -> Config:
     for key in document:
         if key not in KEYS:
             found.append(
-                FieldError(pointer(key), f'"{key}" is not known here: the keys are {", ".join(KEYS)}')
+                FieldError(
+                    pointer(key),
+                    f'"{key}" is not known here{like(str(key), KEYS)}: the keys are {", ".join(KEYS)}',
+                )
             )
     services = _checked(found, _SERVICES, "/services", _section(document, "services", []))
     if services is not None:

@@ -7,9 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -19,7 +17,7 @@ from pydantic import (
 
 from lb.errors import FieldError, InvalidError
 from lb.model.columns import FAMILIES, Column, Keys, Positions
-from lb.model.fields import OneLine, faults, field_errors
+from lb.model.fields import OneLine, Strict, faults, field_errors
 from lb.model.layers import Action, Attributes, Layer
 from lb.model.listfile import parse_each
 from lb.model.prefix import Prefix
@@ -51,10 +49,8 @@ Moment = Annotated[
 ]
 
 
-class AllowlistInput(BaseModel):
+class AllowlistInput(Strict):
     """An entry of the allowlist to be. Without ttl_seconds or expires_at it stays until it is removed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prefix: PrefixField = Field(description="a prefix or an address", examples=["203.0.113.0/24"])
     reason: OneLine = Field("", max_length=REASON_MAX, description="why, on one line")

@@ -6,11 +6,11 @@ from hashlib import blake2b
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lb.model.entries import FEED_PREFIX, Action
 from lb.model.entry_input import REASON_MAX
-from lb.model.fields import OneLine, faults
+from lb.model.fields import OneLine, Strict, faults
 from lb.model.service import Fault, Name
 
 REFRESH_MIN, REFRESH_MAX = 60, 30 * 86400
@@ -60,10 +60,8 @@ Url = Annotated[str, Field(max_length=URL_MAX), AfterValidator(_url)]
 Path = Annotated[OneLine, Field(max_length=4096), AfterValidator(_path)]
 
 
-class Feed(BaseModel):
+class Feed(Strict):
     """One feed. Its entries are the blocklist's layer of its owner."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="unique name", examples=["drop"])
     url: Url | None = Field(

@@ -2,18 +2,28 @@
 
 import re
 from collections.abc import Iterable
-from typing import Annotated
+from difflib import get_close_matches
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from lb.errors import FieldError
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-_WORDS = {
-    "extra_forbidden": "this key is not known here: correct it or leave it out",
-    "missing": "this key is needed",
-}
+_KEYS = set[str]()
+"""Of all that is written by people."""
+
+
+class Strict(BaseModel):
+    """What people write: it does not change, and a key that is not known is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Note its keys, for whoever mistypes one."""
+        _KEYS.update(cls.model_fields)
 
 
 def _one_line(text: str) -> str:
@@ -54,10 +64,23 @@ def field_errors(error: ValidationError, at: str = "") -> list[FieldError]:
     ]
 
 
+def like(name: str, known: Iterable[str]) -> str:
+    """A clause that names what may have been meant; "" if nothing is like it."""
+    known = sorted(known)
+    close = get_close_matches(name, known, 1, 0.7) if name not in known else []
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """What is said of a key that is not among these."""
+    return f"this key is not known here{like(name, known)}: correct it or leave it out"
+
+
 def _sentence(detail: ErrorDetails) -> str:
-    words = _WORDS.get(detail["type"])
-    if words is not None:
-        return words
+    if detail["type"] == "missing":
+        return "this key is needed"
+    if detail["type"] == "extra_forbidden":
+        return unknown_key(str(detail["loc"][-1]), _KEYS)
     text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if detail["type"] in ("model_type", "dataclass_type"):
         return "it should be an object, with a key for each field" + _given(detail)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from lb.model.fields import faults
+from lb.model.fields import Strict, faults
 
 RATE_MAX = 1_000_000_000
 HOLD_SECONDS_MAX = 86400
@@ -26,10 +26,8 @@ Rate = Annotated[
 """New flows in a second."""
 
 
-class FloodProtection(BaseModel):
+class FloodProtection(Strict):
     """When a service counts as under attack, and what becomes of flows from unknown sources then."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     new_flows_per_second: Rate = Field(
         description="the budget: more new flows than this in one second begin an attack", examples=[5000]

@@ -7,9 +7,9 @@ from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
 import re2
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from lb.model.fields import OneLine, faults
+from lb.model.fields import OneLine, Strict, faults
 
 INTERVAL_LEAST, INTERVAL_MOST = 0.1, 3600.0
 COUNT_MOST = 100
@@ -83,10 +83,8 @@ class Method(StrEnum):
     OPTIONS = "OPTIONS"
 
 
-class Passive(BaseModel):
+class Passive(Strict):
     """What the packet path sees of a backend's clients: SYNs sent again, and ICMP unreachables that quote its flows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     vote: bool = Field(
         False,
@@ -115,10 +113,8 @@ _ONLY: dict[str, frozenset[CheckType]] = {
 """Fields that mean something to these types alone."""
 
 
-class HealthCheck(BaseModel):
+class HealthCheck(Strict):
     """How often backends are asked, what, and what follows from their answers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: CheckType = Field(description="what is asked")
     via: Via | None = Field(

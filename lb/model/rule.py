@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from lb.model.entry_input import REASON_MAX, Duration, PrefixField
-from lb.model.fields import OneLine, faults
+from lb.model.fields import OneLine, Strict, faults
 from lb.model.rule_fields import (
     FLAGS,
     TCP,
@@ -58,10 +58,8 @@ class Fragments(StrEnum):
     NONE = "none"
 
 
-class Limit(BaseModel):
+class Limit(Strict):
     """So many a second, and so many at once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: int = Field(ge=1, le=RATE_MAX, strict=True, description="so many a second", examples=[1000])
     unit: LimitUnit = Field(LimitUnit.PACKETS, description="bytes are those of frames as received")
@@ -104,10 +102,8 @@ class Limit(BaseModel):
                     yield (name,), "all sources share this limit: leave it out, or set per to source"
 
 
-class Rule(BaseModel):
+class Rule(Strict):
     """Which packets, and what becomes of them. A field that is null asks nothing; all that are given must fit."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="unique name", examples=["no-dns-answers"])
     priority: int = Field(

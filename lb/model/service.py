@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from lb.model.address import Address, AnyAddress, Vip
-from lb.model.fields import OneLine, faults
+from lb.model.fields import OneLine, Strict, faults
 from lb.model.flood import FloodProtection
 from lb.model.health import CheckType, HealthCheck
 
@@ -154,10 +154,8 @@ Fault = tuple[tuple[int | str, ...], str]
 """Where something is wrong, as a path of keys, and a sentence."""
 
 
-class Backend(BaseModel):
+class Backend(Strict):
     """One server behind a service. weight is relative, 0 takes no new flows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: Address = Field(description="IPv4 or IPv6 unicast address", examples=["10.0.0.11"])
     weight: int = Field(
@@ -188,10 +186,8 @@ class Backend(BaseModel):
         return self.weight if self.admin_state is AdminState.ENABLED else 0
 
 
-class Service(BaseModel):
+class Service(Strict):
     """A VIP, port and protocol, and the backends that answer for it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="unique name", examples=["web"])
     vip: Vip = Field(

@@ -193,8 +193,16 @@ def test_unknown_keys_are_named_with_their_line() -> None:
     assert faults(
         b"services:\n  - {name: a, vip: 192.0.2.1, port: 1, protocol: tcp,\n     prt: 2}\nblock: []\n"
     ) == [
-        ("/block", f'"block" is not known here: the keys are {", ".join(KEYS)}', 4),
-        ("/services/0/prt", "this key is not known here: correct it or leave it out", 3),
+        (
+            "/block",
+            f'"block" is not known here (did you mean "blocklist"?): the keys are {", ".join(KEYS)}',
+            4,
+        ),
+        (
+            "/services/0/prt",
+            'this key is not known here (did you mean "port"?): correct it or leave it out',
+            3,
+        ),
     ]
     text = json.dumps(
         {"settings": {"mtu": 5}, "blocklist": ["10.0.0.1", {"prefix": "::1", "ttl": 3}]}, indent=1

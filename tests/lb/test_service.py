@@ -204,7 +204,10 @@ def test_unknown_and_missing_keys() -> None:
     assert {(e.pointer, e.detail) for e in field_errors(caught.value, "/services/0")} == {
         ("/services/0/port", "this key is needed"),
         ("/services/0/protocol", "this key is needed"),
-        ("/services/0/prot", "this key is not known here: correct it or leave it out"),
+        (
+            "/services/0/prot",
+            'this key is not known here (did you mean "port"?): correct it or leave it out',
+        ),
         ("/services/0/a~1b~0c", "this key is not known here: correct it or leave it out"),
     }
 
