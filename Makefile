@@ -18,8 +18,8 @@ lab: setup ## start the lab with the daemon in it and leave it running
 lab-down: ## end the lab
 	@$(PYTHON) netns-lab/lab.py down
 
-test: lint ## set up, lint, check types, run every test, three files at once
-	@$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: lint ## set up, lint, check types, run every test, five files at once
+	@$(PYTHON) -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 bench: ## measure beside xdp-filter and nftables, under 3 minutes; FULL=1 for the long one
 	@deploy/setup.sh peers

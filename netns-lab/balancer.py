@@ -39,10 +39,14 @@ def wait_until_ready(daemon: processes.Process, path: Path, log: Path) -> None:
     with client(path, timeout=READY_SECONDS) as http:
         while daemon.is_running() and time.monotonic() < deadline:
             if _is_listening(path):
-                answer = http.get("/readyz")
-                if answer.is_success:
-                    return
-                reasons = answer.text
+                try:
+                    answer = http.get("/readyz")
+                except httpx.TransportError as error:  # it was a former daemon's, which is ending
+                    reasons = str(error)
+                else:
+                    if answer.is_success:
+                        return
+                    reasons = answer.text
             time.sleep(POLL_SECONDS)
     fault = (
         f"is not ready after {READY_SECONDS:.0f} s ({reasons})"

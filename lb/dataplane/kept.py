@@ -5,13 +5,14 @@ not whole is compiled anew.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import logging
 import os
 import stat
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lb.dataplane import compiler
@@ -37,10 +38,25 @@ def kept_or_compiled(
         return compiler.compile_text(source, functions, flags)
     if (kept := _read(directory / name)) is not None:
         return kept
-    fresh = compiler.compile_text(source, functions, flags)
-    with contextlib.suppress(OSError):  # a full disk keeps nothing, and hinders nobody
-        _write(directory, name, fresh.to_bytes())
+    with _first(directory, name):
+        if (kept := _read(directory / name)) is not None:
+            return kept
+        fresh = compiler.compile_text(source, functions, flags)
+        with contextlib.suppress(OSError):  # a full disk keeps nothing, and hinders nobody
+            _write(directory, name, fresh.to_bytes())
     return fresh
+
+
+@contextlib.contextmanager
+def _first(directory: Path, name: str) -> Iterator[None]:
+    """Of processes that need the same program at once, one compiles. Nothing depends on it but time."""
+    path = directory / f"{_FRESH}{name[:16]}"
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            file = held.enter_context(path.open("w"))
+            held.callback(path.unlink, missing_ok=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _is_ours(directory: Path) -> bool:
@@ -86,6 +102,6 @@ def _forget_oldest(directory: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 left.unlink()
-    by_age = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    by_age = sorted(directory.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in by_age[MOST:]:
         path.unlink(missing_ok=True)

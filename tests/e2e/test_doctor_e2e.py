@@ -107,10 +107,20 @@ class Ward:
         found = self.http("GET", "/v1/doctor", params={"seconds": 0}).json()["findings"]
         return [one for one in found if one["severity"] != "ok" and one["check"] not in MACHINE]
 
-    def names(self, check: str, subject: str) -> Finding:
-        """The one finding, once it is the only one. What is broken takes a moment to show in the kernel's tables."""
-        found = self._until(lambda found: [(f["check"], f["subject"]) for f in found] == [(check, subject)])
-        return found[0]
+    def names(self, check: str, subject: str, meanwhile: Callable[[], object] | None = None) -> Finding:
+        """The one finding, once it is the only one. What is broken takes a moment to show in the kernel's tables.
+
+        meanwhile: what goes on, where it shows only in what happens.
+        """
+
+        def is_so(found: list[Finding]) -> bool:
+            if [(f["check"], f["subject"]) for f in found] == [(check, subject)]:
+                return True
+            if meanwhile is not None:
+                meanwhile()
+            return False
+
+        return self._until(is_so)[0]
 
     def is_well(self) -> None:
         """Nothing is wrong, soon."""
@@ -253,7 +263,7 @@ def _answers_are_lost(ward: Ward) -> None:
     ward.backend(1, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
     while ward.fetch(VIP, 20).count(None) < 3:
         pass
-    found = ward.names("return-path", "10.0.0.11")
+    found = ward.names("return-path", "10.0.0.11", meanwhile=lambda: ward.fetch(VIP, 20))
     assert found["severity"] == "fail"
     ward.obey(found | {"command": found["command"].replace("CLIENT", client.address(4))})
     assert None not in ward.fetch(VIP, 12)

@@ -1,6 +1,10 @@
 """Millions of flows through a program in seconds: feeder.c, loaded and driven."""
 
+import contextlib
 import ctypes
+import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ from lb.dataplane.build import Program
 from lb.dataplane.compiler import import_bcc
 
 _XDP_TX = 3
+_CLONE_NEWNET = 0x40000000
 
 
 class Feeder:
@@ -17,7 +22,7 @@ class Feeder:
     def __init__(self) -> None:
         text = Path(__file__).with_suffix(".c").read_bytes()
         self._compiled: Any = import_bcc()(text=text)
-        self._fd = libbpf.prog_load("feeder", self._compiled.dump_func(b"feeder"))
+        self.fd = libbpf.prog_load("feeder", self._compiled.dump_func(b"feeder"))
 
     def close(self) -> None:
         """Unload."""
@@ -33,7 +38,7 @@ class Feeder:
         )
         feed.ethernet[:14] = frame[:14]
         feeds[ctypes.c_int(0)] = feed
-        action, _ = libbpf.test_run(self._fd, frame, repeat=count)
+        action, _ = libbpf.test_run(self.fd, frame, repeat=count)
         after = feeds[ctypes.c_int(0)]
         assert (action, after.next, after.refused) == (_XDP_TX, count, 0)
 
@@ -42,6 +47,41 @@ class Feeder:
         kept = self._compiled[b"left"]
         words = [int(kept[ctypes.c_int(number)].value).to_bytes(8, "little") for number in range(count)]
         return [(word[:4], int.from_bytes(word[4:6], "big")) for word in words]
+
+
+@contextlib.contextmanager
+def able_to_run_at_once(feeders: tuple[Feeder, Feeder]) -> Iterator[None]:
+    """Attached meanwhile, to the ends of a cable in a network namespace of its own.
+
+    A test run of a program that is attached nowhere begins with a change of the kernel's dispatcher, which waits
+    for the programs that are running: two such runs come one after the other.
+    """
+    held: list[int] = []
+    raised: list[BaseException] = []
+
+    def attach() -> None:
+        from pyroute2 import IPRoute
+
+        try:
+            assert ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0
+            held.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+            with IPRoute() as ip:
+                ip.link("add", ifname="feeder0", kind="veth", peer={"ifname": "feeder1"})
+                for name, feeder in zip(("feeder0", "feeder1"), feeders, strict=True):
+                    index = ip.link_lookup(ifname=name)[0]
+                    held.append(libbpf.link_create(feeder.fd, index, libbpf.XDP_FLAGS_SKB_MODE))
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=attach)
+    thread.start()
+    thread.join()
+    try:
+        assert raised == []
+        yield
+    finally:
+        for fd in reversed(held):
+            os.close(fd)
 
 
 def flow_tuple(base: int, number: int) -> tuple[bytes, int]:

@@ -2,7 +2,9 @@
 
 import os
 import struct
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,29 @@ def test_the_compiler_is_asked_once(load: Load, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compiler, "compile_text", no_compiler)
 
     assert load().info.tag == first.info.tag
+
+
+def test_who_comes_meanwhile_waits_for_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that need the same program at once have one compiled, and no lock is left behind."""
+    code = kept.kept_or_compiled("decap.c", ["decap"], ["-DONE=1"], tmp_path / "one")
+    asked: list[int] = []
+    second = threading.Event()
+
+    def compile_text(*_: object) -> Bytecode:
+        asked.append(len(asked))
+        second.set() if len(asked) == 2 else second.wait(0.3)
+        return code
+
+    monkeypatch.setattr(compiler, "compile_text", compile_text)
+    with ThreadPoolExecutor(2) as threads:
+        both = [
+            threads.submit(kept.kept_or_compiled, "decap.c", ["decap"], ["-DTWO=1"], tmp_path / "two")
+            for _ in range(2)
+        ]
+
+    assert [one.result() for one in both] == [code, code]
+    assert asked == [0]
+    assert [path.suffix for path in (tmp_path / "two").iterdir()] == [".bytecode"]
 
 
 def test_another_interface_needs_no_compiler(rig: Rig, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
