@@ -4,8 +4,8 @@
  * repeats, so without this a program that adds an outer header would be measured on its own output. What this program
  * itself costs is measured with `unchanged` (or `grown…`) in the place of the other, and taken off.
  *
- * From benchmarks/programs.py, as -D: LENGTH of the frame, a multiple of 8; SCATTER, FIRST_SOURCE and SOURCES, as in
- * benchmarks/cases.py.
+ * From benchmarks/programs.py, as -D: LENGTH of the frame, a multiple of 8; ANSWERS, how many `answers` has room for;
+ * SCATTER, FIRST_SOURCE and SOURCES, as in benchmarks/cases.py.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
@@ -16,9 +16,19 @@ struct plan {
 	u32 count;  /* how many flows; 0: the frame as it is */
 	u32 random; /* draw the flow instead of taking the next */
 	u32 vips;   /* how many VIPs in a row, less 1; a power of two less 1 */
+	u32 answer; /* the flows are those of `answers` */
+	u32 unused;
+};
+
+/* What a backend answers to one flow of mode nat, by the flow's number. */
+struct answer {
+	__be32 source, destination;
+	__be32 ports; /* both, as they stand in the frame */
+	u32 unused;
 };
 
 BPF_ARRAY(plans, struct plan, 1);
+BPF_ARRAY(answers, struct answer, ANSWERS);
 BPF_ARRAY(next_flow, u64, 1);
 BPF_PROG_ARRAY(measured, 1);
 
@@ -54,9 +64,22 @@ static __always_inline void write_flow6(void *data, const struct plan *plan, u32
 	*(__be32 *)(data + 34) = bpf_htonl(plan->first + flow);
 }
 
+static __always_inline void write_answer(void *data, u32 flow)
+{
+	struct answer *answer = answers.lookup(&flow);
+
+	if (!answer)
+		return;
+	*(__be32 *)(data + 26) = answer->source;
+	*(__be32 *)(data + 30) = answer->destination;
+	*(__be32 *)(data + 34) = answer->ports;
+}
+
 static __always_inline void write_flow(void *data, const struct plan *plan, u32 flow)
 {
-	if (((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IP))
+	if (plan->answer)
+		write_answer(data, flow);
+	else if (((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IP))
 		write_flow4(data, plan, flow);
 	else
 		write_flow6(data, plan, flow);

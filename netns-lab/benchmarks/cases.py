@@ -73,7 +73,7 @@ SETUPS: Mapping[str, Setup] = MappingProxyType(
 class Traffic:
     """64-byte frames (IPv6: 80) of `count` flows from number `first` on. vips: spread over so many VIPs in a row.
 
-    reply: what the backend answers to one flow's, in mode nat.
+    reply: what backends answer to these flows, in mode nat.
     """
 
     protocol: str = "tcp:A"
@@ -159,6 +159,16 @@ PROGRAM = (
     ProgramCase("nat_forward_1flow", "nat", Traffic("udp"), goal=60),
     ProgramCase("nat_reply_1flow", "nat", Traffic("udp", reply=True), goal=60),
     ProgramCase("nat_forward_100kflows", "nat", Traffic("udp", count=100_000), goal=150),
+    ProgramCase("nat_reply_100kflows", "nat", Traffic("udp", count=100_000, reply=True), goal=150),
+    ProgramCase(
+        "nat_forward_100kflows_random", "nat", Traffic("udp", count=100_000, random=True), thorough=True
+    ),
+    ProgramCase(
+        "nat_reply_100kflows_random",
+        "nat",
+        Traffic("udp", count=100_000, random=True, reply=True),
+        thorough=True,
+    ),
     ProgramCase("pass_no_service", "plain", Traffic(destination=NO_VIP), action="pass", goal=13),
     ProgramCase("drop_deny_1prefix", "deny1", blocked(1), action="drop", goal=8, peer="xdp-filter"),
     ProgramCase(

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from generate import make_template
 
 from benchmarks import figures
@@ -25,6 +26,7 @@ ACTIONS = {"drop": 1, "pass": 2, "tx": 3, "redirect": 4}
 GROWTHS = (20, 40)
 """Bytes of outer header for which there is an empty program that adds them."""
 _WARM_UP = 1_000
+_ANSWERS = 1 << 17
 _CHECKED = 200
 """Packets of each case that are looked at one by one."""
 _GENERATOR_MAC = "02:00:00:fa:00:00"
@@ -36,7 +38,8 @@ class Harness:
     def __init__(self, length: int) -> None:
         """Compile and load. CompileError."""
         self.length = length
-        values = {"LENGTH": length, "SCATTER": SCATTER, "FIRST_SOURCE": FIRST_SOURCE, "SOURCES": SOURCES}
+        values = {"LENGTH": length, "ANSWERS": _ANSWERS, "SCATTER": SCATTER}
+        values |= {"FIRST_SOURCE": FIRST_SOURCE, "SOURCES": SOURCES}
         self._bpf: Any = xdpload.compile_source(SOURCE, [f"-D{k}={v}u" for k, v in values.items()])
         self._restore = libbpf.prog_load("restore", self._bpf.dump_func(b"restore"))
         self.unchanged = libbpf.prog_load("unchanged", self._bpf.dump_func(b"unchanged"))
@@ -60,6 +63,12 @@ class Harness:
     def flow(self, number: int) -> None:
         table = self._bpf[b"next_flow"]
         table[0] = table.Leaf(number)
+
+    def answer(self, answers: np.ndarray) -> None:
+        """What backends answer from now on: a row of 16 bytes for each flow (struct answer), ANSWERS at most."""
+        numbers = np.arange(len(answers), dtype=np.uint32)
+        fd = self._bpf[b"answers"].map_fd
+        libbpf.map_update_batch(fd, numbers.ctypes.data, answers.ctypes.data, len(answers))
 
     def run(self, packets: int) -> tuple[int, int]:
         """Run what was chosen; the last packet's XDP action, and by how many bytes it grew."""
@@ -94,21 +103,27 @@ def plan_of(traffic: Traffic, mac: str) -> bytes:
         macs=(_GENERATOR_MAC, mac),
         length=traffic.length,
     )
-    words = (traffic.first, traffic.count, int(traffic.random), traffic.vips - 1)
+    words = (traffic.first, traffic.count, int(traffic.random), traffic.vips - 1, 0, 0)
     return template.frame.ljust(traffic.length, b"\0") + b"".join(
         word.to_bytes(4, "little") for word in words
     )
 
 
 def reply_plan(program: int, traffic: Traffic, mac: str) -> bytes:
-    """A plan of one frame: the backend's answer to what the program of mode nat makes of the first flow."""
+    """A plan of what backends answer to these flows, which a program of mode nat forwards; answers are put in place."""
     place = harness(traffic.length)
-    place.choose(program, plan_of(traffic, mac))
+    forward = plan_of(replace(traffic, random=False), mac)
+    place.choose(program, forward)
     place.flow = 0
-    sent = place.frame()
-    ends = sent[6:12] + sent[:6], sent[30:34] + sent[26:30], sent[36:38] + sent[34:36]
-    macs, addresses, ports = ends  # sums are the same either way round
-    return macs + sent[12:26] + addresses + ports + sent[38:] + bytes(16)
+    sent = np.array([np.frombuffer(place.frame(), np.uint8) for _ in range(traffic.count)])
+    answers = np.zeros((traffic.count, 16), np.uint8)
+    for at, of in ((0, 30), (4, 26)):
+        answers[:, at : at + 4] = sent[:, of : of + 4]
+    answers[:, 8:10], answers[:, 10:12] = sent[:, 36:38], sent[:, 34:36]
+    place.answer(answers)
+    first = sent[0].tobytes()
+    words = (0, traffic.count, int(traffic.random), 0, 1, 0)
+    return first[6:12] + first[:6] + first[12:] + b"".join(word.to_bytes(4, "little") for word in words)
 
 
 @dataclass

@@ -107,7 +107,8 @@ def test_case_names_are_the_agreed_ones() -> None:
         "new_flows_under_attack_refused new_flows_under_attack_tested "
         "pass_no_service drop_deny_1prefix drop_deny_100k_random drop_deny_1m_random "
         "established_behind_1m_prefixes established_behind_1_rule established_behind_1k_rules drop_by_1k_rules "
-        "drop_over_limit nat_forward_1flow nat_reply_1flow nat_forward_100kflows",
+        "drop_over_limit nat_forward_1flow nat_reply_1flow nat_forward_100kflows nat_reply_100kflows "
+        "nat_forward_100kflows_random nat_reply_100kflows_random",
         "lab": "empty_drop empty_tx drop_deny forward_ipip forward_l2 forward_nat nft_drop nft_dnat xdp_filter_drop",
         "control": "import_1m clear_1m block_to_enforced api_write_200_readers event_to_last_reader "
         "block_beside_1m_under_flood expire_10k "
