@@ -2,6 +2,7 @@
  * names its entry. Each direction reads and writes a line of its own. Addresses and ports are in network order; IPv4 in
  * the first word, the others 0.
  */
+#define NAT_FORMAT 1 /* what slots, states and the words of entries mean: flows of another are not taken over */
 #define NAT_BLOCKS 256
 #define NAT_SLOT_BITS 24
 #define NAT_SLOT_MASK 0xffffff

@@ -139,7 +139,7 @@ struct flow_bucket {
 #define FLOW_OPENED 8      /* its SYN came by here */
 #define FLOW_CLOSED 16     /* its client has sent FIN or RST */
 #define FLOW_COPY 32       /* taken over from a smaller table, into each bucket that may be the flow's; its next packet clears it */
-#define FLOW_FORMAT 1      /* what tags and places mean and how a bucket is found, in NAT too: no others are taken over */
+#define FLOW_FORMAT 1      /* what tags and places mean and how a bucket is found: no others are taken over */
 
 /* deny4_cells, DIR-24-8 by /24: a cell is an entry number, or DENY_LONGER | index of the /24's line in its /16's run. */
 #define DENY_LONGER 0x8000

@@ -24,6 +24,7 @@ from lb.dataplane.tables import COUNTER_STRUCTS, Array, Tables, dtype_of
 
 ABOUT = "about"
 """The pin of what a directory of maps says about itself."""
+_NAT = ("nat_pools", "nat_lists", "nat_cursors", "nat_forward", "nat_reply")
 ARRAY_STRUCTS = {
     "flows": "flow",
     "backends": "backend",
@@ -38,8 +39,8 @@ ARRAY_STRUCTS = {
     "nat_reply": "nat_reply",
 }
 """Arrays that are taken over, or say what others mean."""
-_ALIKE = {"nat_pool", "nat_list", "nat_cursor", "nat_forward", "nat_reply"}
-"""Structs that are taken over as they are, or not at all."""
+_FORMATS = {"flows": "FLOW_FORMAT", **dict.fromkeys(_NAT, "NAT_FORMAT")}
+"""Arrays whose words mean something only where that constant is the same."""
 _SECRET = {"flows"}
 """Where a flow stands depends on the key, and on what a hash means; its entry does not say what was hashed."""
 _ARRAY_TYPE = 2  # BPF_MAP_TYPE_ARRAY
@@ -83,7 +84,7 @@ def tell_about(pins: Path, flow_key: bytes) -> None:
     if (pins / ABOUT).exists():
         return
     names = {*ARRAY_STRUCTS.values(), *COUNTER_STRUCTS.values()}
-    constants = {name: layout().constants[name] for name in ("FLOW_FORMAT", "FLOW_WAYS")}
+    constants = {name: layout().constants[name] for name in ("FLOW_WAYS", *_FORMATS.values())}
     text = json.dumps(
         {
             "structs": {name: layout().structs[name].descr for name in sorted(names)},
@@ -146,7 +147,7 @@ def open_former(pins: Path, flow_key: bytes) -> Former:
     reads: dict[str, Callable[[], Array]] = {}
     fds = []
     for name, struct in ARRAY_STRUCTS.items():
-        if struct in _ALIKE and structs.get(struct) != layout().structs[struct]:
+        if (meaning := _FORMATS.get(name)) and about["constants"].get(meaning) != layout().constants[meaning]:
             continue
         rows = _rows(pins / name, structs[struct])
         if name == "flows":
@@ -157,8 +158,7 @@ def open_former(pins: Path, flow_key: bytes) -> Former:
             fds.append(libbpf.obj_get(pins / name))
             counters = KernelCounters(name, fds[-1], libbpf.map_info(fds[-1]).entries, structs[struct])
             reads[name] = partial(_counted, counters, struct)
-    same_meaning = about["constants"]["FLOW_FORMAT"] == layout().constants["FLOW_FORMAT"]
-    if not same_meaning or about["flow_key"] != _fingerprint(flow_key):
+    if about["flow_key"] != _fingerprint(flow_key):
         for name in _SECRET & reads.keys():
             del reads[name]
     return Former(reads, tuple(fds))

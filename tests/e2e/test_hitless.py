@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -19,6 +18,7 @@ import inside
 import lifecycle
 import processes
 import pytest
+from another_version import another_version
 from place import Lab
 from rerun import CHECKOUT
 from topology import Role
@@ -187,34 +187,6 @@ def test_killed_daemon_is_not_noticed_and_its_maps_are_adopted(
         assert connection.failure is None
         assert len(set(connection.names)) == 1
     assert sluice(lab, "diff", "-f", str(exported)).returncode == 0
-
-
-LAYOUT = (
-    (
-        "xdp/types.h",
-        "\t__u32 backends; /* as in struct service */\n\t__u32 room;\n",
-        "\t__u32 room;\n\t__u32 backends;\n",
-    ),
-    (
-        "xdp/maps.h",
-        "/* Limits and guards. */",
-        'MAP("array", u32, struct budget, spare, MEMORY);',
-    ),
-    ("lb/dataplane/tables.py", '        "watching": 2,\n', '        "watching": 2,\n        "spare": 8,\n'),
-    ("lb/reconcile/apply.py", "plan.start, plan.room\n", "plan.room, plan.start\n"),
-)
-"""What another version has otherwise: file, what stands there, and what stood there then."""
-
-
-def another_version(folder: Path) -> Path:
-    """A copy of the sources in which structs and maps are others."""
-    for name in ("lb", "api", "xdp"):
-        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, ours, theirs in LAYOUT:
-        text = (folder / name).read_text()
-        assert text.count(ours) == 1, name
-        (folder / name).write_text(text.replace(ours, theirs))
-    return folder
 
 
 @pytest.mark.slow
