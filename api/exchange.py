@@ -62,15 +62,8 @@ class Write:
         """The same on terms; what was made."""
         summary = f"{self.request.method} {self.request.url.path}"
         actor = actor_of(self.request.scope)
-        before = 0
-
-        def noting(config: Config) -> Config:
-            nonlocal before
-            before = self.reconciler.desired.revision
-            return edit(config)
-
-        desired = self.reconciler.change(noting, actor=actor, summary=summary, guard=self.guard, terms=terms)
-        self.request.scope["state"][REVISIONS_KEY] = (before, desired.revision)
+        desired = self.reconciler.change(edit, actor=actor, summary=summary, guard=self.guard, terms=terms)
+        self.request.scope["state"][REVISIONS_KEY] = (desired.since, desired.revision)
         self.warn(desired.warnings)
         self.request.scope["state"][REVISION_KEY] = desired.revision
         return desired

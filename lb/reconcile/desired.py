@@ -11,14 +11,15 @@ from lb.reconcile.maps import Plans
 class Desired:
     """A revision and what it says. Immutable: readers take it once and see one state.
 
-    warnings: what whoever asked for it should know, a sentence each; moves: what it moved, if they wanted to know. Only
-    they are told.
+    warnings: what whoever asked for it should know, a sentence each; moves: what it moved, if they wanted to know;
+    since: the revision that it was made from. Only they are told.
     """
 
     revision: int
     config: Config
     warnings: tuple[str, ...] = ()
     moves: tuple[ServiceMove, ...] = ()
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)

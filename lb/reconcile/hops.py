@@ -26,6 +26,10 @@ class Hops:
         """By packed address."""
         return self._known
 
+    def are_unknown(self, config: Config, before: Config) -> bool:
+        """Whether services that differ have backends to which nobody has asked for a way."""
+        return not _addresses(config, before) <= self._known.keys() | self._missing
+
     def learn(self, config: Config, before: Config) -> bool:
         """Ask for the ways to backends of services that differ, if they are not known.
 

@@ -3,8 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from lb.dataplane.protocol import DataPlane
 from lb.errors import DataPlaneError, SluiceError
@@ -16,6 +16,7 @@ from lb.reconcile.bans import Ban, bans_wanted, entries_of, tell_bans, with_bans
 from lb.reconcile.beside import Beside, LacksError
 from lb.reconcile.confirm import Confirmation
 from lb.reconcile.desired import Desired, Proposal, keeping, without_expired
+from lb.reconcile.disruption import ServiceMove
 from lb.reconcile.doctor import Doctor
 from lb.reconcile.floods import FloodWatch
 from lb.reconcile.guard import NOBODY, Callers, Guard, in_use
@@ -27,6 +28,7 @@ from lb.reconcile.observing import Observing
 from lb.reconcile.probing import Probing
 from lb.reconcile.services import StandingOf
 from lb.reconcile.terms import PLAIN, Terms, account
+from lb.reconcile.together import Asked, Step, Together, keep
 from lb.reconcile.watch import Watch
 from lb.store import Store
 
@@ -68,6 +70,7 @@ class Reconciler(Observing):
         )
         """Who says what is wrong."""
         self._lock = threading.RLock()
+        self._together = Together(self._lock, self._make)
         self._wake = threading.Condition()
         self._hops_changed = self._stopping = False
         self._maps = Maps(dataplane, clock, lambda: self.watch.features | self.doctor.probing.features)
@@ -135,84 +138,97 @@ class Reconciler(Observing):
     ) -> Desired:
         """Edit the desired state under the writer's lock; returns when the maps hold it.
 
-        edit gets the present config and returns the wanted one; what it raises is passed on and nothing changes.
+        Changes that wait for the lock are made together, and each succeeds or fails by itself. edit gets the present
+        config and returns the wanted one; what it raises is passed on and nothing changes; it may be called again.
         A config equal to the present one makes no revision. CapacityError: it does not fit a map, nothing changed.
         ConflictError: it locks out an address in use or moves too much, and guard does not say that it may; or a
         revision waits to be confirmed. CompileError: nothing changed.
 
         Where a program is to be compiled first, others change things meanwhile, and edit is called again.
         """
+        asked = partial(Asked, edit, actor, summary, guard, terms)
         for _ in range(COMPILED_BESIDE_MOST):
             try:
-                return self._change(edit, actor, summary, guard, terms, may_compile=False)
+                return self._together(asked())
             except LacksError as lacks:
                 self._dataplane.prepare(lacks.wish)
-        return self._change(edit, actor, summary, guard, terms, may_compile=True)
+        return self._together(asked(may_compile=True))
 
-    def _change(
-        self,
-        edit: Callable[[Config], Config],
-        actor: str,
-        summary: str,
-        guard: Guard,
-        terms: Terms,
-        *,
-        may_compile: bool,
-    ) -> Desired:
-        with self._lock:
-            if self._plans.until <= self._clock() and not self._maps.failure:
-                self._renew()
-            self._callers.add(guard.callers, self._clock())
-            before = self._desired
-            config = keeping(before.config, edit(before.config))
-            if config is before.config:
-                if terms.ends_pending:
-                    self._confirmation.end()
-                return before
-            if not terms.ends_pending:
-                self._confirmation.check(before.config, config)
-            self._check_attached()
-            warnings = guard.check(before.config, config, self._maps.hops.known, self._clock())
-            began = time.perf_counter()
-            plans = self._maps.plan(config)
-            found = account(self._maps, before.config, config, plans, guard=guard, terms=terms)
-            if not may_compile and (lacks := self._maps.lacks(config, plans)) is not None:
-                raise LacksError(lacks)
-            revision = self._store.commit(
-                config,
-                before=self._stored,
-                actor=actor,
-                summary=summary,
-                now=self._clock(),
-                confirm_within=terms.confirm_within,
-                ends_pending=terms.ends_pending,
-            )
-            try:
-                late = self._maps.hops.learn(config, before.config)
-                self._maps.apply(config, plans, all_rows=late)
-            except Exception as error:
-                self._undo(revision, error)
-                raise
-            self._desired, self._stored = Desired(revision, config), config
-            if terms.bear_on_pending:
-                self._confirmation.reload()
-            self._changed_at = time.monotonic()
-            self._follow_bans()
-            self.events.publish(
-                "config.changed",
-                f"revision {revision} by {actor}: {summary}",
-                revision=revision,
-                actor=actor,
-                summary=summary,
-                apply_seconds=round(time.perf_counter() - began, 6),
-            )
-            moves = found.moves if found and terms.tell_moves else ()
-            done = replace(self._desired, warnings=warnings, moves=moves)
-        self._notify()
+    def _make(self, asked: Sequence[Asked]) -> None:
+        """Make the first of these changes, and those of the others that may join it, each a revision of its own.
+
+        What it raises: none of them was made.
+        """
+        if self._plans.until <= self._clock() and not self._maps.failure:
+            self._renew()
+        before, began, steps = self._desired, time.perf_counter(), list(self._steps(asked))
+        changes = [step for step in steps if step.is_change]
+        moves: tuple[ServiceMove, ...] = ()
+        if changes:
+            moves = self._put_in_force(changes)
+        elif asked[0].terms.ends_pending and steps[0].error is None:
+            self._confirmation.end()
+        revision = before.revision
+        for step in steps:
+            since, revision = revision, step.revision or revision
+            step.asked.error = step.error
+            if step.error is None:
+                step.asked.made = Desired(revision, step.after, step.warnings, moves, since)
+        seconds = round(time.perf_counter() - began, 6)
+        for step in changes:
+            step.tell(self.events, seconds)
+        if changes:
+            self._notify()
         for listener, part in self._listeners:
-            if part(config) is not part(before.config):
+            if part(self._desired.config) is not part(before.config):
                 listener()
-        return done
+
+    def _steps(self, asked: Sequence[Asked]) -> Iterator[Step]:
+        """Each edit over what the one before it has made. One that raises is a step that changes nothing."""
+        present = self._desired.config
+        for number, one in enumerate(asked):
+            if number and not (asked[0].may_join(present) and one.may_join(present)):
+                continue
+            step = self._step(one, present)
+            yield step
+            if self._maps.hops.are_unknown(step.after, present):
+                return  # whom the next one would lock out is not known yet
+            present = step.after
+
+    def _step(self, one: Asked, present: Config) -> Step:
+        now = self._clock()
+        self._callers.add(one.guard.callers, now)
+        try:
+            config = keeping(present, one.edit(present))
+            if config is present:
+                return Step(one, present, present)
+            if not one.terms.ends_pending:
+                self._confirmation.check(present, config)
+            return Step(one, present, config, one.guard.check(present, config, self._maps.hops.known, now))
+        except Exception as error:
+            return Step(one, present, present, error=error)
+
+    def _put_in_force(self, changes: Sequence[Step]) -> tuple[ServiceMove, ...]:
+        """Store them, and make the maps what the last one says; what they move, if that is to be told."""
+        self._check_attached()
+        before, config, one = self._desired.config, changes[-1].after, changes[0].asked
+        plans = self._maps.plan(config)
+        found = account(self._maps, before, config, plans, guard=one.guard, terms=one.terms)
+        if not one.may_compile and (lacks := self._maps.lacks(config, plans)) is not None:
+            raise LacksError(lacks)
+        keep(self._store, self._stored, changes, self._clock())
+        try:
+            late = self._maps.hops.learn(config, before)
+            self._maps.apply(config, plans, all_rows=late)
+        except Exception as error:
+            self._undo([step.revision for step in changes], error)
+            raise
+        self._desired, self._stored = Desired(changes[-1].revision, config), config
+        if one.terms.bear_on_pending:
+            self._confirmation.reload()
+        self._changed_at = time.monotonic()
+        self._follow_bans()
+        return found.moves if found and one.terms.tell_moves else ()
 
     def in_use(self) -> list[Protected]:
         """Addresses that nothing should block by itself: who called lately, gateways, backends and VIPs."""
@@ -261,15 +277,18 @@ class Reconciler(Observing):
         """The clock that entries' deadlines are kept by, seconds since the epoch."""
         return self._clock()
 
-    def _undo(self, revision: int, error: Exception) -> None:
-        """Whatever part of a change is in the maps, go back. If that fails too, `_follow` tries again."""
-        self.events.failure(f"revision {revision} could not be applied and is taken back: {error}")
+    def _undo(self, revisions: Sequence[int], error: Exception) -> None:
+        """Whatever part of changes is in the maps, go back. If that fails too, `_follow` tries again."""
+        for revision in revisions:
+            self.events.failure(f"revision {revision} could not be applied and is taken back: {error}")
         try:
             self._maps.go_back(self._desired.config)
         except Exception as again:
             self.events.failure(f"the maps are not as they were: {again}")
             self._notify()
-        self._store.discard(revision)
+        with self._store.together():
+            for revision in reversed(revisions):
+                self._store.discard(revision)
 
     def _fit(self) -> None:
         """Put a program in force that does what watchers want too; it is compiled while others may change things."""

@@ -24,8 +24,8 @@ Unsigned = npt.NDArray[np.unsignedinteger[Any]]
 SLOTS = 65537
 """M of the paper: a prime, so that every skip gives a full permutation. Equal to RING_SLOTS in xdp/config.h."""
 
-_PACE_BITS, _WHO_BITS = 12, 17
-"""A moment is turn * pace (17 + 16 + 12 bits), and below it the backend's place in order (17 bits)."""
+_PACE_BITS, _MOMENT_BITS, _WHO_BITS = 12, 45, 17
+"""A moment is turn * pace (17 + 16 + 12 bits), and below or above it the backend's place in order (17 bits)."""
 
 _NEVER = np.iinfo(np.int64).max
 _PROPOSALS = 1 << 15
@@ -142,11 +142,18 @@ class _Race:
         moment *= pace
         while len(slots):
             first = moment.argmin(axis=1)
-            order = np.lexsort((moment[np.arange(len(slots)), first], first))
             wants, left = np.bincount(first, minlength=len(active)), self._left[active]
-            order = order[_places_in(wants) < np.repeat(left, wants)]
-            self._give(slots[order], active, np.minimum(wants, left))
-            rest = np.flatnonzero(self._free.take(slots))
+            gets = np.ones(len(slots), bool)
+            many = wants > left  # of these backends the earliest slots are found; others get all that they want
+            if many.any():
+                rows = np.flatnonzero(many[first])
+                of = first[rows]
+                order = np.argsort(of << _MOMENT_BITS | moment[rows, of])
+                gets[rows[order[_places_in(wants[many]) >= np.repeat(left[many], wants[many])]]] = False
+            taken = np.flatnonzero(gets)
+            self._owner[slots[taken]] = active[first[taken]]
+            self._left[active] -= np.minimum(wants, left)
+            rest = np.flatnonzero(~gets)
             slots, moment = slots.take(rest), moment.take(rest, axis=0)
             moment[:, self._left[active] == 0] = _NEVER
 

@@ -1,5 +1,6 @@
 """What a store of desired state does, whatever it keeps it in."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +52,9 @@ class Store(Protocol):
         before: what the newest revision says. Either all of it is kept, through a loss of power, or nothing.
         confirm_within: seconds for which the revision is pending; ends_pending: what is pending no longer is.
         """
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is written within is kept in one go: all of it, through a loss of power, or nothing."""
 
     def pending(self) -> Pending | None:
         """What waits to be confirmed. Its base is kept meanwhile, however old."""

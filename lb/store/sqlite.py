@@ -79,6 +79,12 @@ class SqliteStore:
             self._prune(db)
         return revision
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written within is one transaction. Nobody else reads or writes meanwhile."""
+        with self._writing():
+            yield
+
     def begin_with(self, info: RevisionInfo, config: Config, *, skip: int = 0) -> None:
         """Fill an empty store with one revision, its number and author as given; skip: numbers left out after it."""
         with self._writing() as db:
@@ -158,9 +164,12 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it is kept, or nothing."""
+        """One transaction, or a part of one that was begun: all of it is kept, or nothing."""
         try:
             with self._reading() as db:
+                if db.in_transaction:
+                    yield db
+                    return
                 self._place.check()
                 db.execute("BEGIN IMMEDIATE")
                 try:

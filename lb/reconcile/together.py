@@ -1,0 +1,137 @@
+"""Changes that wait for the writer's lock: whoever gets it makes those of all who wait, in one go.
+
+So many callers at once share what a change costs whatever it changes: a plan, a transaction, a pass of the maps.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+
+from lb.events import Events
+from lb.model import Config
+from lb.reconcile.desired import Desired
+from lb.reconcile.guard import NOBODY, Guard
+from lb.reconcile.terms import PLAIN, Terms
+from lb.store import Store
+
+log = logging.getLogger("sluice.reconcile")
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """A change that somebody waits for, and what became of it: what was made of it, or why nothing was.
+
+    context: of whoever asks, for what is told of it.
+    """
+
+    edit: Callable[[Config], Config]
+    actor: str
+    summary: str
+    guard: Guard = NOBODY
+    terms: Terms = PLAIN
+    may_compile: bool = False
+    context: Context = field(default_factory=copy_context)
+    made: Desired | None = None
+    error: Exception | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return self.made is not None or self.error is not None
+
+    def may_join(self, before: Config) -> bool:
+        """Whether it may be made together with others: what it moves is not asked, nor whether it is confirmed."""
+        bounded = before.settings.max_moved_percent is not None and not self.guard.force
+        return self.terms == PLAIN and not self.may_compile and not bounded
+
+
+@dataclass(slots=True)
+class Step:
+    """One change in a row of them. before and after: the same where there is nothing to do; error: why it cannot be."""
+
+    asked: Asked
+    before: Config
+    after: Config
+    warnings: tuple[str, ...] = ()
+    error: Exception | None = None
+    revision: int = 0
+    """That was made of it; 0: none."""
+
+    @property
+    def is_change(self) -> bool:
+        """Whether there is something to do."""
+        return self.after is not self.before
+
+    def tell(self, events: Events, seconds: float) -> None:
+        """That it was made, with others in so many seconds."""
+        asked = self.asked
+        asked.context.run(
+            events.publish,
+            "config.changed",
+            f"revision {self.revision} by {asked.actor}: {asked.summary}",
+            revision=self.revision,
+            actor=asked.actor,
+            summary=asked.summary,
+            apply_seconds=seconds,
+        )
+
+
+def keep(store: Store, stored: Config, changes: Sequence[Step], now: float) -> None:
+    """A revision for each, all of them or none. stored: what the newest one says."""
+    with store.together():
+        for step in changes:
+            step.revision = store.commit(
+                step.after,
+                before=stored,
+                actor=step.asked.actor,
+                summary=step.asked.summary,
+                now=now,
+                confirm_within=step.asked.terms.confirm_within,
+                ends_pending=step.asked.terms.ends_pending,
+            )
+            stored = step.after
+
+
+class Together:
+    """Who waits. `make` is given changes in their order, with the lock held.
+
+    It sets what became of some of them, the first at least; if it raises, none was made, and nothing was changed.
+    """
+
+    def __init__(self, lock: AbstractContextManager[bool], make: Callable[[Sequence[Asked]], None]) -> None:
+        self._lock, self._make = lock, make
+        self._waiting: dict[Asked, None] = {}
+
+    def __call__(self, asked: Asked) -> Desired:
+        """Returns when it is made, by whomever; raises why it is not."""
+        self._waiting[asked] = None
+        try:
+            with self._lock:
+                if not asked.is_over:
+                    # First: whoever holds the lock already finds things as they were.
+                    self._serve([asked, *(one for one in list(self._waiting) if one is not asked)])
+        finally:
+            del self._waiting[asked]
+        if asked.error is not None:
+            raise asked.error
+        assert asked.made is not None
+        return asked.made
+
+    def _serve(self, waiting: list[Asked]) -> None:
+        some = [one for one in waiting if not one.is_over]
+        if len(some) > 1:
+            try:
+                self._make(some)
+            except Exception as error:  # of one of them: which, is found by making each by itself
+                log.info("%d changes could not be made together: %s", len(some), error)
+            else:
+                return
+        for one in some:
+            if one.is_over:
+                continue
+            try:
+                self._make([one])
+            except Exception as error:
+                one.error = error
