@@ -1,10 +1,14 @@
 """The desired state as readers take it, and what of a new one is the same."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from lb.model import Config
 from lb.reconcile.disruption import ServiceMove
 from lb.reconcile.maps import Plans
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +41,28 @@ def keeping(present: Config, wanted: Config) -> Config:
 
     So that what comes after can tell by identity what has changed.
     """
-    services = {
-        name: old if (old := present.services.get(name)) is service or old == service else service
-        for name, service in wanted.services.items()
-    }
-    feeds = {
-        n: present.feeds[n] if present.feeds.get(n) == feed else feed for n, feed in wanted.feeds.items()
-    }
     kept = replace(
         wanted,
-        services=services,
+        services=_keeping(present.services, wanted.services),
         rules=present.rules if wanted.rules == present.rules else wanted.rules,
-        feeds=feeds,
+        feeds=_keeping(present.feeds, wanted.feeds),
         blocklist=present.blocklist if wanted.blocklist == present.blocklist else wanted.blocklist,
         allowlist=present.allowlist if wanted.allowlist == present.allowlist else wanted.allowlist,
     )
+    if kept.blocklist is not present.blocklist or kept.allowlist is not present.allowlist:
+        return kept  # a million prefixes need not be compared again
     return present if kept == present else kept
+
+
+def _keeping(present: Mapping[str, T], wanted: Mapping[str, T]) -> Mapping[str, T]:
+    """The same of one part; the present part itself if all of it is kept, in the same order."""
+    if wanted is present:
+        return present
+    kept = {
+        name: had if (had := present.get(name)) is one or had == one else one for name, one in wanted.items()
+    }
+    same = list(kept) == list(present) and all(one is present[name] for name, one in kept.items())
+    return present if same else kept
 
 
 def without_expired(config: Config, plans: Plans) -> Config:

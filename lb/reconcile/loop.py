@@ -89,6 +89,7 @@ class Reconciler(Observing):
         self._thread: threading.Thread | None = None
         self._trimmer = Beside(self._trim, self.events.failure)
         self._listeners: list[tuple[Callable[[], None], Callable[[Config], object]]] = []
+        self.listen(self._floods.wake, lambda config: config.services)
         self._callers = Callers()
         self._reports_of: observe.ReportsOf = observe.no_reports
 
@@ -161,7 +162,8 @@ class Reconciler(Observing):
         """
         if self._plans.until <= self._clock() and not self._maps.failure:
             self._renew()
-        before, began, steps = self._desired, time.perf_counter(), list(self._steps(asked))
+        before, until, began = self._desired, self._plans.until, time.perf_counter()
+        steps = list(self._steps(asked))
         changes = [step for step in steps if step.is_change]
         moves: tuple[ServiceMove, ...] = ()
         if changes:
@@ -177,8 +179,8 @@ class Reconciler(Observing):
         seconds = round(time.perf_counter() - began, 6)
         for step in changes:
             step.tell(self.events, seconds)
-        if changes:
-            self._notify()
+        if self._plans.until < until or asked[0].terms.bear_on_pending:
+            self._notify()  # something is due sooner
         for listener, part in self._listeners:
             if part(self._desired.config) is not part(before.config):
                 listener()
@@ -332,7 +334,6 @@ class Reconciler(Observing):
         self._notify()
 
     def _notify(self) -> None:
-        self._floods.wake()
         with self._wake:
             self._wake.notify()
 
@@ -390,5 +391,7 @@ class Reconciler(Observing):
         left = self._confirmation.left()
         if self._maps.failure or (left is not None and left <= 0):  # what failed is tried again
             return RETRY_SECONDS
-        longest = TRIM_AFTER_SECONDS if left is None else min(left, TRIM_AFTER_SECONDS)
+        to_trim = self._changed_at + TRIM_AFTER_SECONDS - time.monotonic()
+        longest = to_trim if to_trim > 0 else TRIM_AFTER_SECONDS
+        longest = longest if left is None else min(left, longest)
         return max(0.0, min(longest, self._plans.until + expiry.GATHER_SECONDS - self._clock()))

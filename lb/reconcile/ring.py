@@ -144,7 +144,7 @@ class _Race:
             first = moment.argmin(axis=1)
             wants, left = np.bincount(first, minlength=len(active)), self._left[active]
             gets = np.ones(len(slots), bool)
-            many = wants > left  # of these backends the earliest slots are found; others get all that they want
+            many = wants > left  # of these the earliest slots are found; the others get all that they want
             if many.any():
                 rows = np.flatnonzero(many[first])
                 of = first[rows]

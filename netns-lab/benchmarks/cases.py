@@ -319,6 +319,7 @@ CONTROL = (
     ControlCase("block_to_enforced", "ms", 20.0, tail=True),
     ControlCase("api_write_200_readers", "ms", 100.0, tail=True),
     ControlCase("event_to_last_reader", "ms", 500.0, tail=True),
+    ControlCase("api_write_8_writers", "ms", 6.0),
     ControlCase("block_beside_1m_under_flood", "ms", 50.0, tail=True),
     ControlCase("expire_10k", "s", 1.0, thorough=True),
     ControlCase("entries_lifecycle", "s", 20.0, thorough=True),

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from generate import make_template
 
-from benchmarks import cases, entries, figures, readers
+from benchmarks import cases, entries, figures, readers, writers
 from benchmarks.cases import FIRST_PREFIX, VIP
 from benchmarks.daemon import Daemon
 from benchmarks.effort import Effort
@@ -90,6 +90,10 @@ class Control:
         """See benchmarks/readers.py."""
         numbers = self._turns(FIRST_PREFIX, 5 * self._effort.samples)
         return readers.writes_with_readers(self._daemon.call, self._daemon.socket, numbers)
+
+    def at_once(self) -> dict[str, Figure]:
+        """See benchmarks/writers.py."""
+        return writers.writes_at_once(self._daemon, self._turns(0, self._effort.samples))
 
     def backend_changes(self) -> dict[str, Figure]:
         """One of a thousand backends disabled and enabled, from the call to a SYN that goes elsewhere, or back."""
@@ -213,6 +217,7 @@ _MEASUREMENTS = MappingProxyType(
         "block_to_enforced": Control.blocks,
         "api_write_200_readers": Control.followed,
         "event_to_last_reader": Control.followed,
+        "api_write_8_writers": Control.at_once,
         "block_beside_1m_under_flood": Control.blocks_under_flood,
         "expire_10k": Control.expiries,
         "entries_lifecycle": Control.lifecycle,

@@ -111,7 +111,7 @@ def test_case_names_are_the_agreed_ones() -> None:
         "nat_forward_100kflows_random nat_reply_100kflows_random",
         "lab": "empty_drop empty_tx drop_deny forward_ipip forward_l2 forward_nat nft_drop nft_dnat xdp_filter_drop",
         "control": "import_1m clear_1m block_to_enforced api_write_200_readers event_to_last_reader "
-        "block_beside_1m_under_flood expire_10k "
+        "api_write_8_writers block_beside_1m_under_flood expire_10k "
         "entries_lifecycle ring_1000_backends backend_change_to_enforced apply_400x50 "
         "start_full memory_1m",
     }
