@@ -4,12 +4,14 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fastapi import Request, Response
+from pydantic import BaseModel
 
 from api.access.control import REVISIONS_KEY
 from api.access.identity import PEER_KEY, actor_of
+from api.bodies import Media
 from api.envelope import REVISION_KEY
 from api.etags import Preconditions
 from lb.model import Config
@@ -23,6 +25,7 @@ WARNING_HEADER = "Sluice-Warning"
 """A sentence that whoever asked should read, of something that was done all the same."""
 
 T = TypeVar("T")
+Document = TypeVar("Document", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +85,26 @@ class Write:
         """Called inside the edit, where nothing can come between: PreconditionError unless the tag fits."""
         self.preconditions.check(etag)
 
-    def answer(self, etag: str, document: T) -> T:
-        """The document with its tag."""
+    def answer(self, etag: str, document: Document) -> Document:
+        """The document with its tag.
+
+        It is written out at once, and not looked through once more: that would take as long as the change.
+        """
         self.response.headers["ETag"] = etag
-        return document
+        return cast(Document, written_out(document, self.request, self.response))
 
     def created(self, location: str) -> None:
         """Make the answer a 201 that says where the new thing is."""
         self.response.status_code = 201
         self.response.headers["Location"] = location
+
+
+def written_out(document: BaseModel, request: Request, response: Response) -> Response:
+    """The answer that says a document; response: what was said of it so far."""
+    status = response.status_code or request.scope["route"].status_code or 200
+    answer = Response(document.model_dump_json(), status, media_type=Media.JSON)
+    answer.raw_headers += response.raw_headers
+    return answer
 
 
 def callers_of(request: Request, told: str | None) -> tuple[AnyAddress, ...]:

@@ -113,7 +113,7 @@ def _listed(
         entry=entry,
         age_seconds=max(0.0, now - said.created_at),
         ttl_left_seconds=None if said.expires_at is None else max(0.0, said.expires_at - now),
-        hits=observe.hits(plan, counters, [entry.prefix], clock_s, now)[0],
+        hits=observe.hits(plan, counters, [entry.prefix], lambda: now - clock_s)[0],
     )
 
 

@@ -289,9 +289,9 @@ def rules(dataplane: DataPlane, plan: RulePlan, now: float) -> dict[str, RuleTal
 
 
 def hits(
-    plan: ListPlan | Part | None, table: CounterTable, prefixes: list[Prefix], clock_s: int, now: float
+    plan: ListPlan | Part | None, table: CounterTable, prefixes: list[Prefix], epoch: Callable[[], float]
 ) -> list[Hits]:
-    """What each entry has decided; the data plane's clock is turned into the epoch's."""
+    """What each entry has decided. epoch: when the data plane's clock began; asked only if it is needed."""
     if plan is None or not prefixes:
         return [Hits()] * len(prefixes)
     rules = [0] * len(prefixes)
@@ -300,9 +300,9 @@ def hits(
         found = rules_of(plan, family, [prefixes[at].key for at in places]) if places else []
         for at, rule in zip(places, found, strict=True):
             rules[at] = rule
+    rows = table.read_some(rules).tolist()
+    began = epoch() if any(packets for packets, *_ in rows) else 0.0
     return [
-        Hits(packets, octets, now - clock_s + last_s if packets else None, rule in plan.shared)
-        if rule
-        else Hits()
-        for rule, (packets, octets, last_s) in zip(rules, table.read_some(rules).tolist(), strict=True)
+        Hits(packets, octets, began + last_s if packets else None, rule in plan.shared) if rule else Hits()
+        for rule, (packets, octets, last_s) in zip(rules, rows, strict=True)
     ]

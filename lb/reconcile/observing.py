@@ -12,6 +12,7 @@ from lb.reconcile import explain, flow_list, inventory, observe
 from lb.reconcile.confirm import Confirmation
 from lb.reconcile.desired import Desired
 from lb.reconcile.explained import Explained
+from lb.reconcile.lists import ListPlan
 from lb.reconcile.maps import Maps, Plans
 from lb.reconcile.nat_sweeper import NatSweeper
 from lb.reconcile.observed import Counters, Hits, RuleTally, ServiceStatus, Status, VerdictInfo
@@ -123,12 +124,27 @@ class Observing:
 
     def hits(self, prefixes: list[Prefix], *, allow: bool = False, owner: str | None = None) -> list[Hits]:
         """What each blocklist (or allowlist) entry has decided; by the word of one owner, if it is named."""
-        with self._lock:
-            plan = self._plans.allow if allow else self._plans.deny
+
+        def read() -> tuple[ListPlan, list[Hits]]:
+            plan = self._list_plan(allow=allow)
             tables = self._dataplane.tables
             counters = tables.allow_counters if allow else tables.deny_counters
             numbered = plan if owner is None else plan.parts.get(owner)
-            return observe.hits(numbered, counters, prefixes, self._dataplane.clock_seconds(), self._clock())
+            return plan, observe.hits(numbered, counters, prefixes, self._epoch)
+
+        plan, found = read()
+        # A number that is given up is another's by the next plan but one.
+        if plan is self._list_plan(allow=allow) and not self._maps.failure:
+            return found
+        with self._lock:
+            return read()[1]
+
+    def _epoch(self) -> float:
+        """When the data plane's clock began, in seconds since the epoch."""
+        return self._clock() - self._dataplane.clock_seconds()
+
+    def _list_plan(self, *, allow: bool) -> ListPlan:
+        return self._plans.allow if allow else self._plans.deny
 
     def live_flows(self, service: str, address: IPv4Address | IPv6Address) -> int:
         """Flows in the flow table that a backend of a service holds now."""
