@@ -1,6 +1,6 @@
 """What handlers can ask for as parameters: the reconciler, a read, a write, and the parts of the request."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
@@ -90,9 +90,12 @@ async def _write(
     if_none_match: Annotated[Tags | None, Header(description="* writes only if nothing is there yet")] = None,
     *,
     guard: Annotated[Guard, Depends(_guard)],
-) -> Write:
+) -> AsyncIterator[Write]:
+    """Asked for behind the body: who sends that slowly keeps nobody waiting."""
     _refuse_unknown(request)
-    return Write(request, response, reconciler, _preconditions(if_match, if_none_match), guard)
+    control: AccessControl = request.app.state.access
+    async with control.turns.one():
+        yield Write(request, response, reconciler, _preconditions(if_match, if_none_match), guard)
 
 
 def _refuse_unknown(request: Request) -> None:
@@ -139,7 +142,7 @@ async def _caller(request: Request) -> Caller:
 AccessDep = Annotated[AccessControl, Depends(_access)]
 CallerDep = Annotated[Caller, Depends(_caller)]
 ReadDep = Annotated[Read, Depends(_read)]
-WriteDep = Annotated[Write, Depends(_write)]
+WriteDep = Annotated[Write, Depends(_write, scope="function")]
 
 JsonDep = Annotated[Body, Depends(body_of(Media.JSON))]
 JsonOrTextDep = Annotated[Body, Depends(body_of(Media.JSON, Media.TEXT, limits=LIST_LIMITS))]

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access import browsers
 from api.access.audit import Audit
 from api.access.identity import CALLER_KEY, LOOPBACK, Caller, Identifier, name_of, origin_of
-from api.access.limits import Quotas
+from api.access.limits import Quotas, Turns
 from api.access.permissions import SAFE_METHODS, is_open, needed
 from api.problems import MEDIA_TYPE, problem_of
 from lb.errors import AuthenticationError, ForbiddenError, SluiceError, TooSlowError
@@ -43,6 +43,7 @@ class AccessControl:
     grants: Callable[[], Access]
     is_guarding: bool = True
     """False: whoever asks may do all, for the app is served by no listener of ours."""
+    turns: Turns = field(default_factory=Turns)
 
     def hold_stream(self, scope: Scope) -> None:
         """The answer to this request will go on. TooManyError: there are as many as may be."""

@@ -1,7 +1,12 @@
-"""How much each caller may ask for: a bucket of requests each, and answers that go on. Used by the event loop alone."""
+"""How much callers may ask for: a bucket of requests each, answers that go on, and writes of all of them at once.
 
+Used by the event loop alone.
+"""
+
+import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from lb.errors import TooManyError
@@ -12,6 +17,11 @@ BUCKETS_MAX = 10_000
 
 UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE = 10.0, 100.0
 """Requests without credentials that are good, of each address."""
+
+WRITES_AT_ONCE = 32
+"""Writes that have a thread. Of the forty that there are some are left to those who read."""
+WRITES_MOST = 512
+"""Writes that have a thread or wait for one, of all callers: some seconds' work. The next are told to come again."""
 
 
 class Buckets:
@@ -79,6 +89,30 @@ class Quotas:
         self._streams[caller] -= count
         if self._streams[caller] <= 0:
             del self._streams[caller]
+
+
+class Turns:
+    """The writes of all callers, in the order in which they have come whole."""
+
+    def __init__(self) -> None:
+        self._threads = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._count = 0
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """A write's turn, once it is there; TooManyError: too many wait."""
+        if self._count >= WRITES_MOST:
+            raise TooManyError(
+                f"{self._count} writes are being made or wait already, the most of all callers together: "
+                "repeat it in a moment, or send several in one request",
+                1.0,
+            )
+        self._count += 1
+        try:
+            async with self._threads:
+                yield
+        finally:
+            self._count -= 1
 
 
 def place_of(host: str) -> str:
