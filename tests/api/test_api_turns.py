@@ -38,18 +38,20 @@ def test_who_comes_too_late_is_told_so(stack: Stack, tmp_path: Path, monkeypatch
                 assert client.get("/v1/services").json()["total"] == 0, reads
             assert sum(not each.done() for each in asked) == WAITING
         answers = [each.result() for each in asked]
+        more = [block(number) for number in (100, 101)]
 
     late = [each.result() for each in refused]
     assert {(each.status_code, each.headers["Retry-After"]) for each in late} == {(429, "1")}
     assert all(f"{WAITING} writes are being made or wait already" in each.json()["detail"] for each in late)
+    assert [each.status_code for each in more] == [201, 201]  # there is room again
     made = [each for each in answers if each.status_code == 201]
     assert sorted(int(each.headers["Sluice-Revision"]) for each in made) == list(range(1, WAITING + 1))
-    blocked = stack.client.get("/v1/blocklist").json()["items"]
-    assert {entry["prefix"] for entry in blocked} == {each.json()["prefix"] for each in made}
+    blocked = {entry["prefix"] for entry in stack.client.get("/v1/blocklist").json()["items"]}
+    assert blocked == {each.json()["prefix"] for each in (*made, *more)}
     held = stack.reconciler._plans.deny.entries
-    assert sum(len(held[FAMILIES.index(family)]) for family in FAMILIES) == WAITING
+    assert sum(len(held[FAMILIES.index(family)]) for family in FAMILIES) == len(blocked)
     lines = stack.app.state.access.tokens.audit(limit=1000)
-    assert sorted(line.status for line in lines) == [201] * WAITING + [429] * MORE
+    assert sorted(line.status for line in lines) == [201] * (WAITING + len(more)) + [429] * MORE
 
 
 def first_of(asked: list[Future[httpx.Response]], count: int) -> list[Future[httpx.Response]]:

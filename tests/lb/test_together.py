@@ -300,3 +300,16 @@ def test_killed_anywhere_all_are_there_or_none() -> None:
         step += 1
     assert len(outcomes) == 2
     assert step > 10
+
+
+def test_what_is_changed_and_changed_back_is_in_the_history(house: House) -> None:
+    """Each revision says what differs from the one before it, not from what there was before the go."""
+    house.change(added(service()))
+    other = added(service(labels={"a": "b"}))
+
+    found = at_once(house.reconciler, [other, added(service()), other, added(service())])
+
+    made = {each.revision: each for each in found if isinstance(each, Desired)}
+    assert len(made) > 2
+    for revision, each in made.items():
+        assert house.store.config_at(revision) == each.config
