@@ -205,12 +205,19 @@ def _not_back(one: BackendFacts, found: Callable[..., Finding]) -> Finding:
             "clients",
             "With nat_source keep its way to clients has to lead here, where they are translated back",
         )
+    effect, command = (
+        f"Its answers to {to} go elsewhere, or a filter is in between. {way}.",
+        _backend_setup(one),
+    )
+    if one.interface not in one.served:
+        effect = f"It is reached by {one.interface}, which is not served: what it answers there is not translated back."
+        command = "sluice serve " + " ".join(f"--interface {name}" for name in (*one.served, one.interface))
     return found(
         "return-path",
         one.address,
         f"{one.unproven} clients of {one.service} sent a SYN to {one.address}, and no answer of it came by here",
-        effect=f"Its answers to {to} go elsewhere, or a filter is in between. {way}.",
-        command=_backend_setup(one),
+        effect=effect,
+        command=command,
     )
 
 

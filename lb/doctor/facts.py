@@ -121,7 +121,7 @@ class BackendFacts:
     overhead: bytes of the outer header. interface, mtu, resolved, gateway: the way there; interface None: no route.
     proven, unproven: of its TCP flows of the last minutes, those whose client has heard an answer (it sent more than a
     SYN; mode nat: the answer came by here), and those that came later than all of these and whose client has not, for
-    seconds. keeps_source: mode nat leaves it the client's address.
+    seconds. keeps_source: mode nat leaves it the client's address. served: the interfaces that Sluice serves.
     """
 
     service: str
@@ -139,6 +139,7 @@ class BackendFacts:
     proven: int = 0
     unproven: int = 0
     keeps_source: bool = False
+    served: tuple[str, ...] = ()
     answers: BackendAnswers = BackendAnswers()
 
 

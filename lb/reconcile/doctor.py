@@ -145,11 +145,12 @@ class Doctor:
         hops = self._dataplane.next_hops({b.address.packed for s in services for b in s.backends})
         flows = Flows.of(self._dataplane)
         replies = NatReplies.of(self._dataplane.tables.arrays, self._dataplane.clock_seconds())
+        served = tuple(one.name for one in self._dataplane.interfaces())
         facts = []
         for service in services:
             plan = plans.by_name.get(service.name)
             for backend in service.backends:
-                one = _backend(service, backend, hops.get(backend.address.packed))
+                one = replace(_backend(service, backend, hops.get(backend.address.packed)), served=served)
                 place = plan.at.get(backend.address.packed) if plan else None
                 if plan is not None and place is not None:
                     is_nat = service.mode is Mode.NAT

@@ -34,6 +34,7 @@ BACKEND = BackendFacts(
     overhead=20,
     interface="eth0",
     mtu=9000,
+    served=("eth0",),
     answers=FINE,
 )
 VIP = VipFacts("192.0.2.10", 1000, 3.0)
@@ -414,6 +415,16 @@ def test_answers_of_mode_nat_that_do_not_come_by_here(keeps: bool) -> None:
     assert (found.check, found.subject, found.severity) == ("return-path", "10.0.0.11", "warn")
     assert ("keep" in found.effect) is keeps
     assert found.command == "sluice backend-setup web 10.0.0.11 --script | ssh root@10.0.0.11 sh"
+
+
+def test_answers_of_nat_that_come_in_where_nobody_translates() -> None:
+    """A backend behind an interface that is not served is told with the command that serves it too."""
+    backend = replace(BACKEND, mode="nat", overhead=0, unproven=3, interface="eth1")
+    (found,) = wrong(replace(WELL, backends=(backend,)))
+
+    assert (found.check, found.subject) == ("return-path", "10.0.0.11")
+    assert "eth1, which is not served" in found.effect
+    assert found.command == "sluice serve --interface eth0 --interface eth1"
 
 
 @pytest.mark.parametrize(
