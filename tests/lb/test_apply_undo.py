@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from apply_bench import ACTIVE, Bench, Flow, choices, flows, remember, remembered, ways
 from service_samples import addresses, named, service
-from test_apply import ACTIVE, CHANGES, Bench, Flow, choices, flows, remember, remembered, ways
+from test_apply import CHANGES
 from twin_memory import memory
 from watched import WatchedTable, watch_arrays
 

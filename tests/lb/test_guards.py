@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from apply_bench import Bench, ways
 from service_samples import named, service
-from test_apply import Bench, ways
 from test_apply_undo import Refusal, Refusing
 from watched import watch_arrays
 

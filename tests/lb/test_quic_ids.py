@@ -5,8 +5,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from apply_bench import ACTIVE, Bench, ways
 from service_samples import addresses, named
-from test_apply import ACTIVE, Bench, ways
 from test_apply_undo import Refusal, Refusing
 from twin_memory import memory
 from watched import WatchedTable, watch_arrays
