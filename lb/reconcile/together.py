@@ -125,7 +125,7 @@ class Together:
             try:
                 self._make(some)
             except Exception as error:  # of one of them: which, is found by making each by itself
-                log.info("%d changes could not be made together: %s", len(some), error)
+                log.debug("%d changes could not be made together: %r", len(some), error)
             else:
                 return
         for one in some:
