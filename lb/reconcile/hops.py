@@ -23,7 +23,7 @@ class Hops:
 
     @property
     def known(self) -> Mapping[bytes, NextHop]:
-        """By packed address."""
+        """By packed address; another object once any of them is another."""
         return self._known
 
     def are_unknown(self, config: Config, before: Config) -> bool:
@@ -38,7 +38,8 @@ class Hops:
         unknown = _addresses(config, before) - self._known.keys()
         found = self._dataplane.next_hops(unknown) if unknown else {}
         late = not self._missing.isdisjoint(found)
-        self._known.update(found)
+        if found:
+            self._known = {**self._known, **found}
         self._missing = (self._missing | unknown) - found.keys()
         self.interfaces |= {hop.interface for hop in found.values()}
         return late

@@ -19,7 +19,7 @@ from lb.reconcile.desired import Desired, Proposal, keeping, without_expired
 from lb.reconcile.disruption import ServiceMove
 from lb.reconcile.doctor import Doctor
 from lb.reconcile.floods import FloodWatch
-from lb.reconcile.guard import NOBODY, Callers, Guard, in_use
+from lb.reconcile.guard import NOBODY, Guard
 from lb.reconcile.history import History
 from lb.reconcile.hops import tell_hops
 from lb.reconcile.maps import Maps
@@ -29,6 +29,7 @@ from lb.reconcile.probing import Probing
 from lb.reconcile.services import StandingOf
 from lb.reconcile.terms import PLAIN, Terms, account
 from lb.reconcile.together import Asked, Step, Together, keep
+from lb.reconcile.used import Callers, Used, in_use
 from lb.reconcile.watch import Watch
 from lb.store import Store
 
@@ -90,7 +91,7 @@ class Reconciler(Observing):
         self._trimmer = Beside(self._trim, self.events.failure)
         self._listeners: list[tuple[Callable[[], None], Callable[[Config], object]]] = []
         self.listen(self._floods.wake, lambda config: config.services)
-        self._callers = Callers()
+        self._callers, self._used = Callers(), Used()
         self._reports_of: observe.ReportsOf = observe.no_reports
 
     def heed(self, standing_of: StandingOf, reports_of: observe.ReportsOf) -> None:
@@ -206,7 +207,8 @@ class Reconciler(Observing):
                 return Step(one, present, present)
             if not one.terms.ends_pending:
                 self._confirmation.check(present, config)
-            return Step(one, present, config, one.guard.check(present, config, self._maps.hops.known, now))
+            hops = self._maps.hops.known
+            return Step(one, present, config, one.guard.check(present, config, self._used, hops, now))
         except Exception as error:
             return Step(one, present, present, error=error)
 
@@ -270,7 +272,7 @@ class Reconciler(Observing):
         with self._lock:
             before = self._desired.config
             config = keeping(before, edit(before))
-            warnings = guard.check(before, config, self._maps.hops.known, self._clock())
+            warnings = guard.check(before, config, self._used, self._maps.hops.known, self._clock())
             plans = self._maps.plan(config)
             found = account(self._maps, before, config, plans, guard=guard, terms=terms)
             return Proposal(before, config, warnings, found.moves if found else ())

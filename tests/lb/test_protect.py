@@ -12,7 +12,8 @@ from lb.errors import ConflictError
 from lb.model import Action, Config, Prefix, PrefixList, Rule, Service
 from lb.model.entries import OPERATOR
 from lb.model.layers import Attributes, Layer
-from lb.reconcile.guard import Callers, Guard, in_use
+from lb.reconcile.guard import Guard
+from lb.reconcile.used import Callers, Used, in_use
 
 NOW = 1000.0
 WEB = {
@@ -44,7 +45,7 @@ def config(block: PrefixList = PrefixList(), allow: PrefixList = PrefixList()) -
 
 def warnings(before: Config, after: Config, guard: Guard = CALLER) -> tuple[str, ...]:
     """What the guard says of a change."""
-    return guard.check(before, after, HOPS, NOW)
+    return guard.check(before, after, Used(), HOPS, NOW)
 
 
 @pytest.mark.parametrize(
@@ -176,12 +177,12 @@ def ruled(**said: object) -> Config:
 def test_a_rule_that_drops_all_of_an_address_in_use_is_refused(said: dict[str, str], who: str) -> None:
     """The refusal names the rule, the address and the option; with force it is taken."""
     with pytest.raises(ConflictError) as refused:
-        CALLER.check(config(), ruled(**said), HOPS, NOW)
+        CALLER.check(config(), ruled(**said), Used(), HOPS, NOW)
 
     assert 'rule "r" drops' in str(refused.value)
     assert who in str(refused.value)
     assert "--force" in str(refused.value)
-    assert replace(CALLER, force=True).check(config(), ruled(**said), HOPS, NOW) == ()
+    assert replace(CALLER, force=True).check(config(), ruled(**said), Used(), HOPS, NOW) == ()
 
 
 @pytest.mark.parametrize(
@@ -196,14 +197,14 @@ def test_a_rule_that_drops_all_of_an_address_in_use_is_refused(said: dict[str, s
 )
 def test_a_rule_that_leaves_a_way_is_taken(said: dict[str, object]) -> None:
     """One that drops others, or some of the packets, or none yet, locks out nobody."""
-    assert CALLER.check(config(), ruled(**said), HOPS, NOW) == ()
+    assert CALLER.check(config(), ruled(**said), Used(), HOPS, NOW) == ()
 
 
 def test_a_rule_that_stands_is_not_refused_again() -> None:
     """What was forced once does not stand in the way of the next change."""
     before = ruled(source="198.51.100.0/24")
 
-    assert CALLER.check(before, before.with_rule(Rule(name="c", action="count")), HOPS, NOW) == ()
+    assert CALLER.check(before, before.with_rule(Rule(name="c", action="count")), Used(), HOPS, NOW) == ()
 
 
 def test_who_called_lately_is_in_use() -> None:
@@ -231,8 +232,8 @@ def test_a_thousand_rules_beside_twenty_thousand_addresses() -> None:
     }
 
     began = time.process_time()
-    assert CALLER.check(before, replace(before, rules=rules), HOPS, NOW) == ()
+    assert CALLER.check(before, replace(before, rules=rules), Used(), HOPS, NOW) == ()
     assert time.process_time() - began < 5
     last = Rule.model_validate({"name": "z", "action": "drop", "source": "10.78.0.0/18"})
     with pytest.raises(ConflictError, match=r'rule "z" drops what 10\.78\.0\.0/18 sends'):
-        CALLER.check(before, replace(before, rules={**rules, "z": last}), HOPS, NOW)
+        CALLER.check(before, replace(before, rules={**rules, "z": last}), Used(), HOPS, NOW)
