@@ -117,6 +117,9 @@
 #ifndef HAVE_NAT_CROSS /* and a backend is of the other family */
 #define HAVE_NAT_CROSS 1
 #endif
+#ifndef HAVE_NAT_ICMP /* and a service takes echo requests */
+#define HAVE_NAT_ICMP 1
+#endif
 #ifndef HAVE_REDIRECT /* a next hop may be behind another interface */
 #define HAVE_REDIRECT 1
 #endif
@@ -167,6 +170,7 @@
 #define NAT_CLOSING_S LATE(16, 60)
 #define NAT_TCP_IDLE_S LATE(17, 7440)
 #define NAT_UDP_IDLE_S LATE(18, 120)
+#define NAT_ICMP_IDLE_S LATE(20, 60)
 
 #define STAGE_SLOT LATE(19, 0) /* where in `stages` this build's second program stands */
 

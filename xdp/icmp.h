@@ -1,4 +1,5 @@
-/* Stage icmp: of what comes for a VIP, echo requests are answered, and errors go the way of the flow they quote.
+/* Stage icmp: of what comes for a VIP, echo requests are answered or are for a service, and errors go the way of the flow
+ * they quote.
  *
  * ICMP (RFC 792) over IPv4, ICMPv6 (RFC 4443) over IPv6; any other pairing is just a protocol that is not balanced.
  */
@@ -19,9 +20,45 @@ static __always_inline bool is_icmp(const struct packet *p)
 	return p->protocol == (p->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 }
 
-static __always_inline bool is_echo_request(const struct packet *p, const struct icmp_header *icmp)
+static __always_inline u8 echo_type(u8 family, bool reply)
 {
-	return icmp->type == (p->family == 4 ? 8 : 128) && icmp->code == 0;
+	if (family == 4)
+		return reply ? 0 : 8;
+	return reply ? 129 : 128;
+}
+
+static __always_inline bool is_echo(const struct packet *p, const struct icmp_header *icmp, bool reply)
+{
+	return icmp->type == echo_type(p->family, reply) && icmp->code == 0;
+}
+
+static __always_inline __be16 echo_identifier(const struct icmp_header *icmp)
+{
+	return *(const __be16 *)&icmp->rest;
+}
+
+/* An echo's identifier stands for the client's port, and the other is 0; the verifier is not to know, or it walks what follows
+ * for echo too. reply: as the backend sends it. */
+static __always_inline void take_identifier(struct packet *p, const struct icmp_header *icmp, bool reply)
+{
+	u16 none = forget(0, p->frame_length, 0xffff), identifier = echo_identifier(icmp);
+
+	p->source_port = reply ? none : identifier;
+	p->port = reply ? identifier : none;
+}
+
+/* Whether it is an echo reply: then its identifier stands for the port that it is for. */
+static __always_inline bool read_echo_reply(struct packet *p)
+{
+	u32 at = p->l4 & L4_MOST;
+	struct icmp_header *icmp = p->data + at;
+
+	if (p->fragment || !is_icmp(p) || at + sizeof(*icmp) > p->l3 + p->l3_length || (void *)(icmp + 1) > p->end)
+		return false;
+	if (!is_echo(p, icmp, true))
+		return false;
+	take_identifier(p, icmp, true);
+	return true;
 }
 
 static __always_inline bool is_error(const struct packet *p, u8 type)
@@ -74,11 +111,27 @@ static __always_inline int answer_echo(struct packet *p, struct icmp_header *icm
 	return TX_ECHO;
 }
 
-/* From here on the packet is one of the flow that a quote, turned round, belongs to. */
-static __always_inline int become_flow(struct packet *p, u32 at, u8 protocol)
+/* The same of an echo, whose identifier stands for the client's port. */
+static __always_inline int become_echo_flow(struct packet *p, u32 at, bool request)
+{
+	struct icmp_header *icmp = p->data + at;
+
+	if (at + sizeof(*icmp) > p->l3 + p->l3_length || (void *)(icmp + 1) > p->end || !is_echo(p, icmp, !request))
+		return PASS_ICMP_ERROR;
+	take_identifier(p, icmp, request);
+	p->has_ports = true;
+	p->quoted = QUOTED;
+	return CONTINUE;
+}
+
+/* From here on the packet is one of the flow that a quote, turned round, belongs to. request: the quote is what goes to a
+ * backend, not what comes from a VIP. */
+static __always_inline int become_flow(struct packet *p, u32 at, u8 protocol, bool request)
 {
 	struct port_pair *ports = p->data + at;
 
+	if (HAVE_NAT_ICMP && protocol == p->protocol)
+		return become_echo_flow(p, at, request);
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return PASS_ICMP_ERROR;
 	if (at + sizeof(*ports) > p->l3 + p->l3_length || (void *)(ports + 1) > p->end)
@@ -91,7 +144,7 @@ static __always_inline int become_flow(struct packet *p, u32 at, u8 protocol)
 	return CONTINUE;
 }
 
-static __always_inline int read_quote4(struct packet *p, u32 at)
+static __always_inline int read_quote4(struct packet *p, u32 at, bool request)
 {
 	struct iphdr *quote = p->data + at;
 
@@ -102,10 +155,10 @@ static __always_inline int read_quote4(struct packet *p, u32 at)
 	if (quote->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
 		return PASS_ICMP_ERROR;
 	p->source4 = quote->daddr;
-	return become_flow(p, at + quote->ihl * 4, quote->protocol);
+	return become_flow(p, at + quote->ihl * 4, quote->protocol, request);
 }
 
-static __always_inline int read_quote6(struct packet *p, u32 at)
+static __always_inline int read_quote6(struct packet *p, u32 at, bool request)
 {
 	struct ipv6hdr *quote = p->data + at;
 	const u32 *source = (const u32 *)&quote->saddr;
@@ -116,12 +169,27 @@ static __always_inline int read_quote6(struct packet *p, u32 at)
 	    source[3] != p->vip6[3])
 		return PASS_ICMP_ERROR;
 	__builtin_memcpy(p->source6, &quote->daddr, 16);
-	return become_flow(p, at + sizeof(*quote), quote->nexthdr);
+	return become_flow(p, at + sizeof(*quote), quote->nexthdr, request);
+}
+
+/* An echo request that no service takes. With options or extensions it would take more than an exchange of addresses: the
+ * kernel answers these. */
+static __always_inline int answer_request(struct packet *p)
+{
+	u32 header = p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), at = p->l4 & L4_MOST;
+	struct icmp_header *icmp = p->data + at;
+
+	if (!HAVE_ECHO || at != p->l3 + header)
+		return CONTINUE;
+	if ((void *)(icmp + 1) > p->end)
+		return DROP_INTERNAL;
+	trace_stage(p, STAGE_ICMP);
+	return answer_echo(p, icmp);
 }
 
 static __always_inline int read_icmp(struct packet *p)
 {
-	u32 header = p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr), at = p->l4 & L4_MOST;
+	u32 at = p->l4 & L4_MOST;
 	struct icmp_header *icmp = p->data + at;
 
 	if (p->fragment || !is_icmp(p) || !is_for_vip(p))
@@ -130,14 +198,18 @@ static __always_inline int read_icmp(struct packet *p)
 		return DROP_TRUNCATED;
 	if (is_error(p, icmp->type)) {
 		bool unreachable = HAVE_PASSIVE && is_unreachable(p, icmp);
-		int verdict = p->family == 4 ? read_quote4(p, at + sizeof(*icmp)) : read_quote6(p, at + sizeof(*icmp));
+		int verdict = p->family == 4 ? read_quote4(p, at + sizeof(*icmp), false) : read_quote6(p, at + sizeof(*icmp), false);
 
 		if (unreachable && p->quoted)
 			p->quoted = QUOTED_UNREACHABLE;
 		return verdict;
 	}
-	/* With options or extensions it would take more than an exchange of addresses: the kernel answers these. */
-	if (HAVE_ECHO && is_echo_request(p, icmp) && at == p->l3 + header)
-		return answer_echo(p, icmp);
+	if (!is_echo(p, icmp, false))
+		return CONTINUE;
+	if (!HAVE_NAT_ICMP)
+		return answer_request(p);
+	/* Whether a service takes it is for the next stage to find; its identifier stands for the client's port. */
+	take_identifier(p, icmp, false);
+	p->has_ports = true;
 	return CONTINUE;
 }

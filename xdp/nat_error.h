@@ -38,6 +38,20 @@ static __always_inline int nat_quoted_transport(void *data, const struct packet 
 	return CONTINUE;
 }
 
+/* What follows the quoted IP header. covered: by what the sum of that which the transport's checksum covers beside it changes. */
+static __always_inline int nat_quoted(void *data, const struct packet *p, u32 at, const struct nat_way *way, u64 covered,
+				      u64 *change)
+{
+	struct icmp_header *icmp = data + (at & L4_MOST);
+
+	if (!HAVE_NAT_ICMP || !is_icmp(p))
+		return nat_quoted_transport(data, p, at, &way->quote, covered, change);
+	if ((void *)(icmp + 1) > p->end)
+		return DROP_INTERNAL;
+	*change += put_echo(icmp, way->to.family, !way->home, way->home ? way->quote.source_port : way->quote.port, covered);
+	return CONTINUE;
+}
+
 static __always_inline int nat_error4(struct packet *p, const struct nat_way *way)
 {
 	u32 at = (p->l4 & L4_MOST) + sizeof(struct icmp_header);
@@ -58,7 +72,7 @@ static __always_inline int nat_error4(struct packet *p, const struct nat_way *wa
 	check = quote->check;
 	quote->check = checksum_changed(check, inner);
 	change = inner + (u16)~check + quote->check;
-	stop = nat_quoted_transport(p->data, p, at + quote->ihl * 4, &way->quote, inner, &change);
+	stop = nat_quoted(p->data, p, at + quote->ihl * 4, way, HAVE_NAT_ICMP && is_icmp(p) ? 0 : inner, &change);
 	icmp->checksum = checksum_changed(icmp->checksum, change);
 	return stop;
 }
@@ -85,7 +99,7 @@ static __always_inline int nat_error6(struct packet *p, const struct nat_way *wa
 	change = put_address((u32 *)&ip->saddr, way->to.source) + put_address((u32 *)&ip->daddr, way->to.destination);
 	inner = put_address((u32 *)&quote->saddr, way->quote.source) + put_address((u32 *)&quote->daddr, way->quote.destination);
 	change += inner;
-	stop = nat_quoted_transport(p->data, p, at + sizeof(*quote), &way->quote, inner, &change);
+	stop = nat_quoted(p->data, p, at + sizeof(*quote), way, inner, &change);
 	icmp->checksum = checksum_changed(icmp->checksum, change);
 	return stop;
 }
@@ -107,7 +121,7 @@ static __always_inline u64 less(u64 sum)
 
 static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p, const struct nat_way *way)
 {
-	bool to6 = way->to.family == 6;
+	bool to6 = way->to.family == 6, echo = HAVE_NAT_ICMP && is_icmp(p);
 	u32 l3 = p->l3 & L3_MOST, old_inner = to6 ? 20 : 40, new_inner = to6 ? 40 : 20, made, at, length;
 	struct icmp_header *icmp = p->data + (p->l4 & L4_MOST);
 	void *quote = (void *)(icmp + 1), *data;
@@ -136,7 +150,7 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 		struct iphdr *ip = quote;
 
 		change = less(header_sum(quote, false));
-		addresses = sum_change(ip->saddr, 0) + sum_change(ip->daddr, 0);
+		addresses = echo ? 0 : sum_change(ip->saddr, 0) + sum_change(ip->daddr, 0);
 		quoted = bpf_ntohs(ip->tot_len) - 20;
 		hops = ip->ttl;
 		saved = ip->tos;
@@ -152,7 +166,10 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 		hops = ip->hop_limit;
 		saved = bpf_ntohs(*(__be16 *)ip) >> 4;
 	}
-	addresses += sum_of(way->quote.source) + sum_of(way->quote.destination);
+	if (!echo || to6)
+		addresses += sum_of(way->quote.source) + sum_of(way->quote.destination);
+	if (echo)
+		addresses += pseudo_header(quoted, to6);
 	change += (u64)(u16)~old_type + (u32)~icmp->rest + rest + bpf_htons(made);
 	/* The quoted header takes the room, and then what stands before it moves. */
 	p->l4 = p->l4 + old_inner - new_inner;
@@ -170,7 +187,7 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 	if ((void *)(icmp + 1) > p->end || quote + (to6 ? 40 : 20) > p->end)
 		return DROP_INTERNAL;
 	p->traffic_class = saved;
-	stop = nat_write_header(quote, p->end, p, &way->quote, p->protocol, hops, quoted);
+	stop = nat_write_header(quote, p->end, p, &way->quote, protocol_in(p, way->quote.family), hops, quoted);
 	p->traffic_class = class;
 	if (stop)
 		return stop;
@@ -185,7 +202,7 @@ static __always_inline int nat_error_cross(struct xdp_md *ctx, struct packet *p,
 		change += header_sum(quote, false);
 	}
 	p->l3_length = at - l3 + length;
-	stop = nat_quoted_transport(data, p, at + sizeof(*icmp) + new_inner, &way->quote, addresses, &change);
+	stop = nat_quoted(data, p, at + sizeof(*icmp) + new_inner, way, addresses, &change);
 	icmp = data + at;
 	if ((void *)(icmp + 1) > p->end)
 		return DROP_INTERNAL;

@@ -35,7 +35,7 @@ static __always_inline void nat_fill(const struct packet *p, const struct servic
 {
 	struct nat_forward *forward = flow->forward;
 	struct nat_reply *reply = flow->reply;
-	u64 live = (u64)p->protocol << 16 | backend_port(p, backend);
+	u64 live = (u64)protocol_in(p, backend->family) << 16 | backend_port(p, backend);
 
 	write_whole(&reply->live, 0);
 	copy_address(forward->client, p->source6);

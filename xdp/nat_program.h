@@ -7,7 +7,10 @@ static __always_inline int nat_leave(struct xdp_md *ctx, struct packet *p, const
 
 	if (stop)
 		return stop;
-	stop = p->quoted ? nat_translate_error(ctx, p, way) : nat_rewrite(ctx, p, &way->to);
+	if (p->quoted)
+		stop = nat_translate_error(ctx, p, way);
+	else
+		stop = HAVE_NAT_ICMP && is_icmp(p) ? nat_echo(ctx, p, way) : nat_rewrite(ctx, p, &way->to);
 	if (stop)
 		return stop;
 	return nat_send((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, way->mac, way->our_mac, way->ifindex, way->home);

@@ -58,7 +58,7 @@ static __always_inline int nat_icmp(struct packet *p, u32 block, struct nat_flow
 		return DROP_TRUNCATED;
 	if (!is_error(p, icmp->type))
 		return PASS_PROTOCOL;
-	stop = p->family == 4 ? read_quote4(p, at + sizeof(*icmp)) : read_quote6(p, at + sizeof(*icmp));
+	stop = p->family == 4 ? read_quote4(p, at + sizeof(*icmp), true) : read_quote6(p, at + sizeof(*icmp), true);
 	if (stop)
 		return stop;
 	return nat_entry_of(p, block << 16 | bpf_ntohs(p->port), flow) ? CONTINUE : PASS_ICMP_ERROR;
@@ -69,7 +69,9 @@ static __always_inline bool nat_kept_reply(struct packet *p, struct nat_flow *fl
 {
 	u32 slot;
 
-	if (!p->has_ports || !nat_find(p, nat_hash(p->source6, p->vip6, nat_ports(p)), true, flow))
+	if (!p->has_ports && !(HAVE_NAT_ICMP && read_echo_reply(p)))
+		return false;
+	if (!nat_find(p, nat_hash(p->source6, p->vip6, nat_ports(p)), true, flow))
 		return false;
 	slot = flow->slot;
 	flow->reply = nat_reply.lookup(&slot);

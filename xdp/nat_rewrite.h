@@ -51,10 +51,11 @@ static __always_inline int nat_transport(void *data, const void *end, u32 at, co
 	return CONTINUE;
 }
 
-static __always_inline int nat_rewrite4(void *data, const void *end, const struct packet *p, const struct nat_tuple *to)
+/* IP headers one hop on, between other addresses. addresses: by what the sum of these changes. */
+static __always_inline int nat_header4(void *data, const void *end, const struct packet *p, const struct nat_tuple *to,
+				       u64 addresses)
 {
 	struct iphdr *ip = data + (p->l3 & L3_MOST);
-	u64 change = sum_change(p->source4, to->source[0]) + sum_change(p->vip4, to->destination[0]);
 	u16 *ttl, came;
 
 	if ((void *)(ip + 1) > end)
@@ -62,13 +63,13 @@ static __always_inline int nat_rewrite4(void *data, const void *end, const struc
 	ttl = (u16 *)&ip->ttl;
 	came = *ttl;
 	*ttl = came - 1; /* of both bytes the first, the lower */
-	ip->check = checksum_changed(ip->check, change + (u16)~came + *ttl);
+	ip->check = checksum_changed(ip->check, addresses + (u16)~came + *ttl);
 	ip->saddr = to->source[0];
 	ip->daddr = to->destination[0];
-	return nat_transport(data, end, p->l4 & L4_MOST, p, to, change);
+	return CONTINUE;
 }
 
-static __always_inline int nat_rewrite6(void *data, const void *end, const struct packet *p, const struct nat_tuple *to)
+static __always_inline int nat_header6(void *data, const void *end, const struct packet *p, const struct nat_tuple *to)
 {
 	struct ipv6hdr *ip = data + (p->l3 & L3_MOST);
 
@@ -77,7 +78,19 @@ static __always_inline int nat_rewrite6(void *data, const void *end, const struc
 	ip->hop_limit--;
 	__builtin_memcpy(&ip->saddr, to->source, 16);
 	__builtin_memcpy(&ip->daddr, to->destination, 16);
-	return nat_transport(data, end, p->l4 & L4_MOST, p, to, addresses_change(p, to));
+	return CONTINUE;
+}
+
+static __always_inline int nat_rewrite4(void *data, const void *end, const struct packet *p, const struct nat_tuple *to)
+{
+	u64 change = sum_change(p->source4, to->source[0]) + sum_change(p->vip4, to->destination[0]);
+
+	return nat_header4(data, end, p, to, change) ?: nat_transport(data, end, p->l4 & L4_MOST, p, to, change);
+}
+
+static __always_inline int nat_rewrite6(void *data, const void *end, const struct packet *p, const struct nat_tuple *to)
+{
+	return nat_header6(data, end, p, to) ?: nat_transport(data, end, p->l4 & L4_MOST, p, to, addresses_change(p, to));
 }
 
 static __always_inline u8 ttl_of(const struct packet *p)

@@ -10,6 +10,8 @@ static __always_inline bool nat_is_closing(u64 forward, u64 reply)
 /* Seconds that a flow lives without a packet. */
 static __always_inline u32 nat_life(u64 forward, u64 reply, u8 protocol)
 {
+	if (HAVE_NAT_ICMP && protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return reply & NAT_SYN ? NAT_ICMP_IDLE_S : NAT_OPENING_S;
 	if (protocol != IPPROTO_TCP)
 		return reply & NAT_SYN ? NAT_UDP_IDLE_S : NAT_OPENING_S;
 	if (nat_is_closing(forward, reply))

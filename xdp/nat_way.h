@@ -18,6 +18,14 @@ struct nat_way {
 	bool home; /* to the client */
 };
 
+/* What a packet's protocol is called in packets of a family: ICMP has a number for each. */
+static __always_inline u8 protocol_in(const struct packet *p, u8 family)
+{
+	if (!HAVE_NAT_ICMP || !is_icmp(p))
+		return p->protocol;
+	return family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+}
+
 /* Our MAC and, above it, the MTU of this interface. */
 #define NAT_HERE (OUR_MAC_FIRST4 | (u64)OUR_MAC_LAST2 << 32 | (u64)OUR_MTU << 48)
 

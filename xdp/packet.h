@@ -20,7 +20,7 @@ struct packet {
 		struct {
 			u8 tcp_flags;
 			bool fragment;  /* any fragment */
-			bool has_ports; /* TCP or UDP, and not a later fragment */
+			bool has_ports; /* TCP or UDP, and not a later fragment; or echo of NAT, see icmp.h */
 			u8 quoted;      /* an ICMP error: addresses, protocol and ports are those of the flow it quotes; QUOTED_* */
 		};
 	};

@@ -51,6 +51,7 @@
 #include "nat_slot.h"
 #include "nat_way.h"
 #include "nat_rewrite.h"
+#include "nat_echo.h"
 #include "nat_types46.h"
 #include "nat_error.h"
 #include "nat_open.h"
@@ -72,12 +73,12 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	trace_packet(p);
 	if (verdict)
 		return verdict;
-	if (HAVE_NAT && p->has_ports && !p->fragment) {
+	if (HAVE_NAT && (p->has_ports || (HAVE_NAT_ICMP && read_echo_reply(p))) && !p->fragment) {
 		struct nat_reply *reply = NULL;
 		u32 slot = nat_reply_slot(p, &reply);
 
 		if (slot != NONE) {
-			verdict = nat_reply_known(p, slot, reply);
+			verdict = HAVE_NAT_ICMP && is_icmp(p) ? CONTINUE : nat_reply_known(p, slot, reply);
 			return verdict ?: enter_nat(ctx, p, NULL, NAT_REPLY, slot);
 		}
 	}
@@ -99,6 +100,8 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 		return verdict;
 	trace_stage(p, STAGE_SERVICE);
 	verdict = find_service(p, &service);
+	if (HAVE_NAT_ICMP && verdict == PASS_NO_SERVICE && is_icmp(p))
+		return answer_request(p) ?: PASS_PROTOCOL;
 	if (HAVE_NAT_KEEP && (verdict == PASS_NO_SERVICE || verdict == PASS_PROTOCOL) && nat_is_of_keep(p)) {
 		int known;
 
@@ -109,7 +112,7 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	if (verdict)
 		return verdict;
 	if (HAVE_NAT && service.flags & SERVICE_NAT) {
-		verdict = nat_request_known(p, &service);
+		verdict = HAVE_NAT_ICMP && is_icmp(p) ? CONTINUE : nat_request_known(p, &service);
 		return verdict ?: enter_nat(ctx, p, &service, NAT_REQUEST, 0);
 	}
 	if (HAVE_GUARD || HAVE_LIMIT_FLOWS)

@@ -28,7 +28,9 @@ Document = dict[str, Any]
 )
 @click.option("--src", type=Named(), metavar="ADDR[:PORT]", help="Who sends; [ADDR]:PORT for IPv6.")
 @click.option("--dst", type=Named(), metavar="ADDR[:PORT]", help="For whom; TCP and UDP need the port.")
-@click.option("--protocol", type=Named(), metavar="P", help="tcp, udp or icmp (an echo request).")
+@click.option(
+    "--protocol", type=Named(), metavar="P", help="tcp, udp or icmp: an echo request, --src ADDR:IDENTIFIER."
+)
 @click.option("--syn", is_flag=True, help="The packet opens a TCP connection; without it, it is an ACK.")
 @click.option("--hex", "frame", metavar="FRAME", help="An Ethernet frame in hex, broken ones too.")
 @click.option(

@@ -166,7 +166,8 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
         "sluice service add h3 --vip 2001:db8:5::/64 --port 443 --protocol udp \\\n"
         "  --mode gue --quic --udp-migration\n"
         "sluice service add api --vip 192.0.2.11 --port 80 --protocol tcp --backend 10.0.0.11 \\\n"
-        "  --health-check http --health-path /healthz --health-interval 1 --slow-start 30"
+        "  --health-check http --health-path /healthz --health-interval 1 --slow-start 30\n"
+        "sluice service add ping --vip 192.0.2.11 --protocol icmp --mode nat --backend 10.0.0.11"
     )
 )
 @click.argument("name", type=Named())
@@ -176,8 +177,13 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
     metavar="ADDR|PREFIX",
     help="The address clients connect to, or an IPv6 prefix of such addresses, /64 to /120.",
 )
-@click.option("--port", required=True, metavar="N|A-B|any", help="A port, a range of ports, or any.")
-@click.option("--protocol", required=True, type=click.Choice(["tcp", "udp"]), help="The transport.")
+@click.option("--port", metavar="N|A-B|any", help="A port, a range of ports, or any; not with icmp.")
+@click.option(
+    "--protocol",
+    required=True,
+    type=click.Choice(["tcp", "udp", "icmp"]),
+    help="The transport; or icmp, echo requests, only with mode nat.",
+)
 @policy_options(on_or_off=False)
 @flood_options(on_or_off=False)
 @health_options(on_or_off=False)
@@ -196,7 +202,7 @@ def add(
     *,
     name: str,
     vip: str,
-    port: str,
+    port: str | None,
     protocol: str,
     backends: tuple[dict[str, str | int], ...],
     labels: tuple[tuple[str, str], ...],
@@ -206,10 +212,11 @@ def add(
 
     A name, or a VIP with that port, that is taken is a conflict (exit code 4).
     """
-    document: dict[str, Any] = {"name": name, "vip": vip, "port": port, "protocol": protocol}
+    document: dict[str, Any] = {"name": name, "vip": vip, "protocol": protocol}
     # What was not said is left out: its default is the daemon's to choose.
     checks = take_health_document(policy, new=True)
     said = {
+        "port": port,
         **take_flood_document(policy),
         **checks,
         **policy,
@@ -221,8 +228,9 @@ def add(
 
     def lines() -> Iterable[str]:
         number = len(made["backends"])
+        at = "" if made["port"] is None else f" port {made['port']}"
         yield (
-            f"service {made['name']} added: {made['protocol']} {made['vip']} port {made['port']}, "
+            f"service {made['name']} added: {made['protocol']} {made['vip']}{at}, "
             f"{number} backend{'' if number == 1 else 's'}"
         )
 

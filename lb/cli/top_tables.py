@@ -109,7 +109,7 @@ def services(seen: Seen) -> View:
         name = service["name"]
         rate = rate_of(seen, "services", name)
         active = sum(b["effective_state"] == "active" for b in service["backends"])
-        where = f"{service['protocol']} {service['vip']} {service['port']}"
+        where = " ".join(str(service[key]) for key in ("protocol", "vip", "port") if service[key] is not None)
         cells = (
             name,
             where,

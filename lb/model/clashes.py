@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from lb.model.address import AnyAddress, AnyVip
-from lb.model.service import Protocol, Service
+from lb.model.service import NO_PORT, Protocol, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ def _overlaps(services: Iterable[Service]) -> Iterator[Clash]:
         for item in group[1:]:
             if item[1].port.low <= widest[1].port.high:
                 (_, first), (_, later) = sorted((widest, item), key=lambda pair: pair[0])
-                yield Clash(
-                    later,
-                    ("port",),
-                    f'service "{later.name}" and service "{first.name}" both take {later.protocol} '
-                    f"{later.vip} port {later.port}: change the VIP, the port or the protocol of one",
-                )
+                both = f'service "{later.name}" and service "{first.name}" both take {later.protocol} {later.vip}'
+                if later.port == NO_PORT:
+                    yield Clash(later, ("vip",), f"{both}: change the VIP or the protocol of one")
+                else:
+                    says = f"{both} port {later.port}: change the VIP, the port or the protocol of one"
+                    yield Clash(later, ("port",), says)
             if item[1].port.high > widest[1].port.high:
                 widest = item
 

@@ -118,6 +118,13 @@ class Settings(Strict):
         strict=True,
         description="a UDP flow of NAT with replies ends when unseen for so long",
     )
+    nat_icmp_idle_seconds: int = Field(
+        60,
+        ge=60,
+        le=86400,
+        strict=True,
+        description="an ICMP echo flow of NAT with replies ends when unseen for so long",
+    )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ LONGEST = 65557
 """Bytes of a frame, at most: the largest IP packet behind MACs and two VLAN tags."""
 SOURCE_PORT = 40000
 """Taken where none is given."""
+ECHO_IDENTIFIER = 1
+"""Likewise, of an echo request."""
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
 _PORTS = ("tcp", "udp")
 _ICMPV6 = 58
@@ -38,7 +40,10 @@ class HexQuestion(BaseModel):
 
 
 class TupleQuestion(BaseModel):
-    """A packet by its five-tuple: a SYN, else an ACK, of TCP; UDP with no data; or an echo request."""
+    """A packet by its five-tuple: a SYN, else an ACK, of TCP; UDP with no data; or an echo request.
+
+    Of an echo request the port of src is the identifier.
+    """
 
     model_config = _STRICT
 
@@ -50,7 +55,10 @@ class TupleQuestion(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FiveTuple:
-    """A TupleQuestion that holds. source_port_given: whether it was said or is SOURCE_PORT; ports are 0 for ICMP."""
+    """A TupleQuestion that holds. source_port_given: whether it was said or is SOURCE_PORT.
+
+    For ICMP source_port is the identifier, ECHO_IDENTIFIER unless it was said, and port 0.
+    """
 
     source: AnyAddress
     source_port: int
@@ -102,7 +110,8 @@ def tuple_of(question: TupleQuestion) -> FiveTuple:
         raise InvalidError(found)
     (source, source_port), (destination, port) = ends
     given = source_port is not None or protocol not in _PORTS
-    source_port = (source_port or 0) if given else SOURCE_PORT
+    if source_port is None:
+        source_port = SOURCE_PORT if protocol in _PORTS else ECHO_IDENTIFIER
     return FiveTuple(source, source_port, destination, port or 0, protocol, question.syn, given)
 
 
@@ -117,12 +126,8 @@ def _misfits(
     if protocol in _PORTS and port is None:
         shown = f"[{destination}]" if destination.version == 6 else str(destination)
         found.append(FieldError("/dst", f"{protocol} needs the port: write {shown}:80"))
-    if protocol == "icmp":
-        found += [
-            FieldError(f"/{name}", "icmp has no ports: write the address alone")
-            for name, given in (("src", source_port), ("dst", port))
-            if given is not None
-        ]
+    if protocol == "icmp" and port is not None:
+        found.append(FieldError("/dst", "icmp has no ports: write the address alone"))
     return found
 
 
@@ -159,7 +164,7 @@ def frame_of_tuple(asked: FiveTuple, mac: bytes) -> bytes:
     elif asked.protocol == "udp":
         at, payload = 6, pack("!HHHH", asked.source_port, asked.port, 8, 0)
     else:
-        at, payload = 2, pack("!BBHHH", 128 if six else 8, 0, 0, 1, 1)
+        at, payload = 2, pack("!BBHHH", 128 if six else 8, 0, 0, asked.source_port, 1)
     # ICMP over IPv4 alone has no pseudo-header (RFC 792); all else has (RFC 9293, RFC 768, RFC 4443).
     ahead = b"" if number == 1 else source + destination + pack("!II", len(payload), number)
     sum_ = _checksum(ahead + payload) or (0xFFFF if asked.protocol == "udp" else 0)

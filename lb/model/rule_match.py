@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from lb.model.prefix import Prefix
-from lb.model.rule import Fragments, Rule
+from lb.model.rule import Fragments, LimitUnit, Rule
 from lb.model.rule_fields import PROTOCOLS, NumberSet, TcpFlags
 from lb.model.service import Fault, Protocol, Service
 
@@ -29,7 +29,7 @@ class Match:
         destination, ports, protocol = rule.destination, rule.ports, rule.protocol
         if rule.service is not None:
             service = services[rule.service]
-            destination, protocol = vip_prefix(service), PROTOCOLS[service.protocol]
+            destination, protocol = vip_prefix(service), ip_protocol(service)
             ports = None if service.port.is_any else NumberSet(((service.port.low, service.port.high),))
         return cls(
             rule.source,
@@ -66,6 +66,12 @@ def _set_holds(wide: NumberSet | None, narrow: NumberSet | None) -> bool:
     return wide is None or (narrow is not None and wide.holds(narrow))
 
 
+def ip_protocol(service: Service) -> int:
+    """The number of a service's protocol in clients' packets: ICMP over IPv6 has its own."""
+    is_icmpv6 = service.protocol is Protocol.ICMP and service.vip.version == 6
+    return PROTOCOLS["icmpv6" if is_icmpv6 else service.protocol]
+
+
 def vip_prefix(service: Service) -> Prefix:
     """The VIP as a prefix: an address has all bits."""
     if isinstance(service.vip, IPv6Network):
@@ -91,6 +97,17 @@ def service_faults(rule: Rule, services: Mapping[str, Service]) -> Iterator[Faul
             ("tcp_flags",),
             f'the service "{service.name}" is of {service.protocol}, which has no TCP flags: leave them out',
         )
+    if service.protocol is Protocol.ICMP:
+        if rule.source_ports:
+            yield (
+                ("source_ports",),
+                f'the service "{service.name}" is of icmp, which has no ports: leave it out',
+            )
+        if rule.limit and rule.limit.unit is LimitUnit.NEW_FLOWS:
+            yield (
+                ("limit", "unit"),
+                f'the service "{service.name}" is of icmp, whose flows this limit does not count: use unit packets',
+            )
     if rule.source and rule.source.family != service.vip.version:
         yield (
             ("source",),

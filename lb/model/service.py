@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from ipaddress import IPv6Network
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -29,15 +29,17 @@ QUIC_ID_MAX = 2**32 - 1
 BACKENDS_MAX = 4096
 """Backends of one service: a ring of 65537 slots still gives each at least sixteen."""
 
+PORT_FORMS = 'a port is a number, a range such as "8000-8010", or "any"'
 NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 LABEL_PATTERN = "[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
 
 
 class Protocol(StrEnum):
-    """The transport that a service balances."""
+    """What a service balances: a transport, or ICMP echo (ICMPv6 where the VIP is IPv6)."""
 
     TCP = "tcp"
     UDP = "udp"
+    ICMP = "icmp"
 
 
 class Mode(StrEnum):
@@ -76,7 +78,10 @@ class AdminState(StrEnum):
 
 
 class Port(BaseModel):
-    """A port, a closed range of ports, or any: low and high are host-order numbers, any is 0 to 65535."""
+    """A port, a closed range of ports, or any: low and high are host-order numbers, any is 0 to 65535.
+
+    Of a protocol without ports both are 0 (NO_PORT).
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,11 +90,13 @@ class Port(BaseModel):
 
     @property
     def is_any(self) -> bool:
-        """Whether the service takes every port."""
+        """Whether no port is looked at: the service takes every port, or its protocol has none."""
         return self.low == 0
 
     def __str__(self) -> str:
-        """The form the API and the CLI use: "any", "80" or "8000-8010"."""
+        """The form the API and the CLI use: "any", "80" or "8000-8010"; "none"."""
+        if self == NO_PORT:
+            return "none"
         if self.is_any:
             return "any"
         return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
@@ -100,7 +107,7 @@ class Port(BaseModel):
         if isinstance(value, Port):
             return value
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError('a port is a number, a range such as "8000-8010", or "any"')
+            raise ValueError(PORT_FORMS)
         text = str(value).strip()
         if text == "any":
             return cls(low=0, high=PORT_MAX)
@@ -115,9 +122,14 @@ class Port(BaseModel):
             raise ValueError(f"the range {text} is backwards: write {high}-{low}")
         return cls(low=low, high=high)
 
-    def to_json(self) -> int | str:
-        """A number where it is one port, else the text form."""
+    def to_json(self) -> int | str | None:
+        """A number where it is one port, else the text form; None where there is none."""
+        if self == NO_PORT:
+            return None
         return self.low if self.low == self.high else str(self)
+
+
+NO_PORT = Port(low=0, high=0)
 
 
 def _name(text: str) -> str:
@@ -148,6 +160,22 @@ PortField = Annotated[
     Port,
     BeforeValidator(Port.parse, json_schema_input_type=int | str),
     PlainSerializer(Port.to_json, return_type=int | str),
+]
+
+
+_LEFT_OUT = object()
+
+
+def _port_if_any(value: object) -> Port:
+    if value is _LEFT_OUT:
+        raise ValueError("this key is needed")
+    return NO_PORT if value is None else Port.parse(value)
+
+
+ServicePort = Annotated[
+    Port,
+    BeforeValidator(_port_if_any, json_schema_input_type=int | str | None),
+    PlainSerializer(Port.to_json, return_type=int | str | None),
 ]
 
 Fault = tuple[tuple[int | str, ...], str]
@@ -194,7 +222,12 @@ class Service(Strict):
         description="the address clients connect to, or an IPv6 prefix of such addresses, of length 64 to 120",
         examples=["192.0.2.10", "2001:db8:5::/64"],
     )
-    port: PortField = Field(description='a port, a range "8000-8010", or "any"', examples=[80])
+    port: ServicePort = Field(
+        NO_PORT,
+        description='a port, a range "8000-8010", or "any"; icmp has none, all else needs it',
+        examples=[80],
+        json_schema_extra={"default": None},
+    )
     protocol: Protocol
     mode: Mode = Field(
         Mode.IPIP,
@@ -228,9 +261,22 @@ class Service(Strict):
     )
     backends: tuple[Backend, ...] = Field((), max_length=BACKENDS_MAX)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _need_port(cls, document: Any) -> Any:
+        """A port that is missing is told with all else that is wrong, which a default would hide."""
+        if (
+            isinstance(document, dict)
+            and "port" not in document
+            and document.get("protocol") != Protocol.ICMP
+        ):
+            return {**document, "port": _LEFT_OUT}
+        return document
+
     @model_validator(mode="after")
     def _check(self) -> "Service":
         found = (
+            self._port_faults(),
             self._option_faults(),
             self._nat_faults(),
             self._flood_faults(),
@@ -241,13 +287,33 @@ class Service(Strict):
         faults(chain.from_iterable(found))
         return self
 
+    def _port_faults(self) -> Iterator[Fault]:
+        if self.protocol is not Protocol.ICMP:
+            if self.port == NO_PORT:
+                yield ("port",), PORT_FORMS
+            return
+        if self.port != NO_PORT:
+            yield ("port",), "icmp has no ports: leave it out"
+        if self.mode is not Mode.NAT:
+            yield (
+                ("mode",),
+                f"with mode {self.mode} echo requests for a VIP are answered here, not by backends: use mode nat, "
+                "or protocol tcp or udp",
+            )
+        if self.affinity is Affinity.DESTINATION_PORT:
+            yield ("affinity",), "icmp has no ports: use flow or source"
+        for index, backend in enumerate(self.backends):
+            if backend.port is not None:
+                yield ("backends", index, "port"), "icmp has no ports: leave it out"
+
     def _option_faults(self) -> Iterator[Fault]:
         if self.protocol is Protocol.UDP:
             return
         if self.udp_migration:
+            name = "a TCP flow" if self.protocol is Protocol.TCP else "an ICMP flow"
             yield (
                 ("udp_migration",),
-                "a TCP flow cannot change its backend: leave it out, or use protocol udp",
+                f"{name} cannot change its backend: leave it out, or use protocol udp",
             )
         if self.quic:
             yield ("quic",), "QUIC is carried by UDP: leave it out, or use protocol udp"
@@ -278,7 +344,7 @@ class Service(Strict):
                 )
 
     def _flood_faults(self) -> Iterator[Fault]:
-        if self.protocol is Protocol.UDP and self.flood_protection and self.flood_protection.test_unknown:
+        if self.protocol is not Protocol.TCP and self.flood_protection and self.flood_protection.test_unknown:
             yield (
                 ("flood_protection", "test_unknown"),
                 "only TCP sends again what was lost: leave it out, or use protocol tcp",
@@ -290,13 +356,11 @@ class Service(Strict):
             check
             and check.port is None
             and check.type is not CheckType.COMMAND
-            and self.port.low != self.port.high
+            and (self.port.is_any or self.port.low != self.port.high)
         ):
-            yield (
-                ("health_check", "port"),
-                f"the service takes {'every port' if self.port.is_any else f'ports {self.port}'}: "
-                "say which one is asked",
-            )
+            which = "every port" if self.port.is_any else f"ports {self.port}"
+            takes = "has no port" if self.port == NO_PORT else f"takes {which}"
+            yield ("health_check", "port"), f"the service {takes}: say which one is asked"
 
     def _backend_faults(self) -> Iterator[Fault]:
         seen: set[AnyAddress] = set()

@@ -255,7 +255,7 @@ def _backend(service: Service, backend: Backend, hop: NextHop | None) -> Backend
     return BackendFacts(
         service=service.name,
         vip=str(service.vip),
-        port=backend.port or service.port.to_json(),
+        port=backend.port or service.port.to_json() or 0,
         protocol=str(service.protocol),
         mode=mode,
         address=str(backend.address),

@@ -20,7 +20,7 @@ from lb.settings import NAT_BLOCK
 _C = layout().constants
 _SYN, _ACK, _FIN, _RST = (np.uint64(_C[f"NAT_{name}"]) for name in ("SYN", "ACK", "FIN", "RST"))
 _SLOT, _SLOT_BITS = np.uint64(_C["NAT_SLOT_MASK"]), np.uint64(_C["NAT_SLOT_BITS"])
-_TCP = 6
+_TCP, _UDP = 6, 17
 _FREEING = threading.Lock()
 """Whoever frees entries is alone in it."""
 PRESSURE = 0.75
@@ -61,7 +61,11 @@ class Entries:
 
     def life(self, settings: Settings, *, pressed: bool = False) -> Array:
         """Seconds that each lives without a packet."""
-        idle = np.where(self.protocol == _TCP, settings.nat_tcp_idle_seconds, settings.nat_udp_idle_seconds)
+        idle = np.select(
+            [self.protocol == _TCP, self.protocol == _UDP],
+            [settings.nat_tcp_idle_seconds, settings.nat_udp_idle_seconds],
+            settings.nat_icmp_idle_seconds,
+        )
         short = np.where(self.closing, settings.nat_closing_seconds, settings.nat_opening_seconds)
         return np.where(self.is_open, idle, short / 4 if pressed else short)
 
@@ -217,7 +221,8 @@ def nat_usage(arrays: Arrays) -> dict[str, tuple[int, int]]:
 class NatTuples:
     """A flow's two sides, as address and port: the client speaks to the VIP, and source, which is ours, to the backend.
 
-    With nat_source keep source is the client itself.
+    With nat_source keep source is the client itself. Of echo, client and source have an identifier in place of a port,
+    the others the address alone.
     """
 
     client: str
@@ -237,11 +242,15 @@ def tuples_of(arrays: Arrays, slot: int) -> NatTuples:
     near, far = families >> 4, families & 0xF
     client = _end(forward["client"], near, _host_order(ports & 0xFFFF))
     source = _end(pool["address"], int(pool["family"]), slot % NAT_BLOCK) if pool["family"] else client
+    has_ports = ports >> 32 & 0xFF in (_TCP, _UDP)
+    there, served = (
+        _host_order(n & 0xFFFF) if has_ports else None for n in (ports >> 16, int(reply["live"]))
+    )
     return NatTuples(
         client=client,
-        vip=_end(forward["vip"], near, _host_order(ports >> 16 & 0xFFFF)),
+        vip=_end(forward["vip"], near, there),
         source=source,
-        backend=_end(reply["backend"], far, _host_order(int(reply["live"]) & 0xFFFF)),
+        backend=_end(reply["backend"], far, served),
     )
 
 
@@ -249,6 +258,8 @@ def _host_order(port: int) -> int:
     return port >> 8 | (port & 0xFF) << 8
 
 
-def _end(words: Array, family: int, port: int) -> str:
+def _end(words: Array, family: int, port: int | None) -> str:
     address = ip_address(words.tobytes()[: 4 if family == 4 else 16])
+    if port is None:
+        return str(address)
     return f"[{address}]:{port}" if family == 6 else f"{address}:{port}"

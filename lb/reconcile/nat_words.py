@@ -31,6 +31,8 @@ _REASONS = {
     "PASS_NO_SERVICE": "it is no reply of NAT's",
 }
 _TCP = 6
+_ECHO = {1: (8, 0), 58: (128, 129)}
+"""Types of echo requests and replies."""
 
 
 def nat_words(trace: Trace, ended: str, out: bytes) -> str:
@@ -67,7 +69,10 @@ def _ends(frame: bytes, at: int) -> str:
         source, destination, ports = frame[at + 8 : at + 24], frame[at + 24 : at + 40], at + 40
         protocol = frame[at + 6]
     if protocol not in (_TCP, 17):
-        return f"{address_text(source)} → {address_text(destination)}"
+        plain = f"{address_text(source)} → {address_text(destination)}"
+        if frame[ports] not in _ECHO.get(protocol, ()):
+            return plain
+        return f"{plain}, identifier {int.from_bytes(frame[ports + 4 : ports + 6], 'big')}"
     numbers = [int.from_bytes(frame[where : where + 2], "big") for where in (ports, ports + 2)]
     return " → ".join(_end(address_text(a), n) for a, n in zip((source, destination), numbers, strict=True))
 

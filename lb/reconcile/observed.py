@@ -93,7 +93,7 @@ class ServiceStatus:
 
     name: str
     vip: str
-    port: int | str
+    port: int | str | None
     protocol: str
     mode: str
     flows: int

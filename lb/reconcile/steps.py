@@ -8,6 +8,7 @@ from lb.dataplane.trace import NONE, STAGES, Trace, TracedFlow
 from lb.model import AdminState, Service
 from lb.model.address import AnyAddress
 from lb.model.rule import RuleAction
+from lb.model.service import NO_PORT
 from lb.reconcile.explained import ListEntry, Step, View, address_text
 from lb.reconcile.nat_words import NOT_WALKED, nat_words
 from lb.reconcile.rule_words import guard_words, over_limit, rule_name, rule_of
@@ -113,7 +114,7 @@ def _protocol(number: int) -> str:
 
 
 def _ends(flow: TracedFlow) -> str:
-    if not flow.has_ports:
+    if not flow.has_ports or flow.protocol not in (_TCP, _UDP):
         return f"{address_text(flow.source)} → {address_text(flow.destination)}"
     return f"{_end(flow.source, flow.source_port)} → {_end(flow.destination, flow.port)}"
 
@@ -170,6 +171,8 @@ def _icmp(p: _Packet) -> str:
     if p.trace.wanted.is_quoted:
         flow = p.trace.wanted
         return f"an error about {_protocol(flow.protocol)} {_ends(flow)}: it goes where that flow goes"
+    if p.trace.wanted.has_ports:
+        return f"an echo request, identifier {p.trace.wanted.source_port}"
     return "nothing that is answered here, and no error about a flow"
 
 
@@ -178,7 +181,8 @@ def _service(p: _Packet) -> str:
     vip = address_text(flow.destination)
     if not p.ended:
         service = p.plan.service
-        return f'service "{service.name}" takes {service.protocol} {service.vip} port {service.port}'
+        at = "" if service.port == NO_PORT else f" port {service.port}"
+        return f'service "{service.name}" takes {service.protocol} {service.vip}{at}'
     if p.ended == "DROP_FRAGMENT":
         return f"a fragment for VIP {vip}: ports are not in every fragment, so none is balanced"
     if p.ended == "PASS_FRAGMENT":
@@ -193,7 +197,7 @@ def _others(p: _Packet, vip: str) -> str:
     there = [s for s in p.view.config.services.values() if _is_vip(address, s)]
     if not there:
         return f", and {vip} is no VIP"
-    named = ", ".join(f'"{s.name}" has {s.protocol} {s.port}' for s in there[:_SHOWN])
+    named = ", ".join(f'"{s.name}" has {s.protocol} {s.port}'.removesuffix(" none") for s in there[:_SHOWN])
     return f"; of this VIP {named}{' and others more' if len(there) > _SHOWN else ''}"
 
 

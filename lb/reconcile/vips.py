@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Network
 
-from lb.model import Protocol, Service
-
-IP_PROTOCOL = {Protocol.TCP: 6, Protocol.UDP: 17}
+from lb.model import Service
+from lb.model.rule_match import ip_protocol
 
 ServiceKey = tuple[bytes, int, int, int]
 """VIP (of a prefix the network), port (0: any), protocol (0 with port 0: it is a VIP), length of a prefix or 0."""
@@ -18,7 +17,7 @@ _Takers = dict[tuple[int, int], str]
 
 def service_keys(service: Service) -> list[ServiceKey]:
     """The keys under which a service is found at its own VIP."""
-    vip, length, protocol = service.vip_packed, service.vip_length, IP_PROTOCOL[service.protocol]
+    vip, length, protocol = service.vip_packed, service.vip_length, ip_protocol(service)
     return [(vip, port, protocol, length) for port in _ports(service)]
 
 
@@ -42,7 +41,7 @@ def inherited_keys(services: Iterable[Service]) -> Iterator[tuple[ServiceKey, st
     for service in services:
         if isinstance(service.vip, IPv6Network):
             own = takers.setdefault(service.vip, {})
-            own.update(((port, IP_PROTOCOL[service.protocol]), service.name) for port in _ports(service))
+            own.update(((port, ip_protocol(service)), service.name) for port in _ports(service))
     lengths = sorted({vip.prefixlen for vip in takers}, reverse=True)
     for vip in sorted(takers, key=lambda vip: vip.prefixlen):  # what is around it has its keys by then
         wider = (vip.supernet(new_prefix=length) for length in lengths if length < vip.prefixlen)

@@ -1,7 +1,8 @@
 """What the program must be able to do for a desired state, so that it has nothing else compiled in."""
 
 from lb.dataplane.protocol import ProgramWish
-from lb.model import Affinity, Config, Mode, NatSource, Service, Settings
+from lb.model import Affinity, Config, Mode, NatSource, Protocol, Service, Settings
+from lb.model.service import NO_PORT
 from lb.reconcile.lists import ListPlan
 
 
@@ -21,7 +22,7 @@ def program_wish(
         "HAVE_ALLOW": len(allow.ipv4) + len(allow.ipv6) > 0,
         "HAVE_VIP4": any(s.vip.version == 4 for s in services),
         "HAVE_VIP6": any(s.vip.version == 6 for s in services),
-        "HAVE_ANY_PORT": any(s.port.is_any for s in services),
+        "HAVE_ANY_PORT": any(_any_port(s) for s in services),
         "HAVE_VIP_PREFIX": any(s.vip_length for s in services),
         "HAVE_SOURCE_AFFINITY": any(s.affinity is Affinity.SOURCE for s in services),
         "HAVE_PORT_AFFINITY": any(s.affinity is Affinity.DESTINATION_PORT for s in services),
@@ -40,10 +41,16 @@ def program_wish(
         "HAVE_NAT": any(s.mode is Mode.NAT for s in services),
         "HAVE_NAT_KEEP": any(s.nat_source is NatSource.KEEP for s in services),
         "HAVE_NAT_CROSS": any(s.mode is Mode.NAT and _crosses(s) for s in services),
+        "HAVE_NAT_ICMP": any(s.protocol is Protocol.ICMP for s in services),
         "HAVE_REDIRECT": redirects,
     }
     needed = frozenset(name for name, is_needed in features.items() if is_needed)
     return ProgramWish(needed | rules, _constants(settings))
+
+
+def _any_port(s: Service) -> bool:
+    """Whether it takes every port; a protocol without ports is looked for as it is."""
+    return s.port.is_any and s.port != NO_PORT
 
 
 def _crosses(s: Service) -> bool:
@@ -53,7 +60,7 @@ def _crosses(s: Service) -> bool:
 
 def _kind(s: Service) -> tuple[object, ...]:
     """All of a service that features depend on."""
-    address = s.vip.version, s.port.is_any, bool(s.vip_length)
+    address = s.vip.version, s.port.is_any, bool(s.vip_length), s.protocol is Protocol.ICMP
     check = s.health_check
     checked = check is not None and (check.is_direct(s.mode), check.passive is not None)
     nat = s.nat_source, s.mode is Mode.NAT and _crosses(s)
@@ -76,4 +83,5 @@ def _constants(settings: Settings) -> tuple[tuple[str, int], ...]:
         ("NAT_CLOSING_S", settings.nat_closing_seconds),
         ("NAT_TCP_IDLE_S", settings.nat_tcp_idle_seconds),
         ("NAT_UDP_IDLE_S", settings.nat_udp_idle_seconds),
+        ("NAT_ICMP_IDLE_S", settings.nat_icmp_idle_seconds),
     )

@@ -239,8 +239,7 @@ EVERYTHING: Mapping[str, Any] = MappingProxyType(
             {
                 "name": "kept",
                 "vip": "10.200.0.3",
-                "port": 80,
-                "protocol": "tcp",
+                "protocol": "icmp",
                 "mode": "nat",
                 "nat_source": "keep",
                 "backends": [{"address": "10.0.0.6"}],

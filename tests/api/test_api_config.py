@@ -25,6 +25,7 @@ SETTINGS = {
     "nat_closing_seconds": 60,
     "nat_tcp_idle_seconds": 7440,
     "nat_udp_idle_seconds": 120,
+    "nat_icmp_idle_seconds": 60,
     "max_moved_percent": None,
     "access": Access().model_dump(mode="json"),
 }

@@ -16,11 +16,11 @@ from lb.model import Affinity, Config
 from lb.model.document import from_mapping, to_document
 from lb.model.layers import Attributes
 from lb.model.prefix import Prefix
+from lb.model.rule_match import ip_protocol
 from lb.reconcile.disruption import ServiceMove
 from lb.reconcile.loop import Reconciler
 from lb.reconcile.ring import SLOTS
 from lb.reconcile.terms import Terms
-from lb.reconcile.vips import IP_PROTOCOL
 from lb.store import SqliteStore
 
 VIPS = ("192.0.2.10", "192.0.2.11")
@@ -192,7 +192,7 @@ class Changes(RuleBasedStateMachine):
             vip, protocol = self.rng.choice(VIPS), int(self.rng.choice([TCP, UDP]))
             if there and services:
                 service = services[int(self.rng.integers(len(services)))]
-                vip, protocol = str(service.vip), IP_PROTOCOL[service.protocol]
+                vip, protocol = str(service.vip), ip_protocol(service)
             slots = {affinity: int(self.rng.integers(SLOTS)) for affinity in Affinity}
             port = int(self.rng.choice([80, 80, 81]))
             self.packets.flows.append(Flow(str(vip), port, protocol, len(self.packets.flows), slots))

@@ -98,6 +98,7 @@ def test_the_canonical_document() -> None:
             "nat_closing_seconds": 60,
             "nat_tcp_idle_seconds": 7440,
             "nat_udp_idle_seconds": 120,
+            "nat_icmp_idle_seconds": 60,
             "max_moved_percent": None,
             "access": {
                 "unix": [],

@@ -51,6 +51,8 @@ def faults(**fields: object) -> dict[str, str]:
         ),
         (("2001:db8::7", "[2001:db8::10]:53", "udp"), IP6 / UDP(sport=SOURCE_PORT, dport=53)),
         (("2001:db8::7", "[2001:db8::10]", "icmp"), IP6 / ICMPv6EchoRequest(id=1, seq=1)),
+        (("198.51.100.7:4242", "192.0.2.10", "icmp"), IP4 / ICMP(id=4242, seq=1)),
+        (("[2001:db8::7]:0", "2001:db8::10", "icmp"), IP6 / ICMPv6EchoRequest(id=0, seq=1)),
     ],
 )
 def test_the_frame_is_as_scapy_makes_it(asked: tuple[str, str, str], expected: Packet) -> None:
@@ -88,7 +90,6 @@ def test_a_source_port_that_is_not_given_is_known_to_be_made_up() -> None:
         ({"dst": "www:80"}, "/dst", '"www:80" is no address: write 192.0.2.10:80, [2001:db8::10]:80'),
         ({"dst": ""}, "/dst", '"" is no address'),
         ({"dst": "[fe80::1%eth0]:80"}, "/dst", "leave out %eth0"),
-        ({"src": "198.51.100.7:1", "protocol": "icmp"}, "/src", "icmp has no ports"),
         ({"dst": "192.0.2.10:1", "protocol": "icmp"}, "/dst", "icmp has no ports"),
         ({"dst": "192.0.2.10:53", "protocol": "udp", "syn": True}, "/syn", "udp has no SYN"),
     ],

@@ -214,7 +214,7 @@ def test_unknown_and_missing_keys() -> None:
 
 def test_words_of_choices() -> None:
     """A wrong choice is told the right ones."""
-    assert faults(protocol="sctp") == [("/protocol", "it should be 'tcp' or 'udp', not \"sctp\"")]
+    assert faults(protocol="sctp") == [("/protocol", "it should be 'tcp', 'udp' or 'icmp', not \"sctp\"")]
     assert faults(backends=[{"address": "10.0.0.1", "weight": -1}]) == [
         ("/backends/0/weight", "it should be greater than or equal to 0, not -1")
     ]

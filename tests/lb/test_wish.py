@@ -63,6 +63,11 @@ def wish(settings: dict[str, Any], *services: dict[str, Any]) -> tuple[set[str],
             ],
             {"VIP4", "L2", "PORT_AFFINITY", "QUIC", "ANY_PORT", "SOURCE_AFFINITY", "UDP_MIGRATION"},
         ),
+        (
+            {},
+            [{"mode": "nat"}, {"mode": "nat", "protocol": "icmp", "port": None}],
+            {"SPOOF", "ECHO", "TOO_BIG", "VIP4", "NAT", "NAT_ICMP"},
+        ),
     ],
 )
 def test_features_are_those_in_use(

@@ -1,4 +1,4 @@
-"""What an ICMP packet to a VIP is: a request to echo, an error that quotes a flow, or something else."""
+"""What an ICMP packet is: a request to echo or the reply, an error that quotes a flow, or something else."""
 
 from tests.reference.packet import TCP, UDP, Flow, Packet
 from tests.reference.sums import adjusted
@@ -15,6 +15,34 @@ TTL = 64
 def is_icmp(packet: Packet) -> bool:
     """Whether it is ICMP over IPv4 or ICMPv6 over IPv6."""
     return packet.protocol == ICMP[len(packet.source)]
+
+
+def number_in(protocol: int, size: int) -> int:
+    """What a protocol is called between addresses of that size."""
+    return ICMP[size] if protocol in ICMP.values() else protocol
+
+
+def echo_identifier(message: bytes, size: int, kinds: dict[int, int]) -> int | None:
+    """The identifier of an echo of that kind, REQUEST or REPLY; None if the message is none, whole up to there."""
+    if len(message) < HEADER or message[:2] != bytes([kinds[size], 0]):
+        return None
+    return int.from_bytes(message[4:6], "big")
+
+
+def echo_of(frame: bytes, packet: Packet, kinds: dict[int, int]) -> int | None:
+    """The same of a packet, which is no fragment."""
+    if packet.fragment or not is_icmp(packet):
+        return None
+    message = frame[packet.transport : packet.start + packet.length]
+    return echo_identifier(message, len(packet.source), kinds)
+
+
+def reply_ports(frame: bytes, packet: Packet) -> tuple[int, int] | None:
+    """Source and destination port of what may be a flow's reply; of an echo reply, what stands for them."""
+    if packet.has_ports and not packet.fragment:
+        return packet.source_port, packet.port
+    identifier = echo_of(frame, packet, REPLY)
+    return None if identifier is None else (0, identifier)
 
 
 def read(frame: bytes, packet: Packet) -> Flow | str:
@@ -41,6 +69,9 @@ def _quoted(quote: bytes, vip: bytes) -> Flow | None:
             return None
     else:
         header, protocol, source, client = 40, quote[6], quote[8:24], quote[24:40]
+    if source == vip and protocol == ICMP[size]:
+        identifier = echo_identifier(quote[header:], size, REPLY)
+        return None if identifier is None else Flow(client, identifier, vip, 0, protocol)
     ports = quote[header : header + 4]
     if protocol not in (TCP, UDP) or source != vip or len(ports) < 4:
         return None

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 from lb.model import AdminState, Backend, Config, Mode, Service
 from lb.model.nat import pool_addresses, uses_pool
 from lb.model.service import NatSource
+from tests.reference.icmp import number_in
 from tests.reference.packet import FIN, RST, SYN, TCP, Flow, Packet
 
 RUNS, RUN = 4, 8
@@ -22,7 +23,10 @@ Tuple = tuple[bytes, int, bytes, int, int]
 
 @dataclass
 class Entry:
-    """A flow: as the client sends it, where it goes, and what was seen of each direction."""
+    """A flow: as the client sends it, where it goes, and what was seen of each direction.
+
+    Of echo the identifier is the client's port, and the other port 0.
+    """
 
     slot: Slot
     flow: Flow
@@ -48,7 +52,8 @@ class Entry:
     @property
     def reply(self) -> Tuple:
         """What the backend's packets have."""
-        return self.backend.packed, self.backend_port, *self.source, self.flow.protocol
+        protocol = number_in(self.flow.protocol, len(self.backend.packed))
+        return self.backend.packed, self.backend_port, *self.source, protocol
 
 
 @dataclass
@@ -113,16 +118,20 @@ class Nat:
         """Nothing that a client sends in this flow finds its entry any more, if it has one; replies do."""
         self._by_flow.pop(flow, None)
 
-    def of_reply(self, packet: Packet) -> Entry | None:
-        """The entry that a backend's packet to a pool address, or to a client that is kept, is of."""
-        if not packet.has_ports or packet.fragment:
+    def of_reply(self, packet: Packet, ports: tuple[int, int] | None) -> Entry | None:
+        """The entry that a backend's packet to a pool address, or to a client that is kept, is of.
+
+        ports: source and destination, or what stands for them; None if it cannot be a reply.
+        """
+        if ports is None:
             return None
+        source_port, port = ports
         if self.is_pool(packet.destination):
-            entry = self.entries.get((packet.destination, packet.port))
+            entry = self.entries.get((packet.destination, port))
             candidates = [entry] if entry else []
         else:
             candidates = [e for e in reversed(self.entries.values()) if not e.slot[0]]
-        came = (packet.source, packet.source_port, packet.destination, packet.port, packet.protocol)
+        came = (packet.source, source_port, packet.destination, port, packet.protocol)
         return next((entry for entry in candidates if entry.reply == came), None)
 
     def open(self, service: Service, flow: Flow, backend: Backend, client_mac: bytes) -> Entry | str:

@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from tests.reference.icmp import ERRORS, HEADER, ICMP, IP_HEADER
+from tests.reference.icmp import ERRORS, HEADER, ICMP, IP_HEADER, REPLY, REQUEST, echo_identifier, number_in
 from tests.reference.nat import Entry
 from tests.reference.packet import IPV4, IPV6, TCP, UDP, Packet
 from tests.reference.sums import changed
-from tests.reference.translate import CHECKSUM_AT, UNTRANSLATABLE, new_header, pseudo6, same_family
+from tests.reference.translate import CHECKSUM_AT, UNTRANSLATABLE, echo, new_header, pseudo6, same_family
 
 _POINTER_TO_6 = {
     0: 0,
@@ -51,8 +51,11 @@ def is_error(packet: Packet, message: bytes) -> bool:
     return packet.protocol == ICMP[size] and len(message) >= HEADER and message[0] in ERRORS[size]
 
 
-def read_quote(frame: bytes, packet: Packet) -> Quote | None:
-    """The quote of an error, None if it is no error or quotes no TCP or UDP."""
+def read_quote(frame: bytes, packet: Packet, *, of_reply: bool) -> Quote | None:
+    """The quote of an error, None if it is no error or quotes no TCP, UDP or echo; of_reply: which echo it may be.
+
+    An echo's identifier stands for the port of the client's side.
+    """
     message, size = frame[packet.transport : packet.start + packet.length], len(packet.source)
     if not is_error(packet, message):
         return None
@@ -65,6 +68,12 @@ def read_quote(frame: bytes, packet: Packet) -> Quote | None:
             return None
     else:
         header, protocol, source, destination = 40, ip[6], ip[8:24], ip[24:40]
+    if protocol == ICMP[size]:
+        identifier = echo_identifier(ip[header:], size, REPLY if of_reply else REQUEST)
+        if identifier is None:
+            return None
+        first, second = (0, identifier) if of_reply else (identifier, 0)
+        return Quote(source, first, destination, second, protocol, header)
     ports = ip[header : header + 4]
     if protocol not in (TCP, UDP) or len(ports) < 4:
         return None
@@ -77,22 +86,27 @@ def to_backend(frame: bytes, packet: Packet, entry: Entry) -> bytes | str:
     address, port = entry.source
     outer = entry.slot[0] or packet.source
     quoted = entry.backend.packed, entry.backend_port, address, port
-    return _translated(frame, packet, (outer, entry.backend.packed), quoted)
+    return _translated(frame, packet, (outer, entry.backend.packed), quoted, of_reply=True)
 
 
 def to_client(frame: bytes, packet: Packet, entry: Entry) -> bytes | str:
     """An error that a backend's side sent to a pool address, for the client whose request it quotes."""
     flow = entry.flow
     quoted = flow.client, flow.client_port, flow.vip, flow.port
-    return _translated(frame, packet, (flow.vip, flow.client), quoted)
+    return _translated(frame, packet, (flow.vip, flow.client), quoted, of_reply=False)
 
 
 def _translated(
-    frame: bytes, packet: Packet, outer: tuple[bytes, bytes], quoted: tuple[bytes, int, bytes, int]
+    frame: bytes,
+    packet: Packet,
+    outer: tuple[bytes, bytes],
+    quoted: tuple[bytes, int, bytes, int],
+    *,
+    of_reply: bool,
 ) -> bytes | str:
     end = packet.start + packet.length
     old = frame[packet.transport : end]
-    quote = read_quote(frame, packet)
+    quote = read_quote(frame, packet, of_reply=of_reply)
     assert quote is not None
     size, new_size = len(packet.source), len(outer[0])
     head = old[:2] + old[4:8]
@@ -101,7 +115,7 @@ def _translated(
         if told is None or quote.header not in IP_HEADER.values():
             return UNTRANSLATABLE
         head = told
-    new = head[:2] + bytes(2) + head[2:] + _quoted(old[HEADER:], quote, quoted)
+    new = head[:2] + bytes(2) + head[2:] + _quoted(old[HEADER:], quote, quoted, of_reply=of_reply)
     before = int.from_bytes(old[2:4], "big")
     covered_old = old[:2] + bytes(2) + old[4:] + bytes(len(old) & 1)
     covered_new = new + bytes(len(new) & 1)
@@ -121,19 +135,15 @@ def _outer_header(frame: bytes, packet: Packet, outer: tuple[bytes, bytes], leng
     return same_family(old, *outer)
 
 
-def _quoted(ip: bytes, quote: Quote, to: tuple[bytes, int, bytes, int]) -> bytes:
+def _quoted(ip: bytes, quote: Quote, to: tuple[bytes, int, bytes, int], *, of_reply: bool) -> bytes:
     """The quoted packet as the other side knows it."""
     source, source_port, destination, port = to
-    ports = source_port.to_bytes(2, "big") + port.to_bytes(2, "big")
-    rest, at = ip[quote.header :], CHECKSUM_AT[quote.protocol]
-    made = ports + rest[4:]
-    before = int.from_bytes(rest[at : at + 2], "big")
-    if len(rest) >= at + 2 and not (quote.protocol == UDP and before == 0):
-        old = quote.source + quote.destination + rest[:4]
-        after = changed(before, old, source + destination + ports)
-        if quote.protocol == UDP and after == 0:
-            after = 0xFFFF
-        made = made[:at] + after.to_bytes(2, "big") + made[at + 2 :]
+    if quote.protocol in ICMP.values():
+        ends = (quote.source, quote.destination), (source, destination)
+        number = port if of_reply else source_port
+        made = echo(ip[quote.header :], number, _quoted_length(ip, quote), *ends, is_reply=of_reply)
+    else:
+        made = _quoted_transport(ip[quote.header :], quote, to)
     if len(source) == len(quote.source):
         if len(source) == 16:
             return ip[:8] + source + destination + made
@@ -141,12 +151,31 @@ def _quoted(ip: bytes, quote: Quote, to: tuple[bytes, int, bytes, int]) -> bytes
         return ip[:10] + total.to_bytes(2, "big") + source + destination + ip[20 : quote.header] + made
     if len(quote.source) == 4:
         traffic_class, ttl = ip[1], ip[8]
-        length = int.from_bytes(ip[2:4], "big") - quote.header
     else:
         traffic_class, ttl = int.from_bytes(ip[:2], "big") >> 4 & 0xFF, ip[7]
-        length = int.from_bytes(ip[4:6], "big")
-    header = new_header(traffic_class, length & 0xFFFF, quote.protocol, ttl, (source, destination))
-    return header + made
+    protocol = number_in(quote.protocol, len(source))
+    return new_header(traffic_class, _quoted_length(ip, quote), protocol, ttl, (source, destination)) + made
+
+
+def _quoted_length(ip: bytes, quote: Quote) -> int:
+    """Bytes behind the quoted IP header, as that says."""
+    if len(quote.source) == 4:
+        return int.from_bytes(ip[2:4], "big") - quote.header & 0xFFFF
+    return int.from_bytes(ip[4:6], "big")
+
+
+def _quoted_transport(rest: bytes, quote: Quote, to: tuple[bytes, int, bytes, int]) -> bytes:
+    """TCP or UDP as far as it is quoted."""
+    source, source_port, destination, port = to
+    ports, at = source_port.to_bytes(2, "big") + port.to_bytes(2, "big"), CHECKSUM_AT[quote.protocol]
+    made = ports + rest[4:]
+    before = int.from_bytes(rest[at : at + 2], "big")
+    if len(rest) < at + 2 or (quote.protocol == UDP and before == 0):
+        return made
+    after = changed(before, quote.source + quote.destination + rest[:4], source + destination + ports)
+    if quote.protocol == UDP and after == 0:
+        after = 0xFFFF
+    return made[:at] + after.to_bytes(2, "big") + made[at + 2 :]
 
 
 def _to_6(message: bytes) -> bytes | None:

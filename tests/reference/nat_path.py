@@ -115,7 +115,7 @@ class NatPath:
             return Out("DROP_TRUNCATED", frame)
         if not nat_errors.is_error(packet, message):
             return None
-        quote = nat_errors.read_quote(frame, packet)
+        quote = nat_errors.read_quote(frame, packet, of_reply=False)
         if quote is None or quote.source != packet.destination:
             return Out("PASS_ICMP_ERROR", frame)
         entry = self.nat.entries.get((quote.source, quote.source_port))

@@ -86,7 +86,8 @@ class Reference:
         if isinstance(packet, str):
             return Answer(packet, frame)
         to_pool = self.nat.nat.is_pool(packet.destination)
-        if to_pool and (entry := self.nat.nat.of_reply(packet)):
+        ports = icmp.reply_ports(frame, packet)
+        if to_pool and (entry := self.nat.nat.of_reply(packet, ports)):
             return Answer(*self.nat.reply(frame, packet, entry))
         spoofed = self._settings.drop_spoofed and self._is_spoofed(packet)
         verdict, later = self.admission.ask(packet, len(frame), spoofed=spoofed)
@@ -97,10 +98,10 @@ class Reference:
             return Answer("DROP_FRAGMENT" if is_vip or to_pool else "PASS_FRAGMENT", frame)
         if to_pool and (out := self.nat.error_for_pool(frame, packet)):
             return Answer(*out)
-        if not is_vip and not to_pool and (entry := self.nat.nat.of_reply(packet)):
+        if not is_vip and not to_pool and (entry := self.nat.nat.of_reply(packet, ports)):
             return Answer(*self.nat.reply(frame, packet, entry))
         if is_vip and icmp.is_icmp(packet):
-            return self._answer_icmp(frame, packet)
+            return self._answer_icmp(frame, packet, later)
         if packet.protocol not in (TCP, UDP):
             return Answer("PASS_PROTOCOL", frame)
         service = self._services.find(packet.destination, packet.port, packet.protocol)
@@ -120,7 +121,12 @@ class Reference:
         to_probe = packet.has_ports and packet.port in PROBE_PORTS
         return not (self._probes and to_probe and not self._services.is_vip(packet.destination))
 
-    def _answer_icmp(self, frame: bytes, packet: Packet) -> Answer:
+    def _answer_icmp(self, frame: bytes, packet: Packet, later: Iterable[Rule]) -> Answer:
+        identifier = icmp.echo_of(frame, packet, icmp.REQUEST)
+        service = self._services.find(packet.destination, 0, packet.protocol)
+        if identifier is not None and service is not None:
+            flow = Flow(packet.source, identifier, packet.destination, 0, packet.protocol)
+            return self._translate(service, frame, packet, flow, later)
         quoted = icmp.read(frame, packet)
         if quoted == "TX_ECHO":
             if not self._settings.answer_echo:
@@ -144,11 +150,10 @@ class Reference:
         def choose() -> Backend | str | None:
             if self.admission.is_over(later, packet, len(frame)):
                 return "DROP_LIMIT"
-            if packet.has_ports:
-                sequence = frame[packet.transport + 4 : packet.transport + 8]
-                verdict, _ = self.guards.ask(service, packet, sequence)
-                if verdict:
-                    return verdict
+            sequence = frame[packet.transport + 4 : packet.transport + 8]
+            verdict, _ = self.guards.ask(service, packet, sequence)
+            if verdict:
+                return verdict
             return self._balancer.by_ring_alone(service, flow)
 
         def learn() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tests.reference.icmp import ICMP, IP_HEADER
+from tests.reference.icmp import ICMP, IP_HEADER, REPLY, REQUEST, is_icmp, number_in
 from tests.reference.packet import IPV4, IPV6, TCP, UDP, Packet
 from tests.reference.send import DONT_FRAGMENT
 from tests.reference.sums import changed, checksum
@@ -32,7 +32,7 @@ def translate(frame: bytes, packet: Packet, to: Ends) -> bytes | str:
     """The frame from its third field on (tags, EtherType, packet, padding), or the verdict that it cannot be."""
     end = packet.start + packet.length
     data = frame[packet.transport : end]
-    made = _with_ports(data, packet, to)
+    made = _as_echo(data, packet, to) if is_icmp(packet) else _with_ports(data, packet, to)
     if isinstance(made, str):
         return made
     ethertype = IPV4 if len(to.source) == 4 else IPV6
@@ -46,7 +46,8 @@ def _header(frame: bytes, packet: Packet, to: Ends, length: int) -> bytes:
     if len(to.source) == len(packet.source):
         return same_family(old, to.source, to.destination)
     ttl = (old[8] if len(packet.source) == 4 else old[7]) - 1
-    return new_header(packet.traffic_class, length, packet.protocol, ttl, (to.source, to.destination))
+    protocol = number_in(packet.protocol, len(to.source))
+    return new_header(packet.traffic_class, length, protocol, ttl, (to.source, to.destination))
 
 
 def same_family(old: bytes, source: bytes, destination: bytes) -> bytes:
@@ -83,6 +84,37 @@ def _with_ports(data: bytes, packet: Packet, to: Ends) -> bytes | str:
     if packet.protocol == UDP and after == 0:
         after = 0xFFFF
     return made[:at] + after.to_bytes(2, "big") + made[at + 2 :]
+
+
+def _as_echo(data: bytes, packet: Packet, to: Ends) -> bytes:
+    is_reply = data[0] == REPLY[len(packet.source)]
+    identifier = to.destination_port if is_reply else to.source_port
+    before, after = (packet.source, packet.destination), (to.source, to.destination)
+    return echo(data, identifier, len(data), before, after, is_reply=is_reply)
+
+
+def echo(
+    data: bytes,
+    identifier: int,
+    length: int,
+    before: tuple[bytes, bytes],
+    after: tuple[bytes, bytes],
+    *,
+    is_reply: bool,
+) -> bytes:
+    """An echo with another identifier, from between one pair of addresses to another's.
+
+    data: from its type on, as far as there is any of it; length: of all of it.
+    """
+    (size, _), (new_size, _) = ((len(a), len(b)) for a, b in (before, after))
+    kind = (REPLY if is_reply else REQUEST)[new_size]
+    head = bytes([kind, 0]) + identifier.to_bytes(2, "big")
+    old = data[:2] + data[4:6] + (pseudo6(*before, length) if size == 16 else b"")
+    new = head + (pseudo6(*after, length) if new_size == 16 else b"")
+    total = changed(int.from_bytes(data[2:4], "big"), old, new)
+    if new_size == 4 and total == 0:
+        total = 0xFFFF
+    return head[:2] + total.to_bytes(2, "big") + head[2:] + data[6:]
 
 
 def pseudo6(source: bytes, destination: bytes, length: int) -> bytes:

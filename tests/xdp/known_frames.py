@@ -17,6 +17,7 @@ from frames import (
     udp,
 )
 from known_case import Case, Stage, case, chained, tagged
+from known_echo import ECHO_CASES4, ECHO_CASES6, PINGED
 from known_guards import ATTACKED, GUARD_CASES, GUARDED
 from known_icmp import ICMP_CASES, NARROW, NARROW6
 from known_nat import NAT_CASES4, NAT_CASES6, SETTINGS, TRANSLATED
@@ -95,7 +96,7 @@ def _guarded(document: dict[str, Any]) -> dict[str, Any]:
 
 def _translated(document: dict[str, Any]) -> dict[str, Any]:
     """Services of mode nat besides."""
-    return {**document, "services": [*document["services"], *TRANSLATED], "settings": SETTINGS}
+    return {**document, "services": [*document["services"], *TRANSLATED, *PINGED], "settings": SETTINGS}
 
 
 def _ruled(document: dict[str, Any]) -> dict[str, Any]:
@@ -302,6 +303,8 @@ STAGES = [
     Stage(_drained(_document()), _AFTER_THE_SWITCH),
     Stage(_translated(_document()), NAT_CASES4, nat_begins=True),
     Stage(_translated(_document()), NAT_CASES6, nat_begins=True),
+    Stage(_translated(_document()), ECHO_CASES4, nat_begins=True),
+    Stage(_translated(_document()), ECHO_CASES6, nat_begins=True),
     Stage(_guarded(_translated(_document())), GUARD_CASES, attacked=ATTACKED),
     Stage(_ruled(_guarded(_translated(_document()))), RULE_CASES, looked_at=True),
 ]

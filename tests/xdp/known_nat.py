@@ -43,11 +43,12 @@ def _reply(src: str, dst: str, transport: Any, data: bytes = b"") -> Any:
     return LINK / network(src, dst) / transport / data
 
 
-def _error4(dst: str, quote: Any, src: str = _ROUTER4) -> Any:
+def error4(dst: str, quote: Any, src: str = _ROUTER4) -> Any:
+    """An error from a router about a packet, of which 8 bytes of transport are quoted; likewise over IPv6."""
     return LINK / network(src, dst) / ICMP(type=3, code=1) / Raw(bytes(quote)[:28])
 
 
-def _error6(dst: str, quote: Any) -> Any:
+def error6(dst: str, quote: Any) -> Any:
     return LINK / network(_ROUTER6, dst) / ICMPv6DestUnreach() / Raw(bytes(quote)[:48])
 
 
@@ -71,19 +72,19 @@ NAT_CASES4: list[Case] = [
     case(
         "NAT, an error from the backend's side",
         "TX_NAT_REPLY",
-        _error4(POOL4, IP(src=POOL4, dst="10.0.0.11") / TCP(sport=FIRST, dport=WEB)),
+        error4(POOL4, IP(src=POOL4, dst="10.0.0.11") / TCP(sport=FIRST, dport=WEB)),
         _N4,
     ),
     case(
         "NAT, an error from the client's side",
         "TX_NAT",
-        _error4(VIP4, IP(src=VIP4, dst=CLIENT4) / TCP(sport=80, dport=40000)),
+        error4(VIP4, IP(src=VIP4, dst=CLIENT4) / TCP(sport=80, dport=40000)),
         _N4,
     ),
     case(
         "NAT, an error of no flow",
         "PASS_ICMP_ERROR",
-        _error4(POOL4, IP(src=POOL4, dst="10.0.0.11") / TCP(sport=FIRST + 1, dport=WEB)),
+        error4(POOL4, IP(src=POOL4, dst="10.0.0.11") / TCP(sport=FIRST + 1, dport=WEB)),
         _N4,
     ),
     case("NAT, a fragment for the pool", "DROP_FRAGMENT", LINK / network(dst=POOL4, frag=3) / b"later", _N4),
@@ -102,7 +103,7 @@ NAT_CASES4: list[Case] = [
     case(
         "NAT, an error of 6 to 4",
         "TX_NAT_REPLY",
-        _error6(POOL6, IPv6(src=POOL6, dst="fd00::11") / UDP(sport=FIRST, dport=DNS)),
+        error6(POOL6, IPv6(src=POOL6, dst="fd00::11") / UDP(sport=FIRST, dport=DNS)),
         f"{_N4} NAT_CROSS",
     ),
     case("NAT that keeps the source", "TX_NAT", tcp(dst=KEPT4), f"{_N4} NAT_KEEP"),
@@ -139,13 +140,13 @@ NAT_CASES6: list[Case] = [
     case(
         "NAT over IPv6, an error from the backend's side",
         "TX_NAT_REPLY",
-        _error6(POOL6, IPv6(src=POOL6, dst="fd00::11") / TCP(sport=FIRST, dport=WEB)),
+        error6(POOL6, IPv6(src=POOL6, dst="fd00::11") / TCP(sport=FIRST, dport=WEB)),
         _N6,
     ),
     case(
         "NAT over IPv6, an error from the client's side",
         "TX_NAT",
-        _error6(VIP6, IPv6(src=VIP6, dst=CLIENT6) / TCP(sport=80, dport=40000)),
+        error6(VIP6, IPv6(src=VIP6, dst=CLIENT6) / TCP(sport=80, dport=40000)),
         _N6,
     ),
     *(
@@ -163,7 +164,7 @@ NAT_CASES6: list[Case] = [
     case(
         "NAT, an error of 4 to 6",
         "TX_NAT_REPLY",
-        _error4(POOL4, IP(src=POOL4, dst="10.0.0.11") / UDP(sport=FIRST, dport=DNS)),
+        error4(POOL4, IP(src=POOL4, dst="10.0.0.11") / UDP(sport=FIRST, dport=DNS)),
         f"{_N6} NAT_CROSS",
     ),
     case("NAT over IPv6 that keeps the source", "TX_NAT", tcp(dst=KEPT6), f"{_N6} NAT_KEEP"),

@@ -45,8 +45,11 @@ def frame(chance: Random, rule: Document, services: Sequence[Document], clients:
 def _of_service(rule: Document, services: Sequence[Document]) -> Document:
     for service in services:
         if service["name"] == rule.get("service"):
-            fields = {"destination": service["vip"], "protocol": service["protocol"]}
-            return fields if service["port"] == "any" else {**fields, "ports": service["port"]}
+            protocol = service["protocol"]
+            if protocol == "icmp" and ":" in service["vip"]:
+                protocol = "icmpv6"
+            fields = {"destination": service["vip"], "protocol": protocol}
+            return fields if service["port"] in ("any", None) else {**fields, "ports": service["port"]}
     return {}
 
 

@@ -50,6 +50,7 @@ NOBODYS = ("0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.5", "239.255.255.255", ":
 NEARLY_NOBODYS = ("1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "240.0.0.1", "::2", "fe80::1")
 LENGTHS = (547, 548, 549, 1231, 1232, 1233, 1452, 1453, 1460, 1461, 1472, 1473, 1480, 1481, 1500, 2000)
 """Of IP packets: what just holds the quote of a too big one, and what just fits 1500 with each outer header."""
+ICMP = (1, 58)
 LONGEST = 3400
 """BPF_PROG_TEST_RUN takes a frame that fits one page with its headroom."""
 
@@ -74,8 +75,8 @@ def targets(document: Document) -> list[Target]:
     """A port of each service, its first, and its last if it is a range; of a VIP prefix some addresses."""
     found = []
     for service in document["services"]:
-        first, _, last = str(service["port"]).replace("any", "7").partition("-")
-        protocol = 6 if service["protocol"] == "tcp" else 17
+        first, _, last = str(service["port"] or 0).replace("any", "7").partition("-")
+        protocol = _number(service["protocol"], service["vip"])
         vips = [service["vip"]]
         if vips[0] in VIP_PREFIXES:
             vips = [a for a in _VIP_ADDRESSES if ":" in a and ip_address(a) in ip_network(service["vip"])]
@@ -83,6 +84,11 @@ def targets(document: Document) -> list[Target]:
         ports = {int(first), int(last or first)}
         found += [Target(ip_address(v).packed, protocol, p, ids) for v in vips for p in sorted(ports)]
     return found
+
+
+def _number(protocol: str, address: str) -> int:
+    """Of a service's protocol, in packets of an address's family."""
+    return {"tcp": 6, "udp": 17, "icmp": 58 if ":" in address else 1}[protocol]
 
 
 def frame(
@@ -186,13 +192,13 @@ def _guess(chance: Random, document: Document) -> Sent | None:
     service, backend = chance.choice(served)
     source = ip_address(backend["address"]).packed
     family = 4 if len(source) == 4 else 6
-    first, _, last = str(service["port"]).replace("any", "80").partition("-")
+    first, _, last = str(service["port"] or 0).replace("any", "80").partition("-")
     port = backend.get("port") or int(chance.choice((first, last or first)))
     low, high = NAT_PORTS
     to, to_port = chance.choice(_POOLS[family]), chance.randint(low, high + 1)
     if service["nat_source"] == "keep":
         to, to_port = chance.choice(_CLIENTS[family]), chance.choice(SOURCE_PORTS)
-    return Sent(source, port, to, to_port, 6 if service["protocol"] == "tcp" else 17)
+    return Sent(source, port, to, to_port, _number(service["protocol"], backend["address"]))
 
 
 def _of_backend(chance: Random, sent: Sent) -> tuple[bytearray, Seed]:
@@ -200,7 +206,7 @@ def _of_backend(chance: Random, sent: Sent) -> tuple[bytearray, Seed]:
     data = bytearray(seed.data)
     at = seed.ip + (12 if seed.family == 4 else 8)
     data[at : at + 2 * len(sent.source)] = sent.source + sent.destination
-    data[seed.transport : seed.transport + 4] = _ports(sent)
+    _put_ports(data, seed, seed.transport, _ports(sent))
     return data, seed
 
 
@@ -214,6 +220,16 @@ def _error_about(chance: Random, sent: Sent, receiver: bytes) -> tuple[bytearray
     return data, seed
 
 
+def _put_ports(data: bytearray, seed: Seed, at: int, ports: bytes) -> None:
+    """Write source and destination port. Of echo: as its identifier the one that is not 0, the first in a request."""
+    if seed.protocol not in ICMP:
+        data[at : at + 4] = ports
+        return
+    is_request = ports[:2] != bytes(2)
+    data[at] = {4: (0, 8), 6: (129, 128)}[seed.family][is_request]
+    data[at + 4 : at + 6] = ports[:2] if is_request else ports[2:]
+
+
 def _ports(sent: Sent) -> bytes:
     return sent.port.to_bytes(2, "big") + sent.to_port.to_bytes(2, "big")
 
@@ -221,8 +237,8 @@ def _ports(sent: Sent) -> bytes:
 def _seeds_for(kind: str, destination: bytes, protocol: int) -> tuple[Seed, ...]:
     """Packets of a service's protocol, errors that quote one, or echo requests."""
     family = 4 if len(destination) == 4 else 6
-    if kind == "echo":
-        return seeds_of(family, kind, 1 if family == 4 else 58)
+    if kind == "echo" or (not kind and protocol in ICMP):
+        return seeds_of(family, "echo", 1 if family == 4 else 58)
     return seeds_of(family, kind or ("tcp" if protocol == 6 else "udp"), protocol)
 
 
@@ -237,6 +253,8 @@ def _address(chance: Random, data: bytearray, seed: Seed, destination: bytes, po
         _quote(chance, data, seed, destination + client, ports[1] + ports[0])
     elif seed.kind in ("tcp", "udp"):
         data[seed.transport : seed.transport + 4] = ports[0] + ports[1]
+    elif seed.kind == "echo":
+        data[seed.transport + 4 : seed.transport + 6] = ports[0]
 
 
 def _quote(chance: Random, data: bytearray, seed: Seed, addresses: bytes, ports: bytes) -> None:
@@ -244,7 +262,7 @@ def _quote(chance: Random, data: bytearray, seed: Seed, addresses: bytes, ports:
     at = seed.quote + (12 if seed.family == 4 else 8)
     data[at : at + len(addresses)] = addresses
     at = seed.quote + (4 * (data[seed.quote] & 15) if seed.family == 4 else 40)
-    data[at : at + 4] = ports
+    _put_ports(data, seed, at, ports)
     if chance.random() < 0.3:
         data[seed.transport] = chance.choice((3, 11, 12) if seed.family == 4 else (1, 2, 3, 4))
         data[seed.transport + 1] = chance.randint(0, 16)

@@ -58,8 +58,8 @@ def seeds(family: int) -> tuple[Seed, ...]:
             quote = transport + 8 if kind == "error" else 0
             header = quote or ip
             protocol = data[header + (9 if family == 4 else 6)]
-            if kind in ("tcp", "udp"):
-                protocol = {"tcp": 6, "udp": 17}[kind]
+            if kind in ("tcp", "udp", "echo"):
+                protocol = {"tcp": 6, "udp": 17, "echo": 1 if family == 4 else 58}[kind]
             found.append(Seed(data, kind, family, ip, transport, protocol, quote))
     return tuple(found)
 
@@ -96,12 +96,12 @@ def _special4(tcp: Packet, udp: Packet) -> list[tuple[str, Packet, int]]:
         ("other", _ip(4) / IP(dst=_DESTINATION[4]) / udp, 0),
         ("echo", _ip(4) / ICMP(id=7, seq=1) / DATA, 0),
         ("other", _ip(4, flags="MF") / ICMP() / DATA, 0),
-        ("other", options / ICMP() / DATA, 8),
+        ("echo", options / ICMP() / DATA, 8),
         ("other", _ip(4) / ICMP(type=8, code=1) / DATA, 0),
     ]
     packets += [("other", _ip(4) / ICMP(type=kind) / Raw(bytes(20)), 0) for kind in (0, 5, 13)]
     for kind, code in ((3, 4), (3, 3), (11, 0), (12, 0)):
-        for inner in (TCPerror(), UDPerror()):
+        for inner in (TCPerror(), UDPerror(), ICMP(type=0, id=7)):
             packets.append(("error", _ip(4) / ICMP(type=kind, code=code) / quoted / inner, 0))
     packets.append(("error", options / ICMP(type=3, code=4) / quoted / TCPerror(), 8))
     packets.append(("error", _ip(4) / ICMP(type=3, code=4) / optioned / UDPerror(), 0))
@@ -121,14 +121,14 @@ def _special6(tcp: Packet, udp: Packet) -> list[tuple[str, Packet, int]]:
         ("udp", _ip(6, nh=51) / authentication / udp / DATA, 24),
         ("other", _ip(6) / IP(dst=_DESTINATION[4]) / udp, 0),
         ("echo", _ip(6) / ICMPv6EchoRequest(id=7, seq=1, data=b"question"), 0),
-        ("other", _ip(6) / hop / ICMPv6EchoRequest(), 8),
+        ("echo", _ip(6) / hop / ICMPv6EchoRequest(), 8),
         ("other", _ip(6) / ICMPv6EchoRequest(code=1), 0),
         ("other", _ip(6) / ICMPv6EchoReply(), 0),
         ("other", _ip(6) / ICMPv6ND_NS(), 0),
     ]
     errors = ICMPv6DestUnreach(), ICMPv6PacketTooBig(mtu=1280), ICMPv6TimeExceeded(), ICMPv6ParamProblem()
     for error in errors:
-        for inner in (TCPerror(), UDPerror()):
+        for inner in (TCPerror(), UDPerror(), ICMPv6EchoReply(id=7)):
             packets.append(("error", _ip(6) / error / quoted / inner, 0))
     packets.append(("error", _ip(6) / hop / ICMPv6PacketTooBig() / quoted / TCPerror(), 8))
     packets.append(("other", _ip(6) / ICMPv6DestUnreach() / quoted / IPv6ExtHdrFragment() / TCPerror(), 0))

@@ -124,7 +124,10 @@ def _altered_backends(chance: Random, service: Document) -> list[Document]:
     pool = _pool("l2" if service["nat_source"] == "keep" else mode, service["vip"])
     new = [b for b in pool if b not in held and chance.random() < 0.15]
     return _numbered(
-        chance, backends + [_backend(chance, b, mode) for b in new], quic=service["quic"], anew=0.2
+        chance,
+        backends + [_backend(chance, b, mode, service["protocol"]) for b in new],
+        quic=service["quic"],
+        anew=0.2,
     )
 
 
@@ -139,6 +142,8 @@ def _valid(document: Document) -> bool:
 def _service(chance: Random, name: str, *, nat: bool) -> Document:
     vip, protocol = chance.choice((*VIPS, *VIP_PREFIXES)), chance.choice(("tcp", "udp"))
     mode = chance.choice(("ipip", "gue", "nat", "nat", "l2") if nat else ("ipip", "gue", "l2"))
+    if mode == "nat" and chance.random() < 0.4:
+        protocol = "icmp"
     source = "keep" if mode == "nat" and chance.random() < 0.3 else "pool"
     pool = _pool("l2" if source == "keep" else mode, vip)
     chosen = chance.sample(pool, chance.choice((0, 1, 2, 3, 4, 6)))
@@ -149,7 +154,7 @@ def _service(chance: Random, name: str, *, nat: bool) -> Document:
     return {
         "name": name,
         "vip": vip,
-        "port": chance.choice(SERVICE_PORTS),
+        "port": None if protocol == "icmp" else chance.choice(SERVICE_PORTS),
         "protocol": protocol,
         "mode": mode,
         "nat_source": source,
@@ -157,7 +162,7 @@ def _service(chance: Random, name: str, *, nat: bool) -> Document:
         "udp_migration": protocol == "udp" and chance.random() < 0.4,
         "quic": quic,
         "flood_protection": guard if chance.random() < 0.5 else None,
-        "backends": _numbered(chance, [_backend(chance, b, mode) for b in chosen], quic=quic),
+        "backends": _numbered(chance, [_backend(chance, b, mode, protocol) for b in chosen], quic=quic),
     }
 
 
@@ -165,10 +170,12 @@ def _pool(mode: str, vip: str) -> list[str]:
     return [b for b in BACKENDS if mode != "l2" or (":" in b) == (":" in vip)]
 
 
-def _backend(chance: Random, address: str, mode: str) -> Document:
+def _backend(chance: Random, address: str, mode: str, protocol: str) -> Document:
     state = chance.choice(("enabled", "enabled", "enabled", "draining", "disabled"))
     made = {"address": address, "weight": chance.choice((1, 1, 1, 0, 2, 100, 65535)), "admin_state": state}
-    return made | {"port": chance.choice((None, 8080, 65535))} if mode == "nat" else made
+    if mode != "nat" or protocol == "icmp":
+        return made
+    return made | {"port": chance.choice((None, 8080, 65535))}
 
 
 def _numbered(chance: Random, backends: list[Document], *, quic: bool, anew: float = 1.0) -> list[Document]:

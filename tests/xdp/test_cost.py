@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from echo_frames import pinged
 from frames import ELSE4, VIP4, VIP6, service, tcp, udp
 from machine import Machine, Way
 from nat_frames import POOLS, answer
@@ -17,6 +18,8 @@ SERVICES = [
     service("six", vip=VIP6),
 ]
 ADJUST_HEAD, JIFFIES = 44, 118
+ECHO_BESIDE = 10
+"""Instructions more, at most, of a known flow of mode nat."""
 GUARD = {"new_flows_per_second": 1000, "test_unknown": True}
 ESTABLISHED = {"vip_bits", "flows", "backends", "verdict_counters", "backend_counters"}
 
@@ -64,7 +67,10 @@ def test_established_flow(exact_rig: Rig, frame: Packet, instructions: int, serv
 
 
 def test_known_flows_of_nat(exact_rig: Rig) -> None:
-    """Both ways in the first program, by one line of the entry each; no ring, no clock but jiffies."""
+    """Both ways in the first program, by one line of the entry each; no ring, no clock but jiffies.
+
+    A service for echo beside them costs them the look at what they are.
+    """
     services = [
         service(name, vip=vip, mode="nat", backends=[backend])
         for name, vip, backend in (("four", VIP4, "10.0.0.11"), ("six", VIP6, "fd00::11"))
@@ -91,6 +97,16 @@ def test_known_flows_of_nat(exact_rig: Rig) -> None:
         assert there.calls == back.calls == {JIFFIES: 1}
         assert there.instructions <= most
         assert back.instructions <= most - 250
+
+    exact_rig.apply(services=[*services, pinged(vip="10.200.1.5")])
+    for frame in (*frames[VIP4], *frames[VIP6]):
+        exact_rig.run(frame)
+    house = machine_now(exact_rig)
+    for vip, (there, back) in ways.items():
+        beside = [house.run(bytes(frame)) for frame in frames[vip]]
+        assert [way.lookups for way in beside] == [there.lookups, back.lookups]
+        assert beside[0].instructions <= there.instructions + ECHO_BESIDE
+        assert beside[1].instructions <= back.instructions + ECHO_BESIDE
 
 
 def test_new_flow_costs_the_ring_more(exact_rig: Rig) -> None:

@@ -1,8 +1,9 @@
-"""Mode nat: ICMP errors both ways, with the packet that they quote, in all pairs of families; whole frames."""
+"""Mode nat: ICMP errors both ways, with the packet or echo that they quote, in all pairs of families; whole frames."""
 
 from typing import Any
 
 import pytest
+from echo_frames import ping, pinged, pong
 from frames import (
     CLIENT_MAC,
     LINK,
@@ -73,10 +74,11 @@ def framed(error: Packet, src: str, dst: str, quote: bytes, ttl: int) -> bytes:
 def open_flow(rig: Rig, vip: str, backend: str, make: Any) -> tuple[Packet, Packet, Packet, Packet]:
     """A flow: its request, that as it left, its reply, and that as it left."""
     protocol, backends = "tcp" if make is tcp else "udp", [{"address": backend, "port": 8080}]
-    rig.apply(settings=POOLS, services=[service(mode="nat", vip=vip, protocol=protocol, backends=backends)])
-    request = make(dst=vip)
+    served = service(mode="nat", vip=vip, protocol=protocol, backends=backends)
+    rig.apply(settings=POOLS, services=[pinged(vip=vip, backends=[backend]) if make is ping else served])
+    request = make(dst=vip, data=b"x" * 80) if make is ping else make(dst=vip)
     out = rig.run(request)
-    reply = answer(out, payload=b"x" * 80)
+    reply = pong(out) if make is ping else answer(out, payload=b"x" * 80)
     back = rig.run(reply)
     return request, reparsed(out.frame_out), Ether(bytes(reply)), reparsed(back.frame_out)
 
@@ -95,7 +97,7 @@ def family(address: str) -> int:
 
 @pytest.mark.parametrize("length", QUOTED)
 @kinds
-@pytest.mark.parametrize("make", [tcp, udp])
+@pytest.mark.parametrize("make", [tcp, udp, ping])
 def test_from_the_backends_side(
     nat_rig: Rig, vip: str, backends: tuple[str, ...], make: Any, length: int
 ) -> None:
@@ -128,7 +130,7 @@ def test_from_the_backends_side(
 
 @pytest.mark.parametrize("length", QUOTED)
 @kinds
-@pytest.mark.parametrize("make", [tcp, udp])
+@pytest.mark.parametrize("make", [tcp, udp, ping])
 def test_from_the_clients_side(
     nat_rig: Rig, vip: str, backends: tuple[str, ...], make: Any, length: int
 ) -> None:

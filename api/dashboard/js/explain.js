@@ -30,7 +30,7 @@ export class Explain {
 
   /** Fill in where a service listens, and let the source be typed. */
   about(service) {
-    const port = String(service.port).match(/^\d+/)?.[0] ?? "80";
+    const port = service.port === null ? null : String(service.port).match(/^\d+/)?.[0] ?? "80";
     this.dst.value = endpoint(service.vip.split("/")[0], port);
     this.protocol.value = service.protocol;
     this.syn.disabled = service.protocol !== "tcp";

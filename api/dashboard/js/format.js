@@ -45,4 +45,5 @@ export const moment = (when) => (typeof when === "string" ? Date.parse(when) / 1
 export const clock = (when) => new Date(moment(when) * 1000).toLocaleTimeString("en-GB");
 
 /** Address and port as one word: 192.0.2.1:80, [2001:db8::1]:80. */
-export const endpoint = (address, port) => `${address.includes(":") ? `[${address}]` : address}:${port}`;
+export const endpoint = (address, port) =>
+  port === null ? address : `${address.includes(":") ? `[${address}]` : address}:${port}`;
