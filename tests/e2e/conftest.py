@@ -14,10 +14,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
 
 import balancer
+import inside
 import lifecycle
 import processes
 from place import RUN_ROOT, Lab
-from topology import Role
+from pyroute2 import IPRoute
+from topology import POOL, Role
 
 PREFIX = "e2e-"
 LAB_NAME = f"{PREFIX}{os.getpid()}"
@@ -83,6 +85,31 @@ def clear(client: httpx.Client) -> None:
     client.put("/v1/config", json={}).raise_for_status()
     for name in ("blocklist", "allowlist"):
         client.delete(f"/v1/{name}", params={"owner": "*"}).raise_for_status()
+
+
+@pytest.fixture
+def pool(lab: Lab, http: httpx.Client) -> Iterator[list[str]]:
+    """Addresses of the balancer to send from, on its interface and in the settings."""
+    interface = lab.names.balancer_interface
+
+    def change(verb: str) -> None:
+        def work(route: IPRoute) -> None:
+            index = route.link_lookup(ifname=interface)[0]
+            for address in POOL:
+                more = {"flags": 2} if verb == "add" and address.version == 6 else {}
+                route.addr(
+                    verb, index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **more
+                )
+
+        inside.route(lab.namespace(Role.BALANCER, 1), work)
+
+    change("add")
+    addresses = [str(address.ip) for address in POOL]
+    try:
+        yield addresses
+    finally:
+        http.put("/v1/config", json={}, timeout=240).raise_for_status()
+        change("del")
 
 
 _numbers = itertools.count(20)

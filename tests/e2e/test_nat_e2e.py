@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -27,9 +27,8 @@ import pytest
 import quic_hosts
 from another_version import another_version
 from place import Lab
-from pyroute2 import IPRoute
 from test_modes import digest
-from topology import POOL, Role
+from topology import Role
 
 VIPS = {(4, 4): "10.200.1.91", (4, 6): "10.200.1.92", (6, 4): "fc00:1::93", (6, 6): "fc00:1::94"}
 """By family of the VIP and of the backends."""
@@ -38,31 +37,6 @@ PIECE, PACE = 1 << 15, 1_000_000
 """Bytes at once, and in a second, of a transfer that is to last."""
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def pool(lab: Lab, http: httpx.Client) -> Iterator[list[str]]:
-    """Addresses of the balancer to send from, on its interface and in the settings."""
-    interface = lab.names.balancer_interface
-
-    def change(verb: str) -> None:
-        def work(route: IPRoute) -> None:
-            index = route.link_lookup(ifname=interface)[0]
-            for address in POOL:
-                more = {"flags": 2} if verb == "add" and address.version == 6 else {}
-                route.addr(
-                    verb, index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **more
-                )
-
-        inside.route(lab.namespace(Role.BALANCER, 1), work)
-
-    change("add")
-    addresses = [str(address.ip) for address in POOL]
-    try:
-        yield addresses
-    finally:
-        http.put("/v1/config", json={}, timeout=240).raise_for_status()
-        change("del")
 
 
 def translated(
