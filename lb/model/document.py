@@ -79,7 +79,13 @@ def from_mapping(document: object, *, now: float, have: Config) -> Config:
     if settings is not None:
         found += [
             FieldError(pointer("settings", "nat_pools", *path), detail)
-            for path, detail in blocked_pools(settings.nat_pools, lists["blocklist"], now)
+            for path, detail in blocked_pools(
+                settings.nat_pools,
+                (lists["blocklist"], lists["allowlist"]),
+                have.settings.nat_pools,
+                (have.blocklist, have.allowlist),
+                now,
+            )
         ]
     if found or services is None or rules is None or feeds is None or settings is None:
         raise InvalidError(found[:FAULTS_SHOWN])

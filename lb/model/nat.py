@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from lb.model.address import AnyAddress, AnyVip, checked_unicast
 from lb.model.entries import PrefixList
-from lb.model.prefix import Prefix
+from lb.model.layers import Action
+from lb.model.prefix import BITS, Prefix
 from lb.model.service import Fault, Mode, NatSource, Port, PortField, Service
 
 POOL_ADDRESSES_MOST = 254
@@ -101,17 +102,33 @@ def source_faults(pools: Iterable[AnyPool], service: Service) -> Iterator[Fault]
             )
 
 
-def blocked_pools(pools: Iterable[AnyPool], blocklist: PrefixList, now: float) -> Iterator[Fault]:
-    """Pools that the blocklist covers, or lists a part of."""
-    if not blocklist.layers:
-        return
+Lists = tuple[PrefixList, PrefixList]
+"""Blocklist and allowlist."""
+
+
+def blocked_pools(
+    pools: Iterable[AnyPool], lists: Lists, before: Iterable[AnyPool], lists_before: Lists, now: float
+) -> Iterator[Fault]:
+    """Pools of which an address would be dropped; but for what was so before, which somebody has forced."""
+    known = set(pool_addresses(before))
     for index, pool in enumerate(pools):
         for address in pool:
-            width = 32 if address.version == 4 else 128
-            entry = next(blocklist.covering(Prefix(address.version, int(address), width), now), None)
-            if entry is not None:
+            prefix = _dropping(address, lists, now)
+            if prefix and not (address in known and _dropping(address, lists_before, now) == prefix):
                 yield (
                     (index,),
-                    f"{_text(pool)} overlaps {entry.prefix} of the blocklist: unblock it, or use other addresses",
+                    f"{_text(pool)} overlaps {prefix} of the blocklist: unblock it, or use other addresses",
                 )
                 break
+
+
+def _dropping(address: AnyAddress, lists: Lists, now: float) -> Prefix | None:
+    """The prefix of the entry by which packets from an address are dropped; None: they are not."""
+    blocked, allowed = lists
+    if not blocked.layers:
+        return None
+    whole = Prefix(address.version, int(address), BITS[address.version])
+    entry = next(blocked.covering(whole, now), None)
+    if entry is None or entry.attributes.action is not Action.DROP:
+        return None
+    return entry.prefix if next(allowed.covering(whole, now), None) is None else None

@@ -1,5 +1,6 @@
 """Mode nat: what a document may not say, and which blocks pool addresses have."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 from lb.dataplane.twin import SMALL, TwinDataPlane
 from lb.errors import CapacityError, InvalidError
 from lb.model import Config, Settings
-from lb.model.document import from_mapping
+from lb.model.document import from_mapping, to_document
+from lb.model.entries import OPERATOR
+from lb.model.layers import Attributes, Layer
+from lb.model.prefix import Prefix
 from lb.reconcile.nat import NatMemory, NatPlan, address_word, plan_nat
 from lb.reconcile.nat_flows import live_nat_flows, sweep
 
@@ -74,6 +78,36 @@ def test_refused(
         config(pools, service, **more)
 
     assert [(e.pointer, says in e.detail) for e in caught.value.errors] == [(pointer, True)]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"blocklist": [{"prefix": "10.9.0.0/24", "action": "count"}]},
+        {"blocklist": [{"prefix": "10.9.0.0/24"}], "allowlist": [{"prefix": "10.9.0.1"}]},
+        {"blocklist": [{"prefix": "10.9.0.0/24"}, {"prefix": "10.9.0.1", "action": "count"}]},
+    ],
+    ids=["counted", "allowed", "counted within"],
+)
+def test_a_pool_that_is_not_dropped(lists: dict[str, Any]) -> None:
+    """An entry that drops nothing of a pool is no fault: a block may be put so, and its export is to be read."""
+    assert config(["10.9.0.1"], web(), **lists).settings.nat_pools
+
+
+def test_a_pool_that_was_blocked_by_force() -> None:
+    """What is in force can be applied as it was exported; another pool, or another block, is refused as ever."""
+    block = Layer.of([(Prefix.parse("10.9.0.0/30"), Attributes(created_at=NOW))])
+    before = config(["10.9.0.1"], web())
+    forced = replace(before, blocklist=before.blocklist.with_layer(OPERATOR, block))
+    document = to_document(forced, now=NOW)
+
+    assert from_mapping(document, now=NOW, have=forced) == forced
+    for other in (
+        {"settings": {"nat_pools": ["10.9.0.1", "10.9.0.2"]}},
+        {"blocklist": [*document["blocklist"], {"prefix": "10.9.0.1"}]},
+    ):
+        with pytest.raises(InvalidError, match="of the blocklist"):
+            from_mapping(document | other, now=NOW, have=forced)
 
 
 def test_addresses_keep_their_blocks() -> None:
