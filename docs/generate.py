@@ -4,6 +4,7 @@
 Run by `make docs`; a test holds the files against what this makes.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -172,12 +173,7 @@ def _default(key: str, schema: dict[str, Any], required: Iterable[str]) -> str:
     if "default" not in schema and "$ref" in schema:
         return "its own defaults"
     value = schema.get("default")
-    shown = (
-        {None: "null", True: "true", False: "false"}.get(value, value)
-        if not isinstance(value, list | dict)
-        else value
-    )
-    return f"`{shown}`"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 # ---- verdicts, metrics ---------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ async def _over_tls(target: Target, client: socket.socket) -> None:
     loop, check = asyncio.get_running_loop(), target.check
     context = _context(check.verify, check.ca_file)
     await loop.sock_connect(client, (str(target.address), target.port))
-    name = check.server_name or (check.host or "").partition(":")[0] or str(target.vip)
+    name = check.server_name or _name(check.host or "") or str(target.vip)
     try:
         reader, writer = await asyncio.open_connection(sock=client, ssl=context, server_hostname=name)
     except ssl.SSLCertVerificationError as error:
@@ -125,6 +125,13 @@ async def _look_at_body(body: bytes, check: HealthCheck) -> None:
     text = body.decode(errors="replace").removesuffix("\n")
     if not await asyncio.to_thread(compiled(check.body_regex).search, text):
         raise ProbeFailedError(f'nothing in its answer matches "{check.body_regex}"')
+
+
+def _name(host: str) -> str:
+    """A Host header without its port; an IPv6 address without its brackets, too."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host if host.count(":") > 1 else host.partition(":")[0]
 
 
 def _authority(target: Target) -> str:

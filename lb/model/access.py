@@ -78,7 +78,11 @@ class Limits(Strict):
     """How much one caller may ask for; root, and the daemon's own user, on the unix socket are exempt."""
 
     requests_per_second: float = Field(
-        1000, gt=0, le=1_000_000, description="requests a second, of each caller, in the long run"
+        1000,
+        gt=0,
+        le=1_000_000,
+        strict=True,
+        description="requests a second, of each caller, in the long run",
     )
     request_burst: int = Field(
         2000, ge=1, le=10_000_000, strict=True, description="requests at once, of each caller"

@@ -96,7 +96,9 @@ class Settings(Strict):
         examples=[["192.0.2.50", "2001:db8::50"]],
     )
     nat_ports: PoolPorts = Field(
-        Port(low=1024, high=65535), description="ports of these addresses that flows are given"
+        Port(low=1024, high=65535),
+        description="ports of these addresses that flows are given",
+        json_schema_extra={"default": "1024-65535"},
     )
     nat_opening_seconds: int = Field(
         30, ge=1, le=3600, strict=True, description="a NAT flow without a reply ends when unseen for so long"

@@ -74,10 +74,18 @@ class Feed(Strict):
         3600, ge=REFRESH_MIN, le=REFRESH_MAX, strict=True, description="from one refresh to the next"
     )
     jitter: float = Field(
-        0.1, ge=0, le=1, description="share of refresh_seconds by which a refresh may come later, by chance"
+        0.1,
+        ge=0,
+        le=1,
+        strict=True,
+        description="share of refresh_seconds by which a refresh may come later, by chance",
     )
     max_change: float = Field(
-        0.5, ge=0, le=1000, description="share of the entries that one refresh may add, or take out"
+        0.5,
+        ge=0,
+        le=1000,
+        strict=True,
+        description="share of the entries that one refresh may add, or take out",
     )
     allow_private_url: bool = Field(
         False, strict=True, description="the URL may lead to a private, loopback or link-local address"

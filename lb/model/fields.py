@@ -84,6 +84,11 @@ def _sentence(detail: ErrorDetails) -> str:
     text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if detail["type"] in ("model_type", "dataclass_type"):
         return "it should be an object, with a key for each field" + _given(detail)
+    if detail["type"] == "tuple_type":
+        return "it should be a list" + _given(detail)
+    if detail["type"] == "too_long" and (most := re.search(r"at most (\d+)", text)):
+        of = "characters" if isinstance(detail["input"], str) else "items"
+        return f"it should have at most {most[1]} {of}, not {len(detail['input'])}"
     if text.startswith("Input should "):
         return "it should " + text.removeprefix("Input should ") + _given(detail)
     return (

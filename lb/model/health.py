@@ -122,13 +122,25 @@ class HealthCheck(Strict):
         description="how it goes there; null: by the data path, but for commands and mode nat, which go direct",
     )
     port: int | None = Field(
-        None, ge=1, le=65535, strict=True, description="the port that is asked; null: the service's"
+        None,
+        ge=1,
+        le=65535,
+        strict=True,
+        description="the port that is asked; null: the backend's own, or the service's",
     )
     interval_seconds: float = Field(
-        5.0, ge=INTERVAL_LEAST, le=INTERVAL_MOST, description="from one check of a backend to the next"
+        5.0,
+        ge=INTERVAL_LEAST,
+        le=INTERVAL_MOST,
+        strict=True,
+        description="from one check of a backend to the next",
     )
     timeout_seconds: float = Field(
-        2.0, gt=0, le=INTERVAL_MOST, description="an answer that takes longer is none; at most the interval"
+        2.0,
+        gt=0,
+        le=INTERVAL_MOST,
+        strict=True,
+        description="an answer that takes longer is none; at most the interval",
     )
     rise: int = Field(
         2, ge=1, le=COUNT_MOST, strict=True, description="so many good checks in a row make a backend healthy"
@@ -197,6 +209,7 @@ class HealthCheck(Strict):
         None,
         gt=0,
         lt=1,
+        strict=True,
         description="when more than this share of the backends becomes unhealthy at once, all of them keep "
         "the state they had, and it is said; null: no such guard",
         examples=[None, 0.5],

@@ -21,7 +21,7 @@ from pydantic import (
 from lb.model.address import Address, AnyAddress, Vip
 from lb.model.fields import OneLine, Strict, faults
 from lb.model.flood import FloodProtection
-from lb.model.health import CheckType, HealthCheck
+from lb.model.health import CheckType, HealthCheck, Via
 
 PORT_MAX = 65535
 WEIGHT_MAX = 65535
@@ -352,6 +352,11 @@ class Service(Strict):
 
     def _health_faults(self) -> Iterator[Fault]:
         check = self.health_check
+        if check and check.via is Via.DATA_PATH and self.mode is Mode.NAT:
+            yield (
+                ("health_check", "via"),
+                "mode nat is checked at the backends' own addresses: leave via out, or write direct",
+            )
         if (
             check
             and check.port is None

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from api.envelope import REVISION_HEADER
 from api.words import WORDS
+from lb.model import Settings
 
 JsonDocument = dict[str, Any]
 PLACES = {"{name}": "web", "{address}": "10.0.0.11", "{prefix}": "203.0.113.0%2F24", "{revision}": "1"}
@@ -35,6 +36,15 @@ def operations(document: JsonDocument) -> Iterator[tuple[str, str, JsonDocument]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield method, path, operation
+
+
+def test_defaults_can_be_written(document: JsonDocument) -> None:
+    """What the settings' schema gives as defaults is taken as input, and changes nothing."""
+    fields = document["components"]["schemas"]["Settings"]["properties"]
+
+    assert (
+        Settings.model_validate({k: v["default"] for k, v in fields.items() if "default" in v}) == Settings()
+    )
 
 
 def test_the_paths_are_those_of_this_version(document: JsonDocument) -> None:

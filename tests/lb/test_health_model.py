@@ -48,6 +48,12 @@ def test_document_and_back() -> None:
         ({"type": "tcp", "interval_seconds": 0}, "/interval_seconds", "0.1"),
         ({"type": "tcp", "interval_seconds": 1, "timeout_seconds": 2}, "/timeout_seconds", "overtake"),
         ({"type": "tcp", "timeout_seconds": 0}, "/timeout_seconds", "greater than 0"),
+        ({"type": "tcp", "interval_seconds": "5"}, "/interval_seconds", "valid number"),
+        ({"type": "tcp", "timeout_seconds": True}, "/timeout_seconds", "valid number"),
+        ({"type": "tcp", "mass_failure_guard": "0.5"}, "/mass_failure_guard", "valid number"),
+        ({"type": "http", "body": "x" * 1025}, "/body", "it should have at most 1024 characters, not 1025"),
+        ({"type": "command", "command": "/bin/true"}, "/command", 'it should be a list, not "/bin/true"'),
+        ({"type": "command", "command": ["/bin/true"] * 65}, "/command", "at most 64 items, not 65"),
         ({"type": "tcp", "rise": 0}, "/rise", "1"),
         ({"type": "tcp", "fall": "3"}, "/fall", "integer"),
         ({"type": "tcp", "port": 65536}, "/port", "65535"),
@@ -92,7 +98,6 @@ def test_document_and_back() -> None:
         ({"type": "dns", "dns_name": "a", "dns_rcode": "FINE"}, "/dns_rcode", "no response code"),
         ({"type": "command"}, "/command", "needs a program"),
         ({"type": "command", "command": []}, "/command", "needs a program"),
-        ({"type": "command", "command": "/bin/true"}, "/command", "tuple"),
         ({"type": "command", "command": ["check"]}, "/command/0", "not a whole path"),
         ({"type": "command", "command": ["/bin/true"], "via": "data-path"}, "/via", "packets are its own"),
         ({"type": "command", "command": ["/bin/true"], "port": 80}, "/port", "leave it out"),
@@ -108,6 +113,14 @@ def test_what_cannot_work_is_refused(check: dict[str, Any], pointer: str, says: 
 
     assert where == pointer
     assert says in detail
+
+
+def test_mode_nat_has_no_check_through_the_data_path() -> None:
+    """It would be answered to the pool: who asks for it is told, instead of being asked directly in silence."""
+    [(where, detail)] = faults({"type": "tcp", "via": "data-path"}, mode="nat")
+
+    assert (where, "leave via out" in detail) == ("/via", True)
+    assert read({"type": "tcp", "via": "direct"}, mode="nat").health_check
 
 
 @pytest.mark.parametrize(("port", "says"), [("any", "every port"), ("8000-8010", "ports 8000-8010")])

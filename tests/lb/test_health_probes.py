@@ -230,7 +230,9 @@ def test_https(tmp_path: Path) -> None:
         return outcome.ok, outcome.why or ""
 
     assert found(server_name="www.example.com", body="ready") == (True, "")
-    assert names == ["www.example.com"]
+    for host in ("www.example.com:8443", "[2001:db8::1]:8443", "2001:db8::1"):
+        assert found(host=host) == (True, "")
+    assert names == ["www.example.com", "www.example.com", None, None]  # of an address no name is sent
     right = {"verify": True, "ca_file": str(file), "server_name": "www.example.com"}
     assert found(**right) == (True, "")
     ok, why = found(**right | {"server_name": "other.example.com"})
