@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -19,12 +20,16 @@ _FRAGS_MTU = 3000
 
 
 class Programs:
-    """Threads may ask at once: of one program that two have made, one is kept."""
+    """Threads may ask at once: of those that need the same program, one makes it.
+
+    For a program has its second in a place of the build's own: made twice, the one that is kept would call the other's.
+    """
 
     def __init__(self, settings: ServeSettings, pins: Path, flow_key: tuple[int, int]) -> None:
         self._settings, self._pins, self._flow_key = settings, pins, flow_key
         self._loaded: dict[tuple[str, str], Program] = {}
         """By name and interface."""
+        self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._large = set[str]()
         """Interfaces that take only programs for frames in several buffers, whatever their own MTU says."""
 
@@ -62,12 +67,18 @@ class Programs:
         program = self.at_hand(link, wish)
         if program is not None:
             return program
-        return self._keep(compile_program(self.build(link, wish)), link)
+        build = self.build(link, wish)
+        with self._making(build.name, link.name):
+            return self.at_hand(link, wish) or self._keep(compile_program(build), link)
 
     def get_large(self, link: Link, wish: ProgramWish) -> Program:
         """From now on, this interface's programs take frames in several buffers: the one for that wish."""
         self._large.add(link.name)
         return self.get(link, wish)
+
+    def _making(self, name: str, interface: str) -> threading.Lock:
+        """Held while a program is made, or let go of."""
+        return self._locks.setdefault((name, interface), threading.Lock())
 
     def _keep(self, fresh: Program, link: Link) -> Program:
         """Keep a program; if another thread has made the same meanwhile, that one."""
@@ -90,8 +101,9 @@ class Programs:
         keep = {id(program) for program in needed}
         for key, program in list(self._loaded.items()):
             if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} not in ready:
-                del self._loaded[key]
-                retire(program)
+                with self._making(*key):
+                    del self._loaded[key]
+                    retire(program)
 
     def states(self, in_force: Collection[Program]) -> list[ProgramState]:
         """What is loaded, those in force first."""
