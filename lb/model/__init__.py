@@ -5,9 +5,10 @@ from lb.model.entries import Action, Entry, PrefixList
 from lb.model.feed import Feed, FeedFormat
 from lb.model.flood import FloodProtection
 from lb.model.health import HealthCheck
+from lb.model.port import Port
 from lb.model.prefix import Prefix
 from lb.model.rule import Limit, Rule
-from lb.model.service import AdminState, Affinity, Backend, Mode, NatSource, Port, Protocol, Service
+from lb.model.service import AdminState, Affinity, Backend, Mode, NatSource, Protocol, Service
 
 __all__ = [
     "Action",

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from lb.model.address import AnyAddress, AnyVip
-from lb.model.service import NO_PORT, Protocol, Service
+from lb.model.port import NO_PORT
+from lb.model.service import Protocol, Service
 
 
 @dataclass(frozen=True, slots=True)

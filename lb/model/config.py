@@ -16,10 +16,11 @@ from lb.model.fields import Strict, pointer
 from lb.model.layers import Layer
 from lb.model.nat import Pool, PoolPorts, pool_faults, source_faults
 from lb.model.owner import RULE_PREFIX
+from lb.model.port import Port
 from lb.model.prefix import Prefix
 from lb.model.rule import Rule
 from lb.model.rule_match import service_faults
-from lb.model.service import Port, Service
+from lb.model.service import Service
 
 T = TypeVar("T")
 

@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, PlainSerializer
 from lb.model.address import AnyAddress, AnyVip, checked_unicast
 from lb.model.entries import PrefixList
 from lb.model.layers import Action
+from lb.model.port import Port, PortField
 from lb.model.prefix import BITS, Prefix
-from lb.model.service import Fault, Mode, NatSource, Port, PortField, Service
+from lb.model.service import Fault, Mode, NatSource, Service
 
 POOL_ADDRESSES_MOST = 254
 """Each has 65536 places in the tables of NAT."""

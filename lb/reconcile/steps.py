@@ -7,8 +7,8 @@ from lb.dataplane.layout import Verdict
 from lb.dataplane.trace import NONE, STAGES, Trace, TracedFlow
 from lb.model import AdminState, Service
 from lb.model.address import AnyAddress
+from lb.model.port import NO_PORT
 from lb.model.rule import RuleAction
-from lb.model.service import NO_PORT
 from lb.reconcile.explained import ListEntry, Step, View, address_text
 from lb.reconcile.nat_words import NOT_WALKED, nat_words
 from lb.reconcile.rule_words import guard_words, over_limit, rule_name, rule_of

@@ -2,7 +2,7 @@
 
 from lb.dataplane.protocol import ProgramWish
 from lb.model import Affinity, Config, Mode, NatSource, Protocol, Service, Settings
-from lb.model.service import NO_PORT
+from lb.model.port import NO_PORT
 from lb.reconcile.lists import ListPlan
 
 

@@ -50,10 +50,11 @@ def _message(packet: Packet) -> bytes:
     return bytes(packet[ICMP] if packet.haslayer(ICMP) else network_of(packet).payload)
 
 
-def pong(request: Outcome) -> Packet:
+def pong(request: Outcome | bytes) -> Packet:
     """What a backend sends back for a request that has left."""
-    head = network_of(reparsed(request.frame_out))
-    identifier, number, data = told(request.frame_out)
+    sent = request if isinstance(request, bytes) else request.frame_out
+    head = network_of(reparsed(sent))
+    identifier, number, data = told(sent)
     return LINK / network(head.dst, head.src) / echo(head.src, identifier, number, data, reply=True)
 
 

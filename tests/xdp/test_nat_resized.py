@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from echo_frames import ping, pinged, pong
 from frames import service, tcp
 from kernel_plane import Balancer
 from nat_frames import network_of, reparsed
@@ -34,7 +35,7 @@ def answer(balancer: Balancer, out: bytes) -> Packet:
 def test_connections_go_on_in_tables_of_another_size(
     pin_root: Path, in_a_thread: Callable[[Callable[[], None]], None]
 ) -> None:
-    """With fewer slots, another block for the pool's address and another key, packets both ways leave as before."""
+    """With fewer slots, another block for the pool's address and another key, packets and echo leave as before."""
 
     def work() -> None:
         balancer = Balancer(pin_root, sizes=replace(SMALL, nat_slots=4 * NAT_BLOCK))
@@ -42,6 +43,8 @@ def test_connections_go_on_in_tables_of_another_size(
             services = [
                 service(mode="nat", backends=[{"address": "10.0.0.11", "port": 8080}]),
                 service("kept", vip=KEPT, mode="nat", nat_source="keep", backends=["10.0.0.12"]),
+                pinged(),
+                pinged("ping-kept", KEPT, ["10.0.0.12"], nat_source="keep"),
             ]
             balancer.want(*services, nat_pools=["10.9.0.1", "10.9.0.2", "10.9.0.3"])
             balancer.want(*services, nat_pools=["10.9.0.3"])
@@ -51,6 +54,9 @@ def test_connections_go_on_in_tables_of_another_size(
             for packets in (flows, replies):
                 for packet in packets:
                     packet[TCP].flags = "A"
+            for echo in (ping(), ping(identifier=9), ping(dst=KEPT)):
+                flows.append(echo)
+                replies.append(pong(balancer.run(echo)[1]))
             there, back = ([balancer.run(packet) for packet in packets] for packets in (flows, replies))
 
             balancer.restart(replace(SMALL, nat_slots=2 * NAT_BLOCK), flow_key=bytes(range(16)))
