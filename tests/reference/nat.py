@@ -119,20 +119,16 @@ class Nat:
         self._by_flow.pop(flow, None)
 
     def of_reply(self, packet: Packet, ports: tuple[int, int] | None) -> Entry | None:
-        """The entry that a backend's packet to a pool address, or to a client that is kept, is of.
+        """The entry that a backend's packet to a pool address is of.
 
         ports: source and destination, or what stands for them; None if it cannot be a reply.
         """
-        if ports is None:
-            return None
-        source_port, port = ports
-        if self.is_pool(packet.destination):
-            entry = self.entries.get((packet.destination, port))
-            candidates = [entry] if entry else []
-        else:
-            candidates = [e for e in reversed(self.entries.values()) if not e.slot[0]]
-        came = (packet.source, source_port, packet.destination, port, packet.protocol)
-        return next((entry for entry in candidates if entry.reply == came), None)
+        entry = None if ports is None else self.entries.get((packet.destination, ports[1]))
+        return _of(packet, ports, [entry] if entry else [])
+
+    def of_kept(self, packet: Packet, ports: tuple[int, int] | None) -> Entry | None:
+        """The same of a backend's packet to a client that is kept."""
+        return _of(packet, ports, [e for e in reversed(self.entries.values()) if not e.slot[0]])
 
     def open(self, service: Service, flow: Flow, backend: Backend, client_mac: bytes) -> Entry | str:
         """A new entry for a flow, or the verdict that there can be none."""
@@ -172,6 +168,14 @@ class Nat:
         del self.entries[entry.slot]
         if self._by_flow.get(entry.flow) == entry.slot:
             del self._by_flow[entry.flow]
+
+
+def _of(packet: Packet, ports: tuple[int, int] | None, candidates: list[Entry]) -> Entry | None:
+    """The first of these that a packet is the reply of."""
+    if ports is None:
+        return None
+    came = (packet.source, ports[0], packet.destination, ports[1], packet.protocol)
+    return next((entry for entry in candidates if entry.reply == came), None)
 
 
 def seen_flags(packet: Packet) -> int:

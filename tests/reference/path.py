@@ -21,6 +21,8 @@ from tests.reference.services import Services
 from tests.reference.sources import is_nobodys
 
 PROBE_PORTS = range(61000, 65000)
+FOR_NO_SERVICE = ("PASS_PROTOCOL", "PASS_NO_SERVICE")
+"""Verdicts on what may still be the reply of a backend that sees its clients."""
 
 
 class Answer(NamedTuple):
@@ -96,10 +98,15 @@ class Reference:
         is_vip = self._services.is_vip(packet.destination)
         if packet.fragment:
             return Answer("DROP_FRAGMENT" if is_vip or to_pool else "PASS_FRAGMENT", frame)
-        if to_pool and (out := self.nat.error_for_pool(frame, packet)):
-            return Answer(*out)
-        if not is_vip and not to_pool and (entry := self.nat.nat.of_reply(packet, ports)):
+        if to_pool and icmp.is_icmp(packet):
+            return Answer(*(self.nat.error_for_pool(frame, packet) or ("PASS_PROTOCOL", frame)))
+        answer = self._serve(frame, packet, later, is_vip=is_vip)
+        if answer.verdict in FOR_NO_SERVICE and (entry := self.nat.nat.of_kept(packet, ports)):
             return Answer(*self.nat.reply(frame, packet, entry))
+        return answer
+
+    def _serve(self, frame: bytes, packet: Packet, later: Iterable[Rule], *, is_vip: bool) -> Answer:
+        """What becomes of a packet that was let in, if it is no reply."""
         if is_vip and icmp.is_icmp(packet):
             return self._answer_icmp(frame, packet, later)
         if packet.protocol not in (TCP, UDP):

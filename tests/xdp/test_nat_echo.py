@@ -288,6 +288,7 @@ def test_quotes_of_no_flow(nat_rig: Rig) -> None:
     reply = bytes(network(POOL4, "10.0.0.11") / echo("10.0.0.11", given, reply=True))
     unknown = bytes(network(VIP4, CLIENT4) / echo(CLIENT4, IDENTIFIER + 1, reply=True))
 
+    padded = bytes(quoting(sent[:27], "10.77.0.1", POOL4)) + bytes(20)
     from_backend = [sent[:28], sent[:27], patched(sent, 21, 1), reply]
     from_client = [got[:28], got[:27], patched(got, 21, 1), request, unknown]
 
@@ -299,3 +300,4 @@ def test_quotes_of_no_flow(nat_rig: Rig) -> None:
         "TX_NAT",
         *["PASS_ICMP_ERROR"] * 4,
     ]
+    assert nat_rig.verdict(padded) == "PASS_ICMP_ERROR"

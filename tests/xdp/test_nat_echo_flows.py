@@ -58,6 +58,26 @@ def test_how_long_it_lives(nat_rig: Rig) -> None:
         assert np.count_nonzero(nat_rig.plane.tables.arrays.nat_forward["word"]) == left
 
 
+def test_what_nobody_has_freed(nat_rig: Rig) -> None:
+    """Half a minute after its time an identifier is given to another, though no daemon runs; not before."""
+    few = {**POOLS, "nat_ports": "2000-2000"}
+    nat_rig.apply(settings=few, services=[pinged()])
+    nat_rig.run(pong(nat_rig.run(ping())))
+    states = [
+        nat_rig.plane.tables.arrays.nat_forward["state"],
+        nat_rig.plane.tables.arrays.nat_reply["state"],
+    ]
+
+    def pass_by(seconds: int) -> None:
+        for column in states:
+            column[column != 0] -= np.uint64(seconds << 32)
+
+    pass_by(60 + 28)
+    assert nat_rig.verdict(ping(identifier=8)) == "DROP_NAT_PORTS"
+    pass_by(4)
+    assert nat_rig.verdict(ping(identifier=8)) == "TX_NAT"
+
+
 def test_draining_and_disabled_backends(nat_rig: Rig) -> None:
     """A draining backend keeps what it has and gets nothing new; of a disabled one the next request goes elsewhere."""
     nat_rig.apply(settings=POOLS, services=[pinged(backends=["10.0.0.11", "10.0.0.12"])])
