@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from lb.dataplane.hook import Hook
+from lb.reconcile import loop
 from lb.reconcile.apply import ServiceMemory
 from lb.reconcile.apply_lists import ListMemory
 from lb.reconcile.keys import KeyTables
@@ -14,16 +16,16 @@ from lb.reconcile.loop import Reconciler
 from lb.store import SqliteStore
 
 
-def die_after(owner: type, name: str, *, before: bool = False) -> Callable[[], None]:
-    """Kill the process as soon as a method was called (or right before)."""
+def die_after(owner: type | ModuleType, name: str, *, before: bool = False) -> Callable[[], None]:
+    """Kill the process as soon as a method, or a function of a module, was called (or right before)."""
 
     def install() -> None:
         real = getattr(owner, name)
 
-        def call(self: Any, *words: Any, **how: Any) -> Any:
+        def call(*words: Any, **how: Any) -> Any:
             if before:
                 os.kill(os.getpid(), signal.SIGKILL)
-            done = real(self, *words, **how)
+            done = real(*words, **how)
             os.kill(os.getpid(), signal.SIGKILL)
             return done
 
@@ -34,7 +36,8 @@ def die_after(owner: type, name: str, *, before: bool = False) -> Callable[[], N
 
 POINTS = {
     "before-the-store": die_after(SqliteStore, "commit", before=True),
-    "after-the-store": die_after(SqliteStore, "commit"),
+    "within-the-store": die_after(SqliteStore, "commit"),
+    "after-the-store": die_after(loop, "keep"),
     "after-the-lists": die_after(ListMemory, "put"),
     "before-the-keys": die_after(KeyTables, "put", before=True),
     "after-the-services": die_after(ServiceMemory, "put"),

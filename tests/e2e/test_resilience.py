@@ -107,6 +107,7 @@ def test_state_directory_fails_in_every_way(machine: Machine) -> None:
 DYING = Path(__file__).parent / "dying.py"
 POINTS = {
     "before-the-store": 0,
+    "within-the-store": 0,
     "after-the-store": 1,
     "before-the-keys": 1,
     "before-the-swap": 1,
