@@ -3,8 +3,10 @@
 import ctypes
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from rig import EVERYTHING, Programs
 
+from lb.dataplane import source
 from lb.dataplane.build import Build
 from lb.dataplane.compiler import import_bcc
 from lb.dataplane.layout import layout
@@ -188,6 +191,21 @@ def test_program_has_every_header_once() -> None:
 
     headers = {path.name for path in Path(XDP_DIR).glob("*.h")}
     assert headers == set(re.findall(r'^#line 1 "(\w+\.h)"', joined, re.MULTILINE))
+
+
+def test_an_upgrade_does_not_reach_a_daemon_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is written in their place, programs are compiled of the files that were there at first."""
+    copy = shutil.copytree(XDP_DIR, tmp_path / "xdp")
+    monkeypatch.setattr(source, "XDP_DIR", copy)
+    monkeypatch.setattr(source, "_own_texts", cache(source._own_texts.__wrapped__))
+    before = join_source("sluice.c", copy)
+    for path in copy.glob("*.[ch]"):
+        path.write_text("/* of another version */")
+
+    assert join_source("sluice.c", copy) == before
+    assert "of another version" not in join_source("decap.c", copy)
 
 
 @root
