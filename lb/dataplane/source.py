@@ -16,8 +16,10 @@ def _texts(directory: Path) -> Mapping[str, str]:
 
 @cache
 def _own_texts() -> Mapping[str, str]:
-    """As they were when the first was asked for: a daemon that goes on while an upgrade puts others in their place
-    compiles none of those, which its maps need not fit."""
+    """As they were when the first was asked for.
+
+    A daemon that goes on while an upgrade puts others in their place compiles none of those: they need not fit its maps.
+    """
     return _texts(XDP_DIR)
 
 

@@ -86,9 +86,9 @@ def _sentence(detail: ErrorDetails) -> str:
         return "it should be an object, with a key for each field" + _given(detail)
     if detail["type"] == "tuple_type":
         return "it should be a list" + _given(detail)
-    if detail["type"] == "too_long" and (most := re.search(r"at most (\d+)", text)):
-        of = "characters" if isinstance(detail["input"], str) else "items"
-        return f"it should have at most {most[1]} {of}, not {len(detail['input'])}"
+    if detail["type"] in ("too_long", "too_short") and (bound := re.search(r"at (?:most|least) \d+", text)):
+        of = "character" if isinstance(detail["input"], str) else "item"
+        return f"it should have {bound[0]} {of}{'' if bound[0].endswith(' 1') else 's'}, not {len(detail['input'])}"
     if text.startswith("Input should "):
         return "it should " + text.removeprefix("Input should ") + _given(detail)
     return (

@@ -221,6 +221,13 @@ def test_a_drain_ends_when_its_backend_takes_flows_again(client: TestClient, web
     assert client.get(where).status_code == 404
 
 
+def test_a_drain_of_nobody(client: TestClient, web: JsonDocument) -> None:
+    """It is refused in words that are not a library's."""
+    refused = client.post("/v1/services/web/drain", json={"addresses": []}).json()["errors"]
+
+    assert refused == [{"pointer": "/addresses", "detail": "it should have at least 1 item, not 0"}]
+
+
 def test_drains_go_on_side_by_side(
     client: TestClient, web: JsonDocument, flows: Callable[[str, str, int], None]
 ) -> None:
