@@ -18,7 +18,7 @@ def _texts(directory: Path) -> Mapping[str, str]:
 def _own_texts() -> Mapping[str, str]:
     """As they were when the first was asked for.
 
-    A daemon that goes on while an upgrade puts others in their place compiles none of those, which need not fit its maps.
+    A daemon goes on while an upgrade puts others in their place, which may not fit its maps.
     """
     return _texts(XDP_DIR)
 
