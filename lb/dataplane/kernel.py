@@ -64,7 +64,7 @@ class KernelDataPlane(Examined):
         self._clock_began = clock_offset()
         links = self._neighbours.links()
         if not any(name in links for name in settings.interfaces):
-            there = ", ".join(sorted(n for n in links if n != "lo"))
+            there = ", ".join(sorted(n for n in links if n != "lo")) or "none but lo"
             names = " or ".join(settings.interfaces)
             raise InterfaceError(f"there is no interface {names}: there are {there}")
         self._conditions = {n: links[n].condition if n in links else "gone" for n in settings.interfaces}
