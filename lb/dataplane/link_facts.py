@@ -17,13 +17,15 @@ from pyroute2.netlink.exceptions import NetlinkError
 from lb.dataplane import rtnetlink
 from lb.dataplane.hook import describe_program
 from lb.dataplane.rtnetlink import Link
-from lb.doctor.facts import InterfaceFacts
+from lb.doctor.facts import CardFacts, InterfaceFacts
 
 _SYSCTLS = Path("/proc/sys/net/ipv4/conf")
 _GLOBAL_SCOPE = 0
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_DRIVER = 0x3
 _DRIVER_INFORMATION_BYTES = 196
+_PUT_ON_ONE = {"vlan", "macvlan", "ipvlan"}
+_HAVE_PORTS = {"bond", "team", "bridge"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,21 @@ def interfaces_as_they_are(
     links = rtnetlink.links()
     names = [*served, *sorted(set(others) - served.keys() & links.keys())]
     with IPRoute() as route, _ethtool() as tool:
-        vlans, addresses = _vlans(route), _addresses(route)
+        layers, addresses = _layers(route), _addresses(route)
         found = [
-            _interface(tool, links[name], served.get(name))
-            if name in links
+            replace(
+                _interface(tool, links[name], served.get(name)),
+                kind=layers[links[name].index].kind,
+                cards=tuple(_card(tool, card) for card in cards_of(links[name].index, layers)),
+                vlans=tuple(vlans_on(links[name].index, layers)),
+            )
+            if name in links and links[name].index in layers
             else InterfaceFacts(name, there=False)
             for name in names
         ]
     return tuple(
         replace(
             one,
-            vlans=tuple(sorted(vlans.get(links[one.name].index, []))),
             addresses=tuple(addresses.get(links[one.name].index, [])),
             packets_by_cpu=packets_by_cpu if one.served else (),
         )
@@ -66,7 +72,6 @@ def _interface(tool: Any, link: Link, served: Served | None) -> InterfaceFacts:
     name = link.name
     ours = served is not None and served.program_id is not None and link.xdp_program_id == served.program_id
     foreign = None if ours or link.xdp_program_id is None else describe_program(link.xdp_program_id)
-    features = _features(tool, name)
     queues, most = _queues(tool, name)
     return InterfaceFacts(
         name,
@@ -78,10 +83,6 @@ def _interface(tool: Any, link: Link, served: Served | None) -> InterfaceFacts:
         xdp_mode=link.xdp_mode,
         foreign_program=foreign,
         driver=_driver(name),
-        lro=features.get("rx-lro"),
-        hardware_gro=features.get("rx-gro-hw"),
-        gro=features.get("rx-gro"),
-        rxvlan=features.get("rx-vlan-hw-parse"),
         rp_filter=_sysctl(name, "rp_filter"),
         accept_local=None if (accepts := _sysctl(name, "accept_local")) is None else bool(accepts),
         rx_queues=queues,
@@ -114,6 +115,17 @@ def _features(tool: Any, name: str) -> dict[str, bool]:
     return {}
 
 
+def _card(tool: Any, name: str) -> CardFacts:
+    features = _features(tool, name)
+    return CardFacts(
+        name,
+        lro=features.get("rx-lro"),
+        hardware_gro=features.get("rx-gro-hw"),
+        gro=features.get("rx-gro"),
+        rxvlan=features.get("rx-vlan-hw-parse"),
+    )
+
+
 def _queues(tool: Any, name: str) -> tuple[int | None, int | None]:
     """Receive queues now, and at most."""
     with contextlib.suppress(Exception):  # a driver without channels is told in several ways
@@ -141,15 +153,48 @@ def _sysctl(name: str, which: str) -> int | None:
     return None
 
 
-def _vlans(route: IPRoute) -> dict[int, list[str]]:
-    """VLAN interfaces, by the index of the one that they stand on."""
-    found: dict[int, list[str]] = {}
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Where a device stands. below: the index of the one that it is put on; master: of the one that it is a port of."""
+
+    name: str
+    kind: str | None = None
+    below: int | None = None
+    master: int | None = None
+
+
+def _layers(route: IPRoute) -> dict[int, Layer]:
+    """All devices of this namespace, by index."""
+    found = {}
     for message in route.get_links():
         info = message.get_attr("IFLA_LINKINFO")
-        if info is not None and info.get_attr("IFLA_INFO_KIND") == "vlan":
-            below = message.get_attr("IFLA_LINK")
-            found.setdefault(below, []).append(message.get_attr("IFLA_IFNAME"))
+        # An index may be another namespace's.
+        is_ours = message.get_attr("IFLA_LINK_NETNSID") is None
+        found[message["index"]] = Layer(
+            message.get_attr("IFLA_IFNAME"),
+            info.get_attr("IFLA_INFO_KIND") if info is not None else None,
+            message.get_attr("IFLA_LINK") if is_ours else None,
+            message.get_attr("IFLA_MASTER"),
+        )
     return found
+
+
+def cards_of(index: int, layers: Mapping[int, Layer]) -> list[str]:
+    """The devices by which what comes in by one has come into this machine: itself, unless it stands on others."""
+    layer = layers.get(index)
+    if layer is None:
+        return []
+    if layer.kind in _PUT_ON_ONE and layer.below is not None:
+        return cards_of(layer.below, layers)
+    if layer.kind in _HAVE_PORTS:
+        ports = [port for port, one in layers.items() if one.master == index]
+        return [card for port in ports for card in cards_of(port, layers)]
+    return [layer.name]
+
+
+def vlans_on(index: int, layers: Mapping[int, Layer]) -> list[str]:
+    """The VLAN devices that are put on one."""
+    return sorted(one.name for one in layers.values() if one.kind == "vlan" and one.below == index)
 
 
 def _addresses(route: IPRoute) -> dict[int, list[str]]:

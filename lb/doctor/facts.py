@@ -33,12 +33,24 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class CardFacts:
+    """A device by which an interface's packets come in, and what it does to them before any program sees them."""
+
+    name: str
+    lro: bool | None = None
+    hardware_gro: bool | None = None
+    gro: bool | None = None
+    rxvlan: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceFacts:
     """One interface.
 
     served: Sluice is to serve it; asked_mode: auto, native or generic. foreign_program: what is attached and is not
-    ours. vlans: VLAN interfaces on top. packets_by_cpu: what the program has counted on each CPU. addresses: with the
-    length of their network, ADDRESS/LENGTH.
+    ours. kind: of a device that is no card, as `ip -d link` names it: bond, vlan, … cards: what it stands on; a card
+    stands on itself. vlans: VLAN interfaces on top. packets_by_cpu: what the program has counted on each CPU.
+    addresses: with the length of their network, ADDRESS/LENGTH.
     """
 
     name: str
@@ -51,10 +63,8 @@ class InterfaceFacts:
     xdp_mode: str = "native"
     foreign_program: str | None = None
     driver: str | None = None
-    lro: bool | None = None
-    hardware_gro: bool | None = None
-    gro: bool | None = None
-    rxvlan: bool | None = None
+    kind: str | None = None
+    cards: tuple[CardFacts, ...] = ()
     vlans: tuple[str, ...] = ()
     rp_filter: int | None = None
     accept_local: bool | None = None

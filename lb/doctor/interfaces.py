@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lb.doctor.facts import InterfaceFacts
+from lb.doctor.facts import CardFacts, InterfaceFacts
 from lb.doctor.finding import Finding, fail, ok, warn
 
 CROWDED = 0.9
@@ -10,6 +10,8 @@ CROWDED = 0.9
 PACKETS_TO_TELL = 100_000
 """So many packets say how they spread."""
 STRICT = 1
+NEVER_NATIVE = ("vlan", "bridge", "macvlan", "ipvlan", "vxlan")
+"""Kinds of devices that have no hook of their own for XDP."""
 
 
 def examine(facts: InterfaceFacts) -> Iterator[Finding]:
@@ -34,7 +36,7 @@ def examine(facts: InterfaceFacts) -> Iterator[Finding]:
     yield from attachment(facts)
     if facts.served:
         yield from merging(facts)
-        yield tags(facts)
+        yield from tags(facts)
         yield reverse_path(facts)
         yield spread(facts)
 
@@ -81,6 +83,23 @@ def mode(facts: InterfaceFacts) -> Finding:
             command=f"sluice detach --interface {facts.name} && "
             f"sluice serve --interface {facts.name} --xdp-mode native",
         )
+    if facts.kind in NEVER_NATIVE:
+        return warn(
+            "xdp-mode",
+            facts.name,
+            f"{facts.name} runs the program in generic mode: no device of kind {facts.kind} takes one otherwise",
+            effect=slow,
+            command=None,
+        )
+    if facts.kind == "bond":
+        return warn(
+            "xdp-mode",
+            facts.name,
+            f"{facts.name} runs the program in generic mode: as native, a bond takes it in mode balance-rr, "
+            "active-backup, balance-xor or 802.3ad, if every port's driver does",
+            effect=slow,
+            command=f"cat /proc/net/bonding/{facts.name}",
+        )
     return warn(
         "xdp-mode",
         facts.name,
@@ -94,34 +113,45 @@ def mode(facts: InterfaceFacts) -> Finding:
 
 def merging(facts: InterfaceFacts) -> Iterator[Finding]:
     """LRO and its kin merge packets into some that are larger than what leaves may be."""
-    features = {"lro": facts.lro, "rx-gro-hw": facts.hardware_gro}
-    if facts.xdp_mode == "generic":
-        features["gro"] = facts.gro
-    merges = [name for name, state in features.items() if state]
-    if not merges:
-        yield ok("merging", facts.name, f"{facts.name} does not merge packets before the program sees them")
-        return
-    off = " ".join(f"{name} off" for name in merges)
-    yield fail(
-        "merging",
-        facts.name,
-        f"{facts.name} merges packets before the program sees them ({', '.join(merges)} on)",
-        effect="Merged packets are longer than any way to a backend takes: uploads crawl, or stop.",
-        command=f"ethtool -K {facts.name} {off}",
-    )
+    merges = {card.name: list(_merges(card, facts.xdp_mode)) for card in facts.cards}
+    if not any(merges.values()):
+        yield ok("merging", facts.name, f"no packets are merged before the program on {facts.name} sees them")
+    for card, names in merges.items():
+        if names:
+            yield fail(
+                "merging",
+                facts.name,
+                f"{card} merges packets before the program {_on(facts, card)}sees them ({', '.join(names)} on)",
+                effect="Merged packets are longer than any way to a backend takes: uploads crawl, or stop.",
+                command=f"ethtool -K {card} {' '.join(f'{name} off' for name in names)}",
+            )
 
 
-def tags(facts: InterfaceFacts) -> Finding:
+def _merges(card: CardFacts, mode: str) -> Iterator[str]:
+    """What merges, as ethtool names it; a native program comes before the kernel's own GRO."""
+    features = {"lro": card.lro, "rx-gro-hw": card.hardware_gro, "gro": card.gro and mode == "generic"}
+    return (name for name, state in features.items() if state)
+
+
+def _on(facts: InterfaceFacts, card: str) -> str:
+    return "" if card == facts.name else f"on {facts.name} "
+
+
+def tags(facts: InterfaceFacts) -> Iterator[Finding]:
     """A card that takes VLAN tags off hides them from the program."""
-    if not (facts.rxvlan and facts.vlans):
-        return ok("rxvlan", facts.name, f"no VLAN tag is hidden from the program on {facts.name}")
-    return warn(
-        "rxvlan",
-        facts.name,
-        f"{facts.name} takes VLAN tags off before the program sees them, and carries {', '.join(facts.vlans)}",
-        effect="A tagged packet for a VIP leaves without its tag, in the wrong network.",
-        command=f"ethtool -K {facts.name} rxvlan off",
-    )
+    # What comes in by a VLAN device has had its tag taken off in any case.
+    hide = [card.name for card in facts.cards if card.rxvlan and facts.vlans and facts.kind != "vlan"]
+    if not hide:
+        yield ok("rxvlan", facts.name, f"no VLAN tag is hidden from the program on {facts.name}")
+    for card in hide:
+        yield warn(
+            "rxvlan",
+            facts.name,
+            f"{card} takes VLAN tags off before the program {_on(facts, card)}sees them, "
+            f"and {facts.name} carries {', '.join(facts.vlans)}",
+            effect="A tagged packet for a VIP leaves without its tag, in the wrong network.",
+            command=f"ethtool -K {card} rxvlan off",
+        )
 
 
 def reverse_path(facts: InterfaceFacts) -> Finding:

@@ -11,6 +11,7 @@ from lb.doctor.facts import (
     Answer,
     BackendAnswers,
     BackendFacts,
+    CardFacts,
     DaemonFacts,
     Facts,
     HostFacts,
@@ -26,7 +27,11 @@ from lb.doctor.traffic import ANSWERED, MEANT, OURS
 
 HOST = HostFacts("6.1.0", headers="/usr/src/h", headers_complete=True, clock_synchronised=True)
 INTERFACE = InterfaceFacts(
-    "eth0", driver="ixgbe", lro=False, gro=True, rp_filter=0, addresses=("10.0.0.1/24",)
+    "eth0",
+    driver="ixgbe",
+    cards=(CardFacts("eth0", lro=False, gro=True),),
+    rp_filter=0,
+    addresses=("10.0.0.1/24",),
 )
 FINE = BackendAnswers(Answer.YES, Answer.YES, Answer.YES, Answer.YES, Answer.YES)
 BACKEND = BackendFacts(
@@ -94,11 +99,35 @@ INTERFACE_FAULTS: list[tuple[dict[str, Any], str, str, str | None]] = [
         "ip link set dev eth0 xdp off",
     ),
     ({"attached": False, "xdp_mode": "none"}, "xdp-mode", "fail", "systemctl restart sluice"),
-    ({"xdp_mode": "generic", "gro": False}, "xdp-mode", "warn", "--xdp-mode native"),
-    ({"xdp_mode": "generic", "gro": False, "asked_mode": "generic"}, "xdp-mode", "warn", "--xdp-mode native"),
-    ({"lro": True}, "merging", "fail", "ethtool -K eth0 lro off"),
-    ({"lro": True, "hardware_gro": True}, "merging", "fail", "ethtool -K eth0 lro off rx-gro-hw off"),
-    ({"rxvlan": True, "vlans": ("eth0.5",)}, "rxvlan", "warn", "ethtool -K eth0 rxvlan off"),
+    ({"xdp_mode": "generic", "cards": ()}, "xdp-mode", "warn", "--xdp-mode native"),
+    ({"xdp_mode": "generic", "cards": (), "asked_mode": "generic"}, "xdp-mode", "warn", "--xdp-mode native"),
+    ({"xdp_mode": "generic", "cards": (), "kind": "vlan"}, "xdp-mode", "warn", "None"),
+    ({"xdp_mode": "generic", "cards": (), "kind": "bond"}, "xdp-mode", "warn", "cat /proc/net/bonding/eth0"),
+    ({"cards": (CardFacts("eth0", lro=True),)}, "merging", "fail", "ethtool -K eth0 lro off"),
+    (
+        {"cards": (CardFacts("eth0", lro=True, hardware_gro=True),)},
+        "merging",
+        "fail",
+        "ethtool -K eth0 lro off rx-gro-hw off",
+    ),
+    (
+        {"kind": "bond", "cards": (CardFacts("p1", gro=True), CardFacts("p2", lro=True))},
+        "merging",
+        "fail",
+        "ethtool -K p2 lro off",
+    ),
+    (
+        {"cards": (CardFacts("eth0", rxvlan=True),), "vlans": ("eth0.5",)},
+        "rxvlan",
+        "warn",
+        "ethtool -K eth0 rxvlan off",
+    ),
+    (
+        {"kind": "bond", "cards": (CardFacts("p1", rxvlan=True), CardFacts("p2")), "vlans": ("eth0.5",)},
+        "rxvlan",
+        "warn",
+        "ethtool -K p1 rxvlan off",
+    ),
     (
         {"rp_filter": 1},
         "rp-filter",
@@ -134,9 +163,10 @@ def test_fault_of_an_interface_is_named(
 @pytest.mark.parametrize(
     "more",
     [
-        {"rxvlan": True},
+        {"cards": (CardFacts("eth0", rxvlan=True),)},
+        {"cards": (CardFacts("eth1", rxvlan=True),), "vlans": ("eth0.5",), "kind": "vlan"},
         {"rp_filter": 2},
-        {"gro": True},
+        {"cards": (CardFacts("eth0", gro=True),)},
         {"cpus": 4, "packets_by_cpu": (99_000, 0, 0, 0)},
         {"cpus": 4, "packets_by_cpu": (250_000, 250_000, 250_000, 250_000)},
         {"cpus": 4, "packets_by_cpu": (990_000, 0, 0, 0), "rx_queues": 1, "rx_queues_most": 1},
@@ -151,9 +181,9 @@ def test_what_does_no_harm_is_not_told(more: dict[str, Any]) -> None:
 def test_generic_mode_says_why() -> None:
     """Generic mode is the operator's wish, or the driver's fault."""
     asked, driver = (
-        wrong(
-            replace(WELL, interfaces=(replace(INTERFACE, xdp_mode="generic", gro=False, asked_mode=mode),))
-        )[0]
+        wrong(replace(WELL, interfaces=(replace(INTERFACE, xdp_mode="generic", cards=(), asked_mode=mode),)))[
+            0
+        ]
         for mode in ("generic", "auto")
     )
 
@@ -166,6 +196,19 @@ def test_merging_matters_before_the_program_alone() -> None:
     generic = replace(INTERFACE, xdp_mode="generic")
 
     assert [one.check for one in wrong(replace(WELL, interfaces=(generic,)))] == ["merging", "xdp-mode"]
+
+
+def test_vlan_device_has_its_packets_merged_beneath() -> None:
+    """A program on a VLAN device comes after the GRO of the card beneath, where alone it can be turned off."""
+    vlan = replace(
+        INTERFACE, xdp_mode="generic", kind="vlan", cards=(CardFacts("eth9", gro=True, rxvlan=True),)
+    )
+
+    merging, mode = wrong(replace(WELL, interfaces=(vlan,)))
+
+    assert merging.summary == "eth9 merges packets before the program on eth0 sees them (gro on)"
+    assert merging.command == "ethtool -K eth9 gro off"
+    assert (mode.check, mode.severity, mode.command) == ("xdp-mode", Severity.WARN, None)
 
 
 @pytest.mark.parametrize(
