@@ -31,6 +31,8 @@ install_packages() {
     ln -s "$BCC" "$fresh/bcc"
     rm -rf "$DESTDIR$LIB/python"
     mv "$fresh" "$DESTDIR$LIB/python"
+    # Who runs it may not write there, and would compile it at every start.
+    /usr/bin/python3 -m compileall -q -s "$DESTDIR" "$DESTDIR$LIB/python"
 }
 
 # Of the system's own Python packages none is seen but bcc, so that nothing is there by chance, or too old.

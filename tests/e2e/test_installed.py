@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from ipaddress import ip_address
 
 from authority import Authority
 from cryptography import x509
+
+from lb.settings import PIN_ROOT
 
 USER = 64_993
 CAPABILITIES = ("bpf", "net_admin", "perfmon")
@@ -86,6 +89,8 @@ class Manager:
 def test_an_installed_daemon_needs_no_root(machine: Machine, folder: Path) -> None:
     """It compiles, attaches, serves TLS and answers the installed command; uninstalled, it leaves nothing behind."""
     make("install", folder)
+    modules = list((folder / "mnt" / "lib" / "sluice" / "python" / "lb").rglob("*.py"))
+    assert all(Path(cache_from_source(path)).is_file() for path in modules), "each start would compile Python"
     authority = Authority(folder, "authority")
     certificate, key = authority.issue("edge", x509.IPAddress(ip_address("127.0.0.1")))
     for path in (key, folder / "state", folder / "run"):
@@ -251,3 +256,12 @@ def test_the_unit_is_closed(folder: Path) -> None:
     )
     assert [line for line in verified.stderr.splitlines() if "sluice" in line] == []
     assert "ProtectKernelModules=" not in unit.read_text()
+
+
+def test_the_unit_may_write_its_pins() -> None:
+    """The daemon's directory, which need not be there yet; above it ProtectKernelTunables counts."""
+    lines = (CHECKOUT / "deploy" / "sluice.service").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    assert given["ProtectKernelTunables"] == "yes"
+    assert given["ReadWritePaths"] == f"-{PIN_ROOT}"
