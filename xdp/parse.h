@@ -25,9 +25,10 @@ static __always_inline bool is_ours(const struct packet *p)
 	return *(const u32 *)p->data == OUR_MAC_FIRST4 && *(const u16 *)(p->data + 4) == OUR_MAC_LAST2;
 }
 
+/* The mask tells older verifiers (Linux 6.1) what others know: what is spilled by half a word they forget. */
 static __always_inline int parse_tcp(struct packet *p)
 {
-	u64 offset = p->l4, end = (u64)p->l3 + p->l3_length, length;
+	u64 offset = p->l4 & L4_MOST, end = (u64)p->l3 + p->l3_length, length;
 	struct tcphdr *tcp = p->data + offset;
 
 	if ((void *)(tcp + 1) > p->end || end < offset + sizeof(*tcp))
@@ -44,7 +45,7 @@ static __always_inline int parse_tcp(struct packet *p)
 
 static __always_inline int parse_udp(struct packet *p)
 {
-	u64 offset = p->l4;
+	u64 offset = p->l4 & L4_MOST;
 	struct udphdr *udp = p->data + offset;
 
 	if ((void *)(udp + 1) > p->end || (u64)p->l3 + p->l3_length < offset + sizeof(*udp))
