@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz chaos docs install uninstall lint clean
+.PHONY: help setup demo lab lab-down test bench bench-snapshot fuzz chaos vm docs install uninstall lint clean
 
 PYTHON := .venv/bin/python
 
@@ -36,6 +36,10 @@ docs: setup ## write docs/reference from the code
 
 chaos: setup ## faults under load for DURATION seconds, drawn from SEED: nothing may fail
 	@$(PYTHON) netns-lab/chaos.py --duration $(or $(DURATION),600) --seed $(or $(SEED),1)
+
+vm: ## Debian's kernel and systemd in a virtual machine: bond, VLAN, unit, install (CHAPTERS)
+	@deploy/setup.sh machine
+	@$(PYTHON) netns-lab/vm.py $(CHAPTERS)
 
 install: setup ## put Sluice on this machine, with its systemd unit (DESTDIR, PREFIX)
 	@deploy/install.sh install

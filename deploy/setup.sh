@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes this machine ready for Sluice: Debian packages, kernel headers, the venv in .venv, the BPF file system.
-# With the argument `peers` also what `make bench` measures beside Sluice, as far as it is to be had.
+# With the argument `peers` also what `make bench` measures beside Sluice, as far as it is to be had; with `machine`
+# what `make vm` runs a virtual machine with.
 # Safe to repeat, to interrupt and to start twice at once. A second run finds the stamp of the first and ends at once.
 set -euo pipefail
 unset PYTHONHOME PYTHONPATH
@@ -44,6 +45,7 @@ readonly BROWSER='chromium:chromium chromedriver:chromium-driver'
 
 # command:package
 readonly PEERS='xdp-filter:xdp-tools nft:nftables'
+readonly MACHINE='qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs'
 
 say() { printf '%-9s %s\n' "$1" "$2"; }
 
@@ -187,6 +189,15 @@ install_peers() {
     done
 }
 
+install_machine() {
+    local pair
+    for pair in $MACHINE; do
+        ! command -v "${pair%:*}" >/dev/null || continue
+        take_lock
+        apt_install "${pair#*:}"
+    done
+}
+
 # ---- kernel headers ------------------------------------------------------------------------------------------------
 
 # In this order: those of the running kernel, trees that are in /usr/src already, those of any kernel from apt.
@@ -273,7 +284,10 @@ set_up() {
 main() {
     need_root
     is_done || set_up
-    if [[ ${1:-} == peers ]]; then install_peers; fi
+    case ${1:-} in
+    peers) install_peers ;;
+    machine) install_machine ;;
+    esac
 }
 
 main "$@"
