@@ -250,7 +250,7 @@ class ServiceMemory:
             self._tables.service_counters.add(number, packets, octets)
 
     def _clear_unused(self, before: ServicePlans, after: ServicePlans) -> None:
-        """Blocks and ring switches that were left: nothing points there any more."""
+        """Blocks, ring switches and NAT's entries that were left: nothing points there any more."""
         starts = {plan.start for plan in after.by_name.values()}
         numbers = {plan.number for plan in after.by_name.values()}
         self._guards.clear_all_but(plan.number for plan in guarded(after.by_name.values()))
@@ -259,9 +259,12 @@ class ServiceMemory:
         for _, start, bits in left:
             if start not in starts:
                 _words(self._arrays.backends[start : start + (1 << bits)])[:] = 0
-        for number in {number for number, *_ in left} - numbers:
+        gone = {number for number, *_ in left} - numbers
+        for number in gone:
             self._arrays.service_rings["ring"][number] = 0
             self._arrays.service_owners[number] = 0, 0, 0
+        if gone:
+            forget_nat(self._arrays, gone, [])
 
 
 def _sum(tallies: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from echo_frames import expect_pong, ping, pinged, pong
 from frames import VIP4, service, tcp, udp
 from nat_frames import POOL4, POOLS, answer, expect_reply, expect_request
 from rig import Rig
@@ -24,6 +25,20 @@ def test_entry_that_is_left_stays_left(nat_rig: Rig) -> None:
 
     assert nat_rig.verdict(tcp(flags="A")) == "DROP_NAT_NO_FLOW"
     expect_reply(nat_rig.run(reply), reply, tcp())
+
+
+def test_entries_end_with_their_service(nat_rig: Rig) -> None:
+    """What comes back for a service that is gone is no reply any more, and its ports are free; others' flows go on."""
+    gone, stays = service("gone", mode="nat", backends=[BACKEND]), pinged()
+    nat_rig.apply(settings=POOLS, services=[gone, stays])
+    reply, echoed = answer(nat_rig.run(tcp())), pong(nat_rig.run(ping()))
+    nat_rig.run(reply)
+
+    nat_rig.apply(services=[stays])
+
+    assert nat_rig.verdict(reply) == "PASS_NO_SERVICE"
+    expect_pong(nat_rig.run(echoed), echoed, ping())
+    assert np.count_nonzero(nat_rig.plane.tables.arrays.nat_forward["word"]) == 1
 
 
 @pytest.mark.parametrize("now", ["pool", "keep"])
