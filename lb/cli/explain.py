@@ -22,6 +22,7 @@ Document = dict[str, Any]
     cls=Command,
     example=(
         "sluice explain --src 198.51.100.7:40000 --dst 192.0.2.10:80 --protocol tcp --syn\n"
+        "sluice explain --src 198.51.100.7:4242 --dst 192.0.2.11 --protocol icmp\n"
         "sluice explain --hex 0200000000010200000000020806\n"
         "tcpdump -i eth0 -c 100 -w trouble.pcap; sluice explain --pcap trouble.pcap"
     ),

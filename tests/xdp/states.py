@@ -62,12 +62,16 @@ def link(chance: Random) -> Document:
 
 
 def configuration(chance: Random, *, nat: bool = False) -> Document:
-    """A valid document: up to eight services, two lists that overlap, and rules. nat: some are of mode nat."""
+    """A valid document: up to eight services, two lists that overlap, and rules. nat: some are of mode nat.
+
+    Then no VIP is a client: what a backend answers to one could be taken for a request.
+    """
+    some = [s for s in SETTINGS if s.get("drop_spoofed", True)] if nat else SETTINGS
     document: Document = {
         "services": [],
         "blocklist": _entries(chance, count=True),
         "allowlist": _entries(chance),
-        "settings": chance.choice(SETTINGS),
+        "settings": chance.choice(some),
     }
     for number in range(chance.randint(1, 8)):
         more = {**document, "services": [*document["services"], _service(chance, f"s{number}", nat=nat)]}
