@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from lb.dataplane import gate, libbpf
+from lb.dataplane import gate, libbpf, second
 from lb.dataplane.bytecode import Bytecode, late_numbers
 from lb.dataplane.clock import jiffy_share
 from lb.dataplane.kept import kept_or_compiled
@@ -60,19 +60,13 @@ class Build:
         return "HAVE_NAT" in self.features
 
     @property
-    def stage_slot(self) -> int:
-        """Where in the map `stages` the second program stands: builds that live side by side have their own."""
-        return int(self.digest[:8], 16) % layout().constants["STAGES_MAX"]
-
-    @property
     def stages(self) -> str:
         """The name of that map."""
         return "stages_frags" if "HAVE_FRAGS" in self.features else "stages"
 
-    @property
-    def late(self) -> dict[str, int]:
-        """The numbers that are put in when the program is loaded."""
-        return self._numbers | {"STAGE_SLOT": self.stage_slot}
+    def late(self, stage_slot: int) -> dict[str, int]:
+        """The numbers that are put in when the program is loaded. stage_slot: where its second program stands."""
+        return self._numbers | {"STAGE_SLOT": stage_slot}
 
     @property
     def _numbers(self) -> dict[str, int]:
@@ -134,9 +128,10 @@ def compile_program(build: Build) -> Program:
     compiled_at = time.perf_counter()
     try:
         with opened(bytecode, build.pins) as maps:
-            late = build.late
+            slot = second.choose(maps[build.stages], build.name) if build.has_second else 0
+            late = build.late(slot)
             code = bytecode.linked("sluice", maps, late)
-            second = bytecode.linked("sluice_nat", maps, late) if build.has_second else b""
+            second_code = bytecode.linked("sluice_nat", maps, late) if build.has_second else b""
             # Side by side: the verifier takes most of the time of both.
             with ThreadPoolExecutor(1, "gate") as beside:
                 # A traced build is never attached, and counts nothing that could be checked.
@@ -147,11 +142,11 @@ def compile_program(build: Build) -> Program:
                     flags,
                     build.features,
                     build.constants,
-                    second=second,
-                    stage_slot=build.stage_slot,
+                    second=second_code,
+                    stage_slot=slot,
                 )
-                if second:
-                    _put_second(build, second, flags, maps[build.stages])
+                if second_code:
+                    second.put(maps[build.stages], slot, build.name, second_code, flags)
                 fd = libbpf.prog_load(build.name, code, flags=flags, statistics=statistics)
                 loaded_at = time.perf_counter()
                 try:
@@ -174,22 +169,9 @@ def compile_program(build: Build) -> Program:
     return Program(fd, build, libbpf.prog_info(fd), time.time(), cost, trace_fd)
 
 
-def _put_second(build: Build, code: bytes, flags: int, stages: int) -> None:
-    """Load the second program and put it where the first will call it. OSError."""
-    fd = libbpf.prog_load(build.name, code, flags=flags)
-    try:
-        libbpf.map_update(stages, build.stage_slot.to_bytes(4, "little"), fd.to_bytes(4, "little"))
-    finally:
-        os.close(fd)
-
-
 def retire(program: Program) -> None:
     """Let go of a program that is not in force, and of its second: no other of the same build is left."""
     os.close(program.fd)
     if program.build.has_second:
         with contextlib.suppress(OSError):
-            stages = libbpf.obj_get(program.build.pins / program.build.stages)
-            try:
-                libbpf.map_delete(stages, program.build.stage_slot.to_bytes(4, "little"))
-            finally:
-                os.close(stages)
+            second.remove(program.build.pins, program.info.name)

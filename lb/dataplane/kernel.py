@@ -150,6 +150,7 @@ class KernelDataPlane(Examined):
     def _attach(self, links: Mapping[str, Link], wish: ProgramWish) -> None:
         # All are compiled and checked before the first is put in force, and a wish that fails is forgotten: unless
         # every interface has its program, the next `require` tries again.
+        is_first = not self._in_force
         programs = {name: self._programs.get(links[name], wish) for name in self._hooks if name in links}
         for name, hook in self._hooks.items():
             link = links.get(name)
@@ -181,6 +182,8 @@ class KernelDataPlane(Examined):
             self._away.pop(name, None)
         self._wish = wish
         self._forget_old()
+        if is_first:
+            self._programs.forget_left()
         if not self._in_force:
             raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
 

@@ -152,7 +152,7 @@ def loaded(build: Build) -> Iterator[int]:
     """The program's descriptor, which is closed at the end; a filter keeps the program. CompileError; OSError."""
     bytecode = kept_or_compiled("probe.c", ["probe"], build.flags(), build.kept)
     with opened(bytecode, build.pins) as maps:
-        code = bytecode.linked("probe", maps, build.late)
+        code = bytecode.linked("probe", maps, build.late(0))
         try:
             descriptor = libbpf.prog_load(FILTER, code, kind=libbpf.BPF_PROG_TYPE_SCHED_CLS)
         except OSError as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from lb.dataplane import libbpf
+from lb.dataplane import libbpf, second
 from lb.dataplane.build import Build, Program, compile_program, retire
 from lb.dataplane.hook import pin_directory, pinned_program
 from lb.dataplane.protocol import ProgramState, ProgramWish
@@ -91,7 +91,7 @@ class Programs:
         with contextlib.suppress(OSError):
             fd = pinned_program(pin_directory(link.name, self._settings.pin_root))
             info = libbpf.prog_info(fd)
-            if info.name == build.name:
+            if info.name == build.name and (not build.has_second or second.stands(build.pins, build.name)):
                 return Program(fd, build, info, time.time())
             os.close(fd)
         return None
@@ -104,6 +104,11 @@ class Programs:
                 with self._making(*key):
                     del self._loaded[key]
                     retire(program)
+
+    def forget_left(self) -> None:
+        """Let go of second programs that an earlier run has left, and no program here calls."""
+        with contextlib.suppress(OSError):
+            second.keep_only(self._pins, {program.info.name for program in self._loaded.values()})
 
     def states(self, in_force: Collection[Program]) -> list[ProgramState]:
         """What is loaded, those in force first."""
