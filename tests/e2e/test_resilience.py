@@ -1,5 +1,6 @@
 """The daemon's surroundings fail while it runs: packets go on, the API says what is degraded, and it mends itself."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -133,8 +134,10 @@ def test_killed_within_a_change(machine: Machine) -> None:
         change = {"services": [SERVICE, more], "blocklist": blocked}
         with (
             machine.serve(command=(sys.executable, str(DYING), point, "--")) as daemon,
+            contextlib.ExitStack() as at_last,
             machine.client() as http,
         ):
+            at_last.callback(daemon.kill)  # should it live on
             machine.wait_until_listening(daemon)
             check(machine, http, wanted, sources)
             with pytest.raises(httpx.HTTPError):
