@@ -27,6 +27,7 @@ nginx-light      nginx
 curl             curl
 wrk              wrk
 iperf3           iperf3
+iputils-ping     ping
 tcpdump          tcpdump
 libpcap0.8       /usr/lib/*/libpcap.so.0.8
 fail2ban         fail2ban-client
