@@ -32,7 +32,7 @@ install_packages() {
     rm -rf "$DESTDIR$LIB/python"
     mv "$fresh" "$DESTDIR$LIB/python"
     # Who runs it may not write there, and would compile it at every start.
-    /usr/bin/python3 -m compileall -q -s "$DESTDIR" "$DESTDIR$LIB/python"
+    /usr/bin/python3 -m compileall -q -x '/tests/' -s "$DESTDIR" "$DESTDIR$LIB/python"
 }
 
 # Of the system's own Python packages none is seen but bcc, so that nothing is there by chance, or too old.

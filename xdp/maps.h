@@ -63,6 +63,7 @@ MAP("array", u32, struct nat_cursor, nat_cursors, MEMORY);
 /* Second programs, each build's in a slot of its own. Programs for several buffers and for one cannot share such a map. */
 MAP("prog", u32, u32, stages, 0);
 MAP("prog", u32, u32, stages_frags, 0);
+MAP("hash", u32, u32, stage_builds, 0); /* digits of a build's digest: its slot in those */
 
 /* What somebody looks at: a bounded queue to the control plane. */
 MAP("array", u32, struct sampling, watching, MEMORY);

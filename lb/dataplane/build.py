@@ -128,7 +128,7 @@ def compile_program(build: Build) -> Program:
     compiled_at = time.perf_counter()
     try:
         with opened(bytecode, build.pins) as maps:
-            slot = second.choose(maps[build.stages], build.name) if build.has_second else 0
+            slot = second.choose(build.pins, build.name) if build.has_second else 0
             late = build.late(slot)
             code = bytecode.linked("sluice", maps, late)
             second_code = bytecode.linked("sluice_nat", maps, late) if build.has_second else b""

@@ -10,7 +10,7 @@ from lb.dataplane import libbpf
 from lb.dataplane.bytecode import Bytecode
 from lb.dataplane.layout import NAME_MOST, layout
 from lb.dataplane.samples import PIN, QUEUE_BYTES
-from lb.dataplane.tables import capacities, dtype_of
+from lb.dataplane.tables import STAGE_MAPS, capacities, dtype_of
 from lb.settings import TableSizes
 
 KINDS = {
@@ -48,7 +48,7 @@ def described(name: str, sizes: TableSizes) -> libbpf.MapInfo:
         return libbpf.MapInfo(_NUMBERS["ringbuf"], 0, 0, QUEUE_BYTES, 0, name)
     made = layout().maps[name]
     key, value = dtype_of(made.key).itemsize, dtype_of(made.value).itemsize
-    entries = layout().constants["STAGES_MAX"] if made.kind == "prog" else capacities(sizes)[name]
+    entries = layout().constants["STAGES_MAX"] if name in STAGE_MAPS else capacities(sizes)[name]
     return libbpf.MapInfo(_NUMBERS[made.kind], key, value, entries, _FLAGS[made.flag], name[:NAME_MOST])
 
 

@@ -130,8 +130,12 @@ class Tables:
 
 
 ARRAY_NAMES = tuple(f.name for f in fields(Arrays))
+STAGE_MAPS = ("stages", "stages_frags", "stage_builds")
+"""Of programs, not of what packets need: see second.py."""
 TABLE_STRUCTS = {
-    name: (made.key, made.value) for name, made in layout().maps.items() if made.kind in ("hash", "lpm_trie")
+    name: (made.key, made.value)
+    for name, made in layout().maps.items()
+    if made.kind in ("hash", "lpm_trie") and name not in STAGE_MAPS
 }
 COUNTER_STRUCTS = {name: made.value for name, made in layout().maps.items() if made.kind == "percpu_array"}
 

@@ -138,7 +138,9 @@ def transfers(lab: Lab, vip: str, trust: Path, sent: Path, folder: Path) -> None
 
 def iperf(lab: Lab, vip: str, *words: str) -> dict[str, Any]:
     """What iperf3 says at its end; it fails by itself when a connection does."""
-    end: dict[str, Any] = json.loads(run(lab, "iperf3", "--client", vip, "--json", *words))["end"]
+    document = json.loads(run(lab, "iperf3", "--client", vip, "--json", *words))
+    end: dict[str, Any] = document["end"]
+    assert ("sum" if "--udp" in words else "sum_sent") in end, document
     return end
 
 

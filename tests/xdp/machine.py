@@ -40,7 +40,7 @@ class Machine:
     def __init__(self, build: Build, tables: Tables, sizes: TableSizes, *, seconds: int) -> None:
         compiled = build.bytecode()
         self._names = dict(enumerate(compiled.maps))
-        code = compiled.linked("sluice", {name: fd for fd, name in self._names.items()}, build.late)
+        code = compiled.linked("sluice", {name: fd for fd, name in self._names.items()}, build.late(0))
         self.code = [struct.unpack_from("<BBhi", code, at) for at in range(0, len(code), 8)]
         self._jiffies = (seconds << 32) // int(_constant(build, "JIFFY_SHARE")) + 1
         self._memory: dict[int, Memory] = {}

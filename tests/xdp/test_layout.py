@@ -23,6 +23,7 @@ from lb.dataplane.maps import described
 from lb.dataplane.source import XDP_DIR, join_source
 from lb.dataplane.tables import (
     ARRAY_NAMES,
+    STAGE_MAPS,
     array_bytes,
     capacities,
     dtype_of,
@@ -111,7 +112,7 @@ def test_every_map_is_known_to_python_and_back() -> None:
 
     assert len(layout().maps) == _CODE["maps.h"].count("\nMAP(")
     assert arrays == set(ARRAY_NAMES)
-    assert set(layout().maps) - {"stages", "stages_frags"} == set(capacities(TableSizes()))
+    assert set(layout().maps) - {*STAGE_MAPS} == set(capacities(TableSizes()))
 
 
 def test_every_struct_is_held_by_a_map() -> None:

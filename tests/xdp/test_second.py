@@ -8,76 +8,90 @@ import pytest
 
 from lb.dataplane import libbpf, second
 from lb.dataplane.layout import layout
+from lb.dataplane.maps import described
+from lb.dataplane.tables import STAGE_MAPS
+from lb.dataplane.twin import SMALL
 
 pytestmark = pytest.mark.root
 
 PASS = bytes.fromhex("b7000000020000009500000000000000")
 """r0 = XDP_PASS; exit."""
-_PROG_ARRAY = 3
-ONE, OTHER, THIRD = "sluice_00000007", f"sluice_{7 + layout().constants['STAGES_MAX']:08x}", "sluice_00000008"
+ROOM = layout().constants["STAGES_MAX"]
+ONE, OTHER, THIRD = "sluice_00000007", f"sluice_{7 + ROOM:08x}", "sluice_00000008"
 """The first two begin to look at one slot, the third at the next."""
 
 
 @pytest.fixture
-def stages(pin_root: Path) -> Iterator[int]:
-    """The map, pinned in a directory of its own."""
-    room = layout().constants["STAGES_MAX"]
-    fd = libbpf.map_create(libbpf.MapInfo(_PROG_ARRAY, 4, 4, room, 0, "stages"))
-    pins = pins_of(pin_root)
+def pins(pin_root: Path) -> Iterator[Path]:
+    """A directory that has the maps."""
+    pins = pin_root / "second"
     pins.mkdir()
-    libbpf.obj_pin(fd, pins / "stages")
-    try:
-        yield fd
-    finally:
-        (pins / "stages").unlink()
-        pins.rmdir()
+    for name in STAGE_MAPS:
+        fd = libbpf.map_create(described(name, SMALL))
+        libbpf.obj_pin(fd, pins / name)
         os.close(fd)
+    try:
+        yield pins
+    finally:
+        for name in STAGE_MAPS:
+            (pins / name).unlink()
+        pins.rmdir()
 
 
-def pins_of(pin_root: Path) -> Path:
-    return pin_root / "second"
-
-
-def put(stages: int, name: str) -> int:
+def put(pins: Path, name: str, stages: str = "stages") -> int:
     """A build's second program, put as a daemon does; its slot."""
-    slot = second.choose(stages, name)
-    second.put(stages, slot, name, PASS, 0)
+    slot = second.choose(pins, name)
+    fd = libbpf.obj_get(pins / stages)
+    try:
+        second.put(fd, slot, name, PASS, libbpf.XDP_HAS_FRAGS if stages == "stages_frags" else 0)
+    finally:
+        os.close(fd)
     return slot
 
 
-def test_digests_that_meet_have_slots_of_their_own(stages: int, pin_root: Path) -> None:
-    """Whatever order they come in, none stands in another's place, and each goes alone."""
-    assert [put(stages, name) for name in (ONE, OTHER, THIRD)] == [7, 8, 9]
-    assert put(stages, OTHER) == 8
-
-    second.remove(pins_of(pin_root), OTHER)
-
-    assert [second.stands(pins_of(pin_root), name) for name in (ONE, OTHER, THIRD)] == [True, False, True]
+def standing(pins: Path) -> list[bool]:
+    return [second.stands(pins, name) for name in (ONE, OTHER, THIRD)]
 
 
-def test_a_slot_that_was_chosen_is_nobody_elses(stages: int) -> None:
+def test_digests_that_meet_have_slots_of_their_own(pins: Path) -> None:
+    """Whatever map they are called by, none stands in another's place, and each goes alone."""
+    assert [put(pins, ONE), put(pins, OTHER, "stages_frags"), put(pins, THIRD)] == [7, 8, 9]
+    assert put(pins, OTHER, "stages_frags") == 8
+    assert standing(pins) == [True, True, True]
+
+    second.remove(pins, OTHER)
+
+    assert standing(pins) == [True, False, True]
+
+
+def test_a_slot_that_was_chosen_is_nobody_elses(pins: Path) -> None:
     """Also before a program stands there: the first program is linked with it meanwhile."""
-    assert second.choose(stages, ONE) == 7
-    assert second.choose(stages, OTHER) == 8
+    assert second.choose(pins, ONE) == 7
+    assert second.choose(pins, OTHER) == 8
+    assert standing(pins) == [False, False, False]
 
 
-def test_what_a_killed_daemon_left_goes(stages: int, pin_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_daemon_left_goes(pins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for what is in force, and for what this one has made."""
     for name in (ONE, OTHER):
-        put(stages, name)
-    monkeypatch.setattr(second, "_chosen", {})  # another process
-    put(stages, THIRD)
+        put(pins, name)
+    monkeypatch.setattr(second, "_made", set())  # another process
+    put(pins, THIRD)
 
-    second.keep_only(pins_of(pin_root), {OTHER})
+    second.keep_only(pins, {OTHER})
 
-    assert [second.stands(pins_of(pin_root), name) for name in (ONE, OTHER, THIRD)] == [False, True, True]
+    assert standing(pins) == [False, True, True]
+    assert second.choose(pins, ONE) == 7
 
 
-def test_no_room_is_said(stages: int) -> None:
-    """Where all that a build may have are others'."""
-    room = layout().constants["STAGES_MAX"]
-    for number in range(16):
-        put(stages, f"sluice_{7 + number * room:08x}")
+def test_no_room_is_said(pins: Path) -> None:
+    """Where all slots are others'."""
+    fd = libbpf.obj_get(pins / "stage_builds")
+    try:
+        for number in range(ROOM):
+            libbpf.map_update(fd, number.to_bytes(4, "little"), number.to_bytes(4, "little"))
+    finally:
+        os.close(fd)
 
-    with pytest.raises(OSError, match="are others'"):
-        second.choose(stages, f"sluice_{7 + 16 * room:08x}")
+    with pytest.raises(OSError, match="are used"):
+        second.choose(pins, "sluice_ffffffff")
