@@ -16,14 +16,23 @@ _FEEDS = "feeds"
 _FEED_LIST = TypeAdapter(list[Feed])
 
 
-def write_parts(db: sqlite3.Connection, revision: int, before: Config, after: Config) -> bool:
-    """Rows for what differs; whether there is any."""
+def write_parts(db: sqlite3.Connection, revision: int, before: Config, after: Config) -> int:
+    """Rows for what differs; by what they change sum_of_parts, which would read all rows that there are."""
     rows = [(name, revision, body) for name, body in _changes(before, after)]
     db.executemany(
         "INSERT INTO parts (name, revision, body, checksum) VALUES (?1, ?2, ?3, row_checksum(?1, ?2, ?3))",
         rows,
     )
-    return bool(rows)
+    return sum(_checksum(db, name, revision) - _checksum(db, name, revision - 1) for name, _, _ in rows)
+
+
+def _checksum(db: sqlite3.Connection, name: str, revision: int) -> int:
+    """Of the row that a revision reads; 0 where there is none."""
+    row = db.execute(
+        "SELECT checksum, body IS NULL FROM parts WHERE name = ? AND revision <= ? ORDER BY revision DESC LIMIT 1",
+        (name, revision),
+    ).fetchone()
+    return 0 if row is None or row[1] else int(row[0])
 
 
 def sum_of_parts(db: sqlite3.Connection, revision: int) -> int:

@@ -234,8 +234,8 @@ def history(
 def _write(db: sqlite3.Connection, revision: int, before: Config, config: Config, *, last: int) -> None:
     """The rows of a revision whose line is there; last: the revision before, 0 for none."""
     sums = _sums(db, last) if last else (0, 0)
-    if write_parts(db, revision, before, config) or sums[0] is None:
-        sums = (sum_of_parts(db, revision), sums[1])
+    change = write_parts(db, revision, before, config)
+    sums = (sum_of_parts(db, revision) if sums[0] is None else sums[0] + change, sums[1])
     if write_layers(db, revision, before, config) or sums[1] is None:
         sums = (sums[0], sum_of_layers(db, revision))
     db.execute("UPDATE revisions SET parts_sum = ?, layers_sum = ? WHERE revision = ?", (*sums, revision))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -514,3 +515,28 @@ def test_rules_are_kept_by_revision(store: SqliteStore) -> None:
 
     assert [store.config_at(number) for number in range(1, 6)] == states
     assert store.load() == (5, states[-1])
+
+
+def test_a_change_costs_the_same_however_long_the_history_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the steps of SQLite's machine: no row of former revisions is read."""
+    steps: list[int] = []
+
+    class Counting(sqlite3.Connection):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.set_progress_handler(lambda: steps.append(1), 1)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **more, factory=Counting))
+    store, costs, before = SqliteStore(path), [], Config()
+    for number in range(200):
+        steps.clear()
+        after = web(1 + number)
+        commit(store, after, before)
+        before = after
+        costs.append(len(steps))
+    store.close()
+
+    assert costs[-1] <= costs[10] + 10
