@@ -18,14 +18,16 @@ class Prober:
     """A client with one flow, from a namespace. Use it as a context manager.
 
     answered: whether the last question was; since: when (time.monotonic) the first of its kind was asked.
-    asked, lost: questions so far, and those without an answer.
+    asked, lost: questions so far, and those without an answer in answer_seconds.
     """
 
-    def __init__(self, namespace: str, destination: str, port: int) -> None:
+    def __init__(
+        self, namespace: str, destination: str, port: int, *, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         family = socket.AF_INET6 if ":" in destination else socket.AF_INET
         self._socket = inside.call(namespace, lambda: socket.socket(family, socket.SOCK_DGRAM))
         self._socket.connect((destination, port))
-        self._socket.settimeout(ANSWER_SECONDS)
+        self._socket.settimeout(answer_seconds)
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._ask_on)

@@ -206,7 +206,8 @@ def test_a_client_is_blocked_and_let_in_again(
     assert page.texts(".steps .stage") == ["parse", "admit"]
     search = page.one("#blocklist input")
     search.send_keys(blocked, ENTER)
-    page.button(f"Unblock {blocked}/32").click()
+    # The list may be drawn anew between finding and clicking.
+    page.until("a click", lambda: page.button(f"Unblock {blocked}/32").click() is None)
     page.button("Unblock", "dialog").click()
     page.until(
         "it is gone",
