@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import ssl
@@ -9,6 +10,7 @@ import string
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import inside
 import quic_hosts
@@ -62,21 +64,32 @@ def uploads(lab: Lab, host: Host) -> Path:
 
 
 @contextlib.contextmanager
-def processes(lab: Lab, certificate: tuple[Path, Path]) -> Iterator[None]:
-    """nginx and iperf3, which listen when this is entered, and are gone when it is left."""
+def processes(lab: Lab, certificate: tuple[Path, Path]) -> Iterator[TextIO]:
+    """nginx and iperf3, which listen when this is entered, and are gone when it is left.
+
+    Gives what all of iperf3's servers say: each takes one test at a time, and says when it listens again.
+    """
     with contextlib.ExitStack() as stack:
+        ends = os.pipe()
+        said, write = stack.enter_context(os.fdopen(ends[0])), stack.enter_context(os.fdopen(ends[1], "w"))
         for host in hosts(lab):
             namespace, run = lab.namespace(Role.BACKEND, host.number), uploads(lab, host).parent
             uploads(lab, host).mkdir(parents=True, exist_ok=True)
             shutil.chown(uploads(lab, host), "nobody")
             _nginx(stack, namespace, run, lab.data / "100m", certificate)
             words = inside.command(namespace, ["iperf3", "--server", "--forceflush"])
-            iperf = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+            iperf = stack.enter_context(subprocess.Popen(words, stdout=write))
             stack.callback(iperf.terminate)
-            assert iperf.stdout
-            while "Server listening" not in (line := iperf.stdout.readline()):
-                assert line, "iperf3 has ended"
-        yield
+        write.close()
+        for _ in hosts(lab):
+            listens(said)
+        yield said
+
+
+def listens(said: TextIO) -> None:
+    """Returns once one more of iperf3's servers is ready for a test."""
+    while "Server listening" not in (line := said.readline()):
+        assert line, "iperf3 has ended"
 
 
 def _nginx(

@@ -16,7 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import balancer
 import httpx
@@ -92,15 +92,15 @@ def test_real_protocols_in_all_pairs_of_families(
     sent = tmp_path / "sent"
     sent.write_bytes((lab.data / "100m").read_bytes()[:20_000_000])
 
-    with nat_servers.processes(lab, certificate):
+    with nat_servers.processes(lab, certificate) as said:
         for pair, vip in VIPS.items():
             transfers(lab, vip, certificate[0], sent, tmp_path)
             for way in ([], ["--reverse"]):
-                bulk = iperf(lab, vip, "--bytes", "50M", *way)
+                bulk = iperf(lab, vip, said, "--bytes", "50M", *way)
                 assert bulk["sum_sent"]["bytes"] >= 50_000_000, (pair, way)
                 # What is under way at the end is not counted.
                 assert bulk["sum_received"]["bytes"] > 25_000_000, (pair, way)
-                datagrams = iperf(lab, vip, "--udp", "--bitrate", "4M", "--bytes", "200K", *way)
+                datagrams = iperf(lab, vip, said, "--udp", "--bitrate", "4M", "--bytes", "200K", *way)
                 assert datagrams["sum"]["packets"] > 100, (pair, way)
                 assert datagrams["sum"]["lost_packets"] == 0, (pair, way)
             for header in ("Connection: keep-alive", "Connection: close"):
@@ -136,11 +136,12 @@ def transfers(lab: Lab, vip: str, trust: Path, sent: Path, folder: Path) -> None
     assert [digest(path) for folder in folders if (path := folder / name).exists()] == [digest(sent)], vip
 
 
-def iperf(lab: Lab, vip: str, *words: str) -> dict[str, Any]:
-    """What iperf3 says at its end; it fails by itself when a connection does."""
+def iperf(lab: Lab, vip: str, said: TextIO, *words: str) -> dict[str, Any]:
+    """What iperf3 says at its end; it fails by itself when a connection does. said: by its servers."""
     document = json.loads(run(lab, "iperf3", "--client", vip, "--json", *words))
     end: dict[str, Any] = document["end"]
     assert ("sum" if "--udp" in words else "sum_sent") in end, document
+    nat_servers.listens(said)
     return end
 
 
