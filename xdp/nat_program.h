@@ -3,8 +3,12 @@
 /* Translates the packet, and sends it on its way. */
 static __always_inline int nat_leave(struct xdp_md *ctx, struct packet *p, const struct nat_way *way)
 {
-	int stop = nat_check_way(ctx, p, way->to.family, way->mtu);
+	int stop;
 
+	/* The flow of a backend or a service that has just left, and with it the last that crossed. */
+	if (!HAVE_NAT_CROSS && p->family != way->to.family)
+		return DROP_NAT_UNTRANSLATABLE;
+	stop = nat_check_way(ctx, p, way->to.family, way->mtu);
 	if (stop)
 		return stop;
 	if (p->quoted)

@@ -185,7 +185,7 @@ def _moved(
         for some in (counts.flows, counts.still, counts.ending)
     )
     stay = _holding(new) if old.number == new.number and _same_table(old.service, new.service) else {}
-    gone = {place for place in flows if stay.get(place) != old.places[place]}
+    gone = {place for place in flows if stay.get(place) != old.places[place]} | _misdirected(old, new)
     doubtful, note = _doubts(old, new, takers)
     sure = sum(count if place in gone else min(count, ending[place]) for place, count in flows.items())
     moved = sum(
@@ -217,6 +217,14 @@ def _same_table(one: Service, other: Service) -> bool:
     if (one.mode is Mode.NAT) != (other.mode is Mode.NAT):
         return False
     return one.mode is not Mode.NAT or one.nat_source is other.nat_source
+
+
+def _misdirected(old: ServicePlan, new: ServicePlan) -> set[int]:
+    """The places whose flows of mode nat end, as their backend listens on another port."""
+    came = old.service.port.low if old.service.port.low == old.service.port.high else None
+    ports = {backend.address.packed: backend.port or came for backend in new.service.backends}
+    was = {backend.address.packed: backend.port or came for backend in old.service.backends}
+    return {old.at[address] for address, port in was.items() if ports.get(address, port) != port}
 
 
 def _doubts(old: ServicePlan, new: ServicePlan, takers: list[Service]) -> tuple[set[int], str | None]:

@@ -115,16 +115,32 @@ def sweep(
     age, is_pressed = some.age(now_s), len(some.slots) > PRESSURE * usable
     over = age > some.life(settings, pressed=is_pressed)
     early = over & (age <= some.life(settings))
+    useless = _misdirected(arrays, some)
     if disabled:
         pairs = some.service.astype(np.int64) << 16 | some.place
-        idle = np.isin(pairs, np.array([*disabled], np.int64))
-        over, early = over | idle, early & ~idle
+        useless |= np.isin(pairs, np.array([*disabled], np.int64))
+    over, early = over | useless, early & ~useless
     # A state of 0 is of an entry that is being made just now.
     over &= some.forward != 0
     if not over.any():
         return Freed(0, 0)
     freed = _free(arrays, some.slots[over], some.forward[over], some.reply[over])
     return Freed(len(freed), int(np.count_nonzero(np.isin(freed, some.slots[early]))))
+
+
+def _misdirected(arrays: Arrays, some: Entries) -> Array:
+    """Which entries' requests go to another port of the backend by now, and nothing from there is their reply."""
+    live, ports = arrays.nat_reply["live"][some.slots], arrays.nat_forward["ports"][some.slots]
+    rows = arrays.service_owners["backends"][some.service].astype(np.int64) + some.place
+    wanted = arrays.backends["port"][np.minimum(rows, len(arrays.backends) - 1)]
+    came, served = (_network_order(word) for word in (ports >> np.uint64(16), live))
+    misdirected: Array = (live != 0) & (np.where(wanted, wanted, came) != served)
+    return misdirected
+
+
+def _network_order(words: Array) -> Array:
+    """The ports in the low 16 bits, as they lie in memory."""
+    return words.astype("<u2").view(">u2")
 
 
 def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Array | None = None) -> Ints:

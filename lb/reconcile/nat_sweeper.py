@@ -8,7 +8,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.protocol import DataPlane
 from lb.dataplane.tables import Array
 from lb.events import Events
-from lb.model import AdminState, Settings
+from lb.model import AdminState, Mode, Settings
 from lb.model.service import NatSource
 from lb.reconcile.nat_flows import is_used, sweep
 from lb.reconcile.observed import NatRefusals, NatStats
@@ -126,9 +126,9 @@ class NatSweeper:
 def _idle_places(plan: ServicePlan, source: NatSource) -> Iterator[int]:
     """The places of a service that take no packets of such entries: of backends that are disabled, or were removed.
 
-    All of them if the service's source is another now.
+    All of them if the service's mode or source is another now.
     """
-    if plan.service.nat_source is not source:
+    if plan.service.mode is not Mode.NAT or plan.service.nat_source is not source:
         yield from plan.at.values()
         return
     taking = {b.address.packed for b in plan.service.backends if b.admin_state is not AdminState.DISABLED}

@@ -164,7 +164,7 @@ def test_entries_live_by_their_state(forward: int, reply: int, tcp: bool, age: i
     now, slot = 1_000_000, 2000
     word = np.uint64(0xABCDE << 24 | slot)
     arrays.nat_forward["word"][slot] = arrays.nat_index[5, 3] = word
-    arrays.nat_forward["ports"][slot] = (6 if tcp else 17) << 32
+    arrays.nat_forward["ports"][slot] = (6 if tcp else 17) << 32 | 1 << 16
     arrays.nat_forward["state"][slot] = (now - age) << 32 | forward
     arrays.nat_reply["state"][slot] = (now - age) << 32 | reply if reply else 0
     arrays.nat_reply["live"][slot] = 1

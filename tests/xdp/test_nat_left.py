@@ -1,11 +1,16 @@
 """Entries of NAT that a flow cannot stay with, or never should have led anywhere."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from echo_frames import expect_pong, ping, pinged, pong
 from frames import VIP4, service, tcp, udp
 from nat_frames import POOL4, POOLS, answer, expect_reply, expect_request
 from rig import Rig
+
+from lb.model.document import from_mapping
+from lb.reconcile.terms import Terms
 
 pytestmark = pytest.mark.root
 
@@ -80,3 +85,61 @@ def test_a_flow_that_goes_on_proves_its_source_where_that_counts(exact_rig: Rig)
         exact_rig.run(tcp(dst=vip, flags="A"))
         exact_rig.run(tcp(dst=vip, flags="A"))
         assert np.count_nonzero(known.view("<u4")) == learned
+
+
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_entries_end_when_their_backend_listens_elsewhere(nat_rig: Rig, make: Any) -> None:
+    """With the backend's `port` its flows end: what comes from the new one would be no reply; so it is foretold."""
+    protocol = "tcp" if make is tcp else "udp"
+
+    def serve(name: str, vip: str, port: int) -> dict[str, Any]:
+        backends = [{"address": BACKEND, "port": port}]
+        return service(name, vip=vip, protocol=protocol, mode="nat", backends=backends)
+
+    other = serve("other", "10.200.1.2", 8080)
+    nat_rig.apply(settings=POOLS, services=[serve("web", VIP4, 8080), other])
+    stays = make(dst="10.200.1.2")
+    kept = answer(nat_rig.run(stays))
+    nat_rig.run(answer(nat_rig.run(make())))
+    document = {"services": [serve("web", VIP4, 9090), other], "settings": POOLS}
+
+    foretold = nat_rig.reconciler.check(
+        lambda config: from_mapping(document, now=nat_rig.now, have=config), terms=Terms(tell_moves=True)
+    )
+    nat_rig.apply(services=document["services"])
+    nat_rig.sweep()
+
+    assert [(move.service, move.flows_moved) for move in foretold.moves] == [("web", 1)]
+    if make is tcp:
+        assert nat_rig.verdict(tcp(flags="A")) == "DROP_NAT_NO_FLOW"
+    again = nat_rig.run(make())
+    expect_request(again, make(), source=POOL4, backend=BACKEND, port=9090)
+    reply = answer(again)
+    expect_reply(nat_rig.run(reply), reply, make())
+    expect_reply(nat_rig.run(kept), kept, stays)
+
+
+def test_entries_end_with_mode_nat(nat_rig: Rig) -> None:
+    """A service that takes another mode has its ports back, and what comes for them is no reply."""
+    nat_rig.apply(settings=POOLS, services=[service(mode="nat", backends=[BACKEND])])
+    reply = answer(nat_rig.run(tcp()))
+    nat_rig.run(reply)
+
+    nat_rig.apply(services=[service(mode="ipip", backends=[BACKEND])])
+    nat_rig.sweep()
+
+    assert nat_rig.verdict(reply) == "PASS_NO_SERVICE"
+    assert np.count_nonzero(nat_rig.plane.tables.arrays.nat_forward["word"]) == 0
+
+
+def test_last_flow_that_crossed_the_families(exact_rig: Rig) -> None:
+    """The program that crosses no more lets none of it out half translated, until its entry is freed."""
+    exact_rig.apply(settings=POOLS, services=[service(mode="nat", backends=["fd00::11"])])
+    reply = answer(exact_rig.run(tcp()))
+    assert exact_rig.verdict(reply) == "TX_NAT_REPLY"
+
+    exact_rig.apply(services=[service(mode="nat", backends=[BACKEND])])
+
+    assert exact_rig.verdict(reply) == "DROP_NAT_UNTRANSLATABLE"
+    exact_rig.sweep()
+    assert exact_rig.verdict(reply) == "PASS_NO_SERVICE"
