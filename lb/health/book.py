@@ -22,6 +22,8 @@ from lb.model import Service
 from lb.model.health import AllDown
 from lb.model.standing import FULL, Health, Report, Standing
 
+_NOTHING = Known()
+
 
 @dataclass
 class _Page:
@@ -86,12 +88,10 @@ class Book:
         return page
 
     def _begin(self, page: _Page, key: Key) -> None:
-        health, since = self._known.pop(key, (Health.UNKNOWN, None))
-        # What failed before this run did not fail at once with anything that fails now.
-        failed_at = float("-inf") if health is Health.UNHEALTHY else None
-        page.counts[key[1]] = Count(health)
-        page.seen[key[1]] = Seen(health, failed_at)
-        page.reports[key[1]] = Report(health, since)
+        page.seen[key[1]] = self._remembered(key)
+        known = self._known.pop(key, _NOTHING)
+        page.counts[key[1]] = Count(known.health)
+        page.reports[key[1]] = Report(known.health, known.since)
 
     def _turn(self, page: _Page, service: Service) -> None:
         now, before = self._steady(), page.enabled
@@ -124,8 +124,11 @@ class Book:
             return policy.standing(service, {**page.seen, **seen}, page.held, now)
 
     def _remembered(self, key: Key) -> Seen:
-        health, _ = self._known.get(key, (Health.UNKNOWN, None))
-        return Seen(health, float("-inf") if health is Health.UNHEALTHY else None)
+        known = self._known.get(key, _NOTHING)
+        # What failed before this run did not fail at once with anything that fails now.
+        failed_at = float("-inf") if known.health is Health.UNHEALTHY else None
+        gone = None if known.returned is None else max(0.0, self._clock() - known.returned)
+        return Seen(known.health, failed_at, None if gone is None else self._steady() - gone)
 
     def note(self, key: Key, outcome: Outcome, *, passive: str | None = None) -> bool:
         """Write down how a check ended; whether the standing of the service may be another now.
@@ -182,7 +185,7 @@ class Book:
         """Work the standing out anew, and say what befell the service as a whole."""
         check, now, name = page.service.health_check, self._steady(), page.service.name
         assert check
-        before, page.held = page.held, policy.held(check, page.seen, page.held, now)
+        before, page.held = page.held, policy.held(page.service, page.seen, page.held, now)
         if bool(before) != bool(page.held):
             self._tell_held(name, len(page.held), len(page.seen))
         page.reports = {a: replace(r, held=a in page.held) for a, r in page.reports.items()}
@@ -256,12 +259,19 @@ class Book:
     def known(self) -> dict[Key, Known]:
         """What a restart should begin with."""
         with self._lock:
-            return {
-                (name, address): (report.health, report.since)
+            found = {
+                (name, address): Known(report.health, report.since, self._returned(page, address))
                 for name, page in self._pages.items()
                 for address, report in page.reports.items()
-                if report.health is not Health.UNKNOWN and report.since is not None
             }
+            return {key: known for key, known in found.items() if known != _NOTHING}
+
+    def _returned(self, page: _Page, address: bytes) -> float | None:
+        """Since when it starts slowly, if it still does."""
+        check, at = page.service.health_check, page.seen[address].returned_at
+        if check is None or at is None or (gone := self._steady() - at) >= check.slow_start_seconds:
+            return None
+        return self._clock() - gone
 
     def durations(self) -> dict[str, Histogram]:
         """How long checks took, by service."""

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,8 +13,14 @@ from lb.model.standing import Health
 
 log = logging.getLogger("sluice.health")
 
-Known = tuple[Health, float]
-"""A verdict, and since when it holds, in seconds since the epoch."""
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Of one backend: its verdict, since when that holds, and since when it starts slowly. Seconds since the epoch."""
+
+    health: Health = Health.UNKNOWN
+    since: float | None = None
+    returned: float | None = None
 
 
 def load(path: Path) -> dict[Key, Known]:
@@ -21,9 +28,9 @@ def load(path: Path) -> dict[Key, Known]:
     try:
         said = json.loads(path.read_bytes())
         return {
-            (service, ip_address(address).packed): (Health(health), float(since))
+            (service, ip_address(address).packed): Known(Health(health), *map(_moment, moments))
             for service, backends in said.items()
-            for address, (health, since) in backends.items()
+            for address, (health, *moments) in backends.items()
         }
     except FileNotFoundError:
         return {}
@@ -36,9 +43,10 @@ def load(path: Path) -> dict[Key, Known]:
 
 def save(path: Path, known: Mapping[Key, Known]) -> None:
     """Keep these, all or (where the disk is full) those before; a failure is a line in the log."""
-    document: dict[str, dict[str, tuple[str, float]]] = {}
-    for (service, address), (health, since) in known.items():
-        document.setdefault(service, {})[str(ip_address(address))] = (str(health), since)
+    document: dict[str, dict[str, list[object]]] = {}
+    for (service, address), one in known.items():
+        said: list[object] = [str(one.health), one.since, one.returned]
+        document.setdefault(service, {})[str(ip_address(address))] = said
     beside = path.with_suffix(".new")
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -46,3 +54,7 @@ def save(path: Path, known: Mapping[Key, Known]) -> None:
         beside.replace(path)
     except OSError as error:
         log.warning("%s cannot be written (%s): a restart begins with the health before", path, error)
+
+
+def _moment(said: object) -> float | None:
+    return None if said is None else float(str(said))

@@ -26,13 +26,15 @@ def at_once_seconds(check: HealthCheck) -> float:
 
 
 def held(
-    check: HealthCheck, seen: Mapping[bytes, Seen], before: frozenset[bytes], now: float
+    service: Service, seen: Mapping[bytes, Seen], before: frozenset[bytes], now: float
 ) -> frozenset[bytes]:
     """Whose verdict is not followed, by the mass failure guard: all that became unhealthy at once, if too many did.
 
+    Too many of those that would take new flows: who drains is about to be switched off, and one after the other may be.
     seen: every backend that is checked; before: whom it held already. It lasts until no more are than may be.
     """
-    if check.mass_failure_guard is None:
+    check = service.health_check
+    if check is None or check.mass_failure_guard is None:
         return frozenset()
     window = at_once_seconds(check)
     failing = frozenset(
@@ -40,7 +42,8 @@ def held(
         for address, one in seen.items()
         if one.failed_at is not None and (address in before or now - one.failed_at <= window)
     )
-    return failing if len(failing) > check.mass_failure_guard * len(seen) else frozenset()
+    wanted = seen.keys() & _wanted(service)
+    return failing if len(failing & wanted) > check.mass_failure_guard * len(wanted) else frozenset()
 
 
 def share_of(returned_at: float | None, slow_start_seconds: float, now: float) -> int:
@@ -59,7 +62,7 @@ def next_share_at(returned_at: float, slow_start_seconds: float, now: float) -> 
 
 def all_down(service: Service, seen: Mapping[bytes, Seen], holding: frozenset[bytes]) -> bool:
     """Whether none of the backends that would take new flows is healthy; False where there is none."""
-    wanted = [backend.address.packed for backend in service.backends if backend.ring_weight]
+    wanted = _wanted(service)
     return bool(wanted) and all(_is_down(address, seen, holding) for address in wanted)
 
 
@@ -82,6 +85,11 @@ def standing(service: Service, seen: Mapping[bytes, Seen], holding: frozenset[by
     if not steps:
         return FULL
     return Standing(steps, moving=check.established is Established.MOVE)
+
+
+def _wanted(service: Service) -> set[bytes]:
+    """Who would take new flows."""
+    return {backend.address.packed for backend in service.backends if backend.ring_weight}
 
 
 def _is_down(address: bytes, seen: Mapping[bytes, Seen], holding: frozenset[bytes]) -> bool:

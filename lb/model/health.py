@@ -210,8 +210,8 @@ class HealthCheck(Strict):
         gt=0,
         lt=1,
         strict=True,
-        description="when more than this share of the backends becomes unhealthy at once, all of them keep "
-        "the state they had, and it is said; null: no such guard",
+        description="when more than this share of the backends that would take new flows becomes unhealthy at once, "
+        "all of them keep the state they had, and it is said; null: no such guard",
         examples=[None, 0.5],
     )
     slow_start_seconds: int = Field(

@@ -13,6 +13,7 @@ import pytest
 from lb.dataplane.layout import layout
 from lb.dataplane.twin import TwinDataPlane
 from lb.events import Events
+from lb.health import memory
 from lb.health.book import Book
 from lb.health.checker import Checker
 from lb.health.dial import Dialer
@@ -250,6 +251,28 @@ def test_restart_begins_with_the_last_known_health(tmp_path: Path) -> None:
     assert again.kinds() == []
     again.check(1, GOOD, GOOD)
     assert again.shares() == [0.333] * 3
+    again.close()
+
+
+def test_a_slow_start_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """Who had an eighth of its share when the daemon ended has no more after it, and the rest of the time before it."""
+    first = World()
+    first.apply(document(slow_start_seconds=70))
+    first.check(1, BAD, BAD, BAD, GOOD, GOOD)
+    first.apply(document(numbers=(1, 2, 3, 4), slow_start_seconds=70))
+    first.advance(10)
+    before = first.shares()
+    memory.save(tmp_path / "health.json", first.book.known())
+    first.close()
+    assert before[0] == before[3] < before[1]
+
+    again = World(memory.load(tmp_path / "health.json"))
+    again.now = first.now + 5
+    again.apply(document(numbers=(1, 2, 3, 4), slow_start_seconds=70))
+    assert again.shares() == before
+    again.advance(55)
+    assert again.shares() == [0.25] * 4
+    assert again.book.known().keys() == {("web", at(1))}
     again.close()
 
 

@@ -111,32 +111,47 @@ def test_all_down_looks_at_those_who_would_take_flows() -> None:
 def test_guard_holds_all_who_fail_at_once() -> None:
     """Over the share, all that failed within the time that checks take are held; those before stay out."""
     one = service(10, mass_failure_guard=0.5, interval_seconds=1, timeout_seconds=1, fall=2)
-    check = one.health_check
-    assert check
     early = {at(1): Seen(DOWN, failed_at=0.0)}
     few = early | {at(n): Seen(DOWN, failed_at=100.0) for n in range(2, 7)}
     many = few | {at(7): Seen(DOWN, failed_at=102.0)}
     rest = {at(n): Seen(UP) for n in range(1, 11)}
 
-    assert policy.held(check, rest | few, NOBODY, 102.0) == NOBODY
-    holding = policy.held(check, rest | many, NOBODY, 102.0)
+    assert policy.held(one, rest | few, NOBODY, 102.0) == NOBODY
+    holding = policy.held(one, rest | many, NOBODY, 102.0)
     assert holding == {at(n) for n in range(2, 8)}
     standing = policy.standing(one, rest | many, holding, 102.0)
     assert standing == Standing({at(1): 0})
 
     # However long it lasts; until no more fail than may.
-    assert policy.held(check, rest | many, holding, 10_000.0) == holding
-    assert policy.held(check, rest | few, holding, 10_000.0) == NOBODY
+    assert policy.held(one, rest | many, holding, 10_000.0) == holding
+    assert policy.held(one, rest | few, holding, 10_000.0) == NOBODY
+
+
+def test_guard_looks_at_those_who_take_new_flows() -> None:
+    """Backends that were drained and then switched off are no failure of many; what fails beside them is followed."""
+    one = service(5, mass_failure_guard=0.5)
+    draining = tuple(
+        b.model_copy(update={"admin_state": "draining"}) if n < 3 else b for n, b in enumerate(one.backends)
+    )
+    one = one.model_copy(update={"backends": draining})
+    off = {at(n): Seen(DOWN, failed_at=100.0) for n in (1, 2, 3)}
+    rest = {at(n): Seen(UP) for n in range(1, 6)}
+
+    assert policy.held(one, rest | off, NOBODY, 100.0) == NOBODY
+    assert policy.held(one, rest | off | {at(4): Seen(DOWN, failed_at=100.0)}, NOBODY, 100.0) == NOBODY
+    every = {at(n): Seen(DOWN, failed_at=100.0) for n in range(1, 6)}
+    assert (
+        policy.held(one, every, NOBODY, 100.0) == every.keys()
+    )  # flows that those have stay where they are too
 
 
 def test_guard_lets_slow_failures_pass() -> None:
     """Backends that fail one after the other, each long after the last, are all taken out."""
-    check = service(4, mass_failure_guard=0.5).health_check
-    assert check
+    one = service(4, mass_failure_guard=0.5)
     holding, states = NOBODY, dict(seen(UP, UP, UP, UP))
     for n in (1, 2, 3, 4):
         states[at(n)] = Seen(DOWN, failed_at=n * 1000.0)
-        holding = policy.held(check, states, holding, n * 1000.0)
+        holding = policy.held(one, states, holding, n * 1000.0)
         assert holding == NOBODY
 
 
