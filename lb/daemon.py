@@ -230,10 +230,13 @@ def _reload(events: Events, certificates: Certificates | None) -> None:
 
 
 def detach(interface: str, pin_root: Path) -> None:
-    """Take the program off an interface and remove its pins. NotFoundError if there are none."""
+    """Take the program off an interface and remove its pins. NotFoundError if there are none.
+
+    DataPlaneError: a daemon serves it.
+    """
     try:
-        remove_probe_path()
         found = remove_pins(interface, pin_root)
+        remove_probe_path()
     except OSError as error:
         raise StoreError(f"the pins of {interface} cannot be removed ({error}): run it as root") from error
     if not found:

@@ -32,7 +32,11 @@ class Listening:
 
 @contextlib.contextmanager
 def listening(path: Path, group: str | None, listen: str | None, *, tls: bool) -> Iterator[list[Listening]]:
-    """The unix socket, and the TCP socket if an address is given; SetupError says which cannot be, and why."""
+    """The unix socket, and the TCP socket if an address is given; SetupError says which cannot be, and why.
+
+    They are listened on from the start, so that nobody takes a daemon which is still starting for a dead one. Who calls
+    meanwhile waits.
+    """
     if tls and not listen:
         raise SetupError("--tls-cert is for TCP, and no address is given: give --listen ADDRESS:PORT too")
     gid = _group(group)
@@ -44,15 +48,28 @@ def listening(path: Path, group: str | None, listen: str | None, *, tls: bool) -
         ) from error
     _remove_stale(path)
     opened = [Listening(UNIX, socket.socket(socket.AF_UNIX))]
+    own: os.stat_result | None = None
     try:
-        _bind(opened[0].socket, path, gid)
+        own = _bind(opened[0].socket, path)
+        _give(path, gid)
         if listen:
             opened.append(_tcp(listen, tls=tls))
+        for each in opened:
+            _listen(each)
         yield opened
     finally:
         for each in opened:
             each.socket.close()
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if own is not None and os.path.samestat(own, path.lstat()):
+                path.unlink()
+
+
+def _listen(opened: Listening) -> None:
+    try:
+        opened.socket.listen()
+    except OSError as error:  # as long as nobody listens, several may bind to a port
+        raise SetupError(f"cannot listen on {opened} ({error}): give another --listen") from error
 
 
 def admit(path: Path, *, everyone: bool) -> None:
@@ -86,7 +103,8 @@ def _remove_stale(path: Path) -> None:
     path.unlink()
 
 
-def _bind(unbound: socket.socket, path: Path, gid: int) -> None:
+def _bind(unbound: socket.socket, path: Path) -> os.stat_result:
+    """What the path leads to once it is bound."""
     before = os.umask(0o177)  # from the very first moment nobody else may connect
     try:
         unbound.bind(str(path))
@@ -96,6 +114,10 @@ def _bind(unbound: socket.socket, path: Path, gid: int) -> None:
         ) from error
     finally:
         os.umask(before)
+    return path.lstat()
+
+
+def _give(path: Path, gid: int) -> None:
     try:
         if gid != path.stat().st_gid:
             os.chown(path, -1, gid)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lb.dataplane import libbpf
 from lb.dataplane.rtnetlink import Link
+from lb.dataplane.sole import Sole
 from lb.errors import DataPlaneError, ForeignProgramError, InterfaceError, LargeFramesError
 from lb.settings import XdpMode
 
@@ -212,10 +213,18 @@ def remove_other_maps(pins: Path, interfaces: Iterable[Path]) -> None:
 
 
 def remove_pins(interface: str, pin_root: Path) -> bool:
-    """Detach, and remove every pin of an interface; whether there were any."""
+    """Detach, and remove every pin of an interface; whether there were any. DataPlaneError: a daemon works on them."""
     directory = pin_directory(interface, pin_root)
     if not directory.is_dir():
         return False
+    with contextlib.closing(Sole({interface: directory})):
+        _remove(directory)
+    with contextlib.suppress(OSError):
+        pin_root.rmdir()  # stays while other interfaces have pins
+    return True
+
+
+def _remove(directory: Path) -> None:
     for path in (directory / "link", directory / PROGRAM, directory / FRESH):
         path.unlink(missing_ok=True)
     for folder in sorted(directory.iterdir()):
@@ -223,6 +232,3 @@ def remove_pins(interface: str, pin_root: Path) -> bool:
             pin.unlink()
         folder.rmdir()
     directory.rmdir()
-    with contextlib.suppress(OSError):
-        pin_root.rmdir()  # stays while other interfaces have pins
-    return True

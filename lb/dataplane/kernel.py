@@ -29,6 +29,7 @@ from lb.dataplane.protocol import (
 from lb.dataplane.rtnetlink import Link
 from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.settle import Settle
+from lb.dataplane.sole import Sole
 from lb.dataplane.standby import is_enough, with_standby
 from lb.dataplane.tables import Tables, size_flags
 from lb.errors import DataPlaneError, InterfaceError, LargeFramesError, SluiceError
@@ -71,6 +72,7 @@ class KernelDataPlane(Examined):
         """Of each interface what was last told."""
         ensure_bpffs(settings.pin_root.parent)
         self._pins = self._make_pins()
+        self._sole = Sole(dict(zip(settings.interfaces, self._directories, strict=True)))
         self.tables: Tables = open_tables(self._pins, self.sizes)
         self._programs = Programs(settings, self._pins, self._key)
         tell_about(self._pins, self._flow_key)
@@ -373,6 +375,7 @@ class KernelDataPlane(Examined):
         if self._refit is not None:
             self._refit.close()
         self._neighbours.close()
+        self._sole.close()
 
 
 __all__ = ["NAME_PREFIX", "KernelDataPlane"]

@@ -230,6 +230,31 @@ def test_the_socket_is_not_for_all(daemon: Guarded, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_daemon_that_is_still_starting_is_not_dead(tmp_path: Path) -> None:
+    """Its sockets are refused to the next one though nobody answers there yet; what that one says leaves them alone."""
+    path = tmp_path / "s.sock"
+    with listening(path, None, "127.0.0.1:0", tls=False) as opened:
+        port = opened[1].socket.getsockname()[1]
+        for other, listen, says in (
+            (path, None, "another sluice serves"),
+            (tmp_path / "other.sock", f"127.0.0.1:{port}", f"cannot listen on .*:{port}"),
+        ):
+            with pytest.raises(SetupError, match=says), listening(other, None, listen, tls=False):
+                pass
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(path))
+
+
+def test_a_socket_of_another_daemon_is_left(tmp_path: Path) -> None:
+    """Who ends takes away the socket that is its own, and no other that has come to its path."""
+    path = tmp_path / "s.sock"
+    with listening(path, None, None, tls=False):
+        path.unlink()
+        path.write_text("another's")
+    assert path.read_text() == "another's"
+
+
 def test_only_a_socket_is_taken_away(tmp_path: Path) -> None:
     """What a killed daemon left is replaced; a file, or a link to one, is not touched, and the group must exist."""
     path = tmp_path / "s.sock"

@@ -1,5 +1,6 @@
 """A network namespace with one cable and a daemon in it: what surrounds the daemon is the test's to break."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -116,11 +117,18 @@ class Machine:
                 print(process.communicate(timeout=PATIENCE_SECONDS)[1])  # shown where a test fails
 
     def wait_until_listening(self, process: subprocess.Popen[str]) -> None:
-        """Return when its socket takes connections."""
+        """Return when it answers on its socket."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not balancer._is_listening(self.socket) and time.monotonic() < deadline:
+        while not self._answers() and time.monotonic() < deadline:
             assert process.poll() is None, process.communicate()[1]
             time.sleep(balancer.POLL_SECONDS)
+
+    def _answers(self) -> bool:
+        if not balancer._is_listening(self.socket):
+            return False
+        with self.client() as http, contextlib.suppress(httpx.TransportError):
+            return http.get("/healthz").is_success
+        return False
 
     def client(self) -> httpx.Client:
         """Of its API."""

@@ -49,6 +49,31 @@ def test_second_daemon_is_refused(machine: Machine, daemon: subprocess.Popen[str
         machine.wait(http, ready=True)
 
 
+def test_an_interface_has_one_daemon(machine: Machine, daemon: subprocess.Popen[str], tmp_path: Path) -> None:
+    """By another socket and state, a second daemon would empty the first one's maps: it is refused, and so is to detach
+    under a daemon, whose program would end with it. Neither takes anything away."""
+    pins = Path("/sys/fs/bpf/sluice") / machine.interface
+    with balancer.client(machine.socket) as http:
+        machine.wait(http, ready=True)
+        http.put("/v1/blocklist/198.51.100.7", json={}).raise_for_status()
+        before = sorted(pins.rglob("*"))
+        says = f"{machine.interface} is served by a sluice that runs"
+
+        other = ["--socket", str(tmp_path / "other.sock"), "--state-dir", str(tmp_path / "other")]
+        assert says in machine.refusal(*other)
+        words = [SLUICE, "detach", "--interface", machine.interface]
+        detached = subprocess.run(
+            inside.command(machine.namespace, words), capture_output=True, text=True, check=False
+        )
+
+        assert (detached.returncode, says in detached.stderr) == (1, True)
+        assert sorted(pins.rglob("*")) == before
+        found = http.post(
+            "/v1/explain", json={"src": "198.51.100.7", "dst": "192.0.2.1:80", "protocol": "tcp"}
+        )
+        assert found.json()["packets"][0]["verdict"] == "DROP_BLOCKLIST"
+
+
 def test_interface_that_vanishes_and_returns(machine: Machine, daemon: subprocess.Popen[str]) -> None:
     """Without its interface the daemon says so and refuses changes; when it is back, so is the program."""
     with balancer.client(machine.socket) as http:
