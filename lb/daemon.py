@@ -65,7 +65,6 @@ def run(settings: ServeSettings) -> int:
         listening(settings.socket, settings.socket_group, settings.listen, tls=files is not None) as opened,
         contextlib.ExitStack() as stack,
     ):
-        settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         state = settings.state_dir / STATE_FILE
         with offering(state):
             store = SqliteStore(state)

@@ -110,6 +110,9 @@ def recover(state: Path) -> tuple[Found, Path]:
         )
     fresh = state.with_name(state.name + ".recovered")
     write_copy(fresh, found.info, found.config, skip=SKIPPED)
+    before = state.stat()
+    if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(fresh, before.st_uid, before.st_gid)  # root mends what a daemon of its own user must open
     aside = state.with_name(f"{state.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     # The log goes first: SQLite would replay it into the new file.
     for end in ("-wal", "-shm"):

@@ -33,6 +33,15 @@ def test_interface_that_does_not_exist(machine: Machine) -> None:
     )
 
 
+def test_state_directory_that_cannot_be_made(machine: Machine, tmp_path: Path) -> None:
+    """One sentence names the state file and the reason."""
+    (tmp_path / "file").touch()
+    machine.state = tmp_path / "file" / "state"
+    assert machine.refusal() == (
+        f"sluice: {machine.state}/state.db cannot be opened (Not a directory): correct that, or give another --state-dir"
+    )
+
+
 def test_foreign_program_is_named_and_kept(machine: Machine) -> None:
     """Another XDP program is not replaced: the refusal says whose it is; told to, Sluice takes the hook."""
     machine.attach_foreign()

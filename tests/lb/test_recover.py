@@ -1,5 +1,6 @@
 """A damaged state file: it is refused as it is, and what comes out of it is a revision that was acknowledged."""
 
+import os
 import random
 import shutil
 import threading
@@ -190,6 +191,20 @@ def test_what_waited_to_be_confirmed_comes_last(
     assert found is not None
     assert found.info.revision == revision
     assert str(found).endswith(says)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root gives no file away")
+def test_root_recovers_for_the_daemons_user(path: Path) -> None:
+    """What is put in place is as much the daemon's user's as the damaged file was."""
+    write_copy(path.with_name(path.name + LAST_GOOD), RevisionInfo(4, NOW, "uid 0", "PUT"), REVISIONS[4])
+    path.write_bytes(path.read_bytes()[:5000])
+    os.chown(path, 65534, 65534)
+
+    found, aside = recover(path)
+
+    assert found.info.revision == 4
+    for file in (path, aside):
+        assert (file.stat().st_uid, file.stat().st_gid, file.stat().st_mode & 0o777) == (65534, 65534, 0o600)
 
 
 def test_a_log_of_the_damaged_file_is_not_replayed(tmp_path: Path) -> None:
