@@ -84,6 +84,7 @@ def run(settings: ServeSettings) -> int:
             passive=reconciler.passive_counts,
         )
         reconciler.heed(checker.book.standing_of, checker.book.reports)
+        reconciler.hear(tokens.problem)
         reconciler.start()
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:

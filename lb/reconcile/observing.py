@@ -35,6 +35,7 @@ class Observing:
     _clock: Callable[[], float]
     _started_at: float
     _reports_of: observe.ReportsOf
+    _others: tuple[Callable[[], str | None], ...] = ()
 
     @property
     def _plans(self) -> Plans:
@@ -101,8 +102,13 @@ class Observing:
 
     def readiness(self) -> list[str]:
         """Why the data plane is not in step with the desired state; empty when it is."""
-        reasons = [each for each in (self._maps.failure, self._store.problem()) if each]
+        others = (problem() for problem in self._others)
+        reasons = [each for each in (self._maps.failure, self._store.problem(), *others) if each]
         return reasons + [problem for s in self._dataplane.interfaces() if (problem := s.problem)]
+
+    def hear(self, problem: Callable[[], str | None]) -> None:
+        """Ask another part of the daemon too, whenever it is asked why something is out of order."""
+        self._others = (*self._others, problem)
 
     def counters(self) -> Counters:
         """All packet counters."""

@@ -4,7 +4,7 @@ import hmac
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,8 @@ from threading import RLock
 
 from lb.errors import ConflictError, NotFoundError, StoreError
 from lb.model.access import Role
-from lb.store.file import FAULTS, connect, translated
+from lb.store.file import FAULTS, MEMORY, connect, translated
+from lb.store.place import Place
 from lb.store.schema import ACCESS, AUDIT_KEPT
 
 TOKEN_PREFIX = "sluice_"
@@ -22,6 +23,7 @@ TOKENS_MAX = 1000
 _PRUNE_EACH = 1000
 _CHOSEN = "(:actor IS NULL OR actor = :actor) AND (:refused IS NULL OR (status >= 400) = :refused)"
 _ID_MAX = (1 << 63) - 1
+_REMEDY = "put it back, or restart the daemon, which begins a new one, without tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,9 @@ class AccessStore:
         self._path = str(path)
         self._lock = RLock()
         self._db: sqlite3.Connection | None = connect(path, ACCESS)
+        self._place = Place(None if str(path) == MEMORY else Path(path), _REMEDY)
+        self._refused: str | None = None
+        """Why the last line or token could not be kept."""
         self._tokens = self._load()
 
     def create(
@@ -76,7 +81,7 @@ class AccessStore:
         """A new token, and what its bearer shows, which nobody can tell later. ConflictError: the name is taken."""
         text = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         token = Token(name, role, now, created_by, expires_at, _digest(text))
-        with self._using() as db:
+        with self._writing() as db:
             if name in self._tokens:
                 raise ConflictError(
                     f'there is a token "{name}" already: choose another name, or revoke that one first'
@@ -94,7 +99,7 @@ class AccessStore:
 
     def revoke(self, name: str) -> None:
         """Nobody gets in with it any more. NotFoundError: there is none of that name."""
-        with self._using() as db:
+        with self._writing() as db:
             self.token(name)
             db.execute("DELETE FROM tokens WHERE name = ?", (name,))
             self._tokens = {known: token for known, token in self._tokens.items() if known != name}
@@ -125,7 +130,7 @@ class AccessStore:
 
     def record(self, line: AuditRecord) -> int:
         """Append a line to the audit; its number."""
-        with self._using() as db:
+        with self._writing() as db:
             cursor = db.execute(
                 "INSERT INTO audit (time, actor, role, origin, method, path, status, detail, revision_before, "
                 "revision_after) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -181,6 +186,25 @@ class AccessStore:
                 "SELECT name, role, created_at, created_by, expires_at, digest FROM tokens ORDER BY name"
             )
             return {name: Token(name, Role(role), *rest) for name, role, *rest in rows}
+
+    def problem(self) -> str | None:
+        """Why neither tokens nor the audit can be kept; None if they can. What was refused once is tried again."""
+        with self._lock:
+            if self._refused is not None and self._place.problem() is None:
+                with suppress(StoreError), self._writing() as db:
+                    db.execute(f"PRAGMA user_version = {ACCESS.version}")  # writes what is there already
+            return self._place.problem() or self._refused
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._using() as db:
+                self._place.check()
+                yield db
+        except StoreError as error:
+            self._refused = str(error)
+            raise
+        self._refused = None
 
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:

@@ -8,12 +8,14 @@ from lb.errors import StoreError
 ROOM_BYTES = 1 << 20
 """With less the next changes may fail."""
 
+_REMEDY = "put it back, or keep what is in force by sluice export, and apply that after a restart"
+
 
 class Place:
-    """The path of an open file. None instead of a path: memory."""
+    """The path of an open file. None instead of a path: memory. remedy: what to do where the file is gone."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, remedy: str = _REMEDY) -> None:
+        self._path, self._remedy = path, remedy
         self._identity = _identity(path) if path else None
 
     def check(self) -> None:
@@ -25,10 +27,7 @@ class Place:
         if self._path is None or _identity(self._path) == self._identity:
             return None
         there = "is another file now" if self._path.exists() else "is gone"
-        return (
-            f"{self._path} {there}: put it back, or keep what is in force by sluice export, "
-            "and apply that after a restart"
-        )
+        return f"{self._path} {there}: {self._remedy}"
 
     def _read_only(self) -> str | None:
         if self._path is None or not os.statvfs(self._path.parent).f_flag & os.ST_RDONLY:

@@ -104,6 +104,12 @@ def test_state_directory_fails_in_every_way(machine: Machine) -> None:
             machine.wait(http, ready=True)
             change(http, weight).raise_for_status()
 
+        within(daemon, f"mv {state}/access.db {state}/aside")
+        assert "access.db is gone" in machine.wait(http, ready=False).text
+        change(http, 1).raise_for_status()  # the balancer's work goes on
+        within(daemon, f"mv {state}/aside {state}/access.db")
+        machine.wait(http, ready=True)
+
 
 DYING = Path(__file__).parent / "dying.py"
 POINTS = {

@@ -37,9 +37,8 @@ def test_state_directory_that_cannot_be_made(machine: Machine, tmp_path: Path) -
     """One sentence names the state file and the reason."""
     (tmp_path / "file").touch()
     machine.state = tmp_path / "file" / "state"
-    assert machine.refusal() == (
-        f"sluice: {machine.state}/state.db cannot be opened (Not a directory): correct that, or give another --state-dir"
-    )
+    says = "cannot be opened (Not a directory): correct that, or give another --state-dir"
+    assert machine.refusal() == f"sluice: {machine.state}/state.db {says}"
 
 
 def test_foreign_program_is_named_and_kept(machine: Machine) -> None:

@@ -9,7 +9,9 @@ from service_samples import addresses, service
 
 from lb.errors import StoreError
 from lb.model import Config
+from lb.model.access import Role
 from lb.store import SqliteStore
+from lb.store.access import AccessStore, AuditRecord
 
 WEB = Config().with_service(service("web", *addresses(3)))
 
@@ -54,6 +56,29 @@ def test_file_that_is_gone(store: SqliteStore, tmp_path: Path) -> None:
     aside.rename(folder)
     assert commit(store) == 2
     assert store.problem() is None
+
+
+def test_tokens_and_audit_that_are_gone(tmp_path: Path) -> None:
+    """No token or line of the audit is written into a file that was removed; put back, it is written again."""
+    path, aside = tmp_path / "access.db", tmp_path / "aside"
+    access = AccessStore(path)
+    line = AuditRecord(0.0, "uid 0", "admin", "here", "PUT", "/v1/config", 200)
+    access.record(line)
+    assert access.problem() is None
+    path.rename(aside)
+
+    with pytest.raises(StoreError, match=r"access\.db is gone: put it back, or restart"):
+        access.record(line)
+    with pytest.raises(StoreError, match="is gone"):
+        access.create("ci", Role.VIEWER, created_by="uid 0", now=0.0)
+    assert "is gone" in str(access.problem())
+    assert access.tokens() == []
+
+    aside.rename(path)
+    assert access.problem() is None
+    access.record(line)
+    assert access.count() == 2
+    access.close()
 
 
 def test_disk_that_is_full_or_read_only(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
