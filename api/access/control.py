@@ -29,6 +29,8 @@ SILENCE_SECONDS = 20.0
 """How long a body may not come on."""
 GRACE_SECONDS, LEAST_BYTES_PER_SECOND = 30.0, 512
 """After so long a body must have come at so much a second."""
+RECHECK_SECONDS = 2.0
+"""How often it is looked whether who reads an answer that goes on still may."""
 _DETAIL_BYTES = 65536
 
 
@@ -100,11 +102,43 @@ class AccessMiddleware:
             await answer(scope, receive, audited)
             return
         caller: Caller = state[CALLER_KEY]
+        ended = asyncio.Event()
         try:
-            await self._app(scope, receive if caller.is_exempt else _in_time(receive), audited)
+            heard = receive if caller.is_exempt else self._while_allowed(scope, _in_time(receive), ended)
+            await self._app(scope, heard, audited)
         finally:
             if held := state.get(STREAMS_KEY, 0):
                 self._control.quotas.let_go(caller.name, held)
+        if ended.is_set():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _while_allowed(
+        self, scope: Scope, receive: Receive, ended: asyncio.Event
+    ) -> Callable[[], Awaitable[Message]]:
+        """receive, but that who reads an answer that goes on is taken to hang up once they may not any more.
+
+        So a token that is revoked or over, and a role that is taken away, end what was begun with it.
+        """
+
+        async def receive_while_allowed() -> Message:
+            message = asyncio.ensure_future(receive())
+            try:
+                while not (await asyncio.wait({message}, timeout=RECHECK_SECONDS))[0]:
+                    if STREAMS_KEY in scope["state"] and not self._may(scope):
+                        ended.set()
+                        return {"type": "http.disconnect"}
+                return message.result()
+            finally:
+                message.cancel()
+
+        return receive_while_allowed
+
+    def _may(self, scope: Scope) -> bool:
+        try:
+            role = self._control.identifier.identify(scope).role
+        except AuthenticationError:
+            return False
+        return role is not None and role.covers(needed(scope["method"], scope["path"]))
 
     def _admit(self, scope: Scope) -> None:
         """Leave in the scope who asks; raises why they may not."""

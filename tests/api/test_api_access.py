@@ -1,9 +1,13 @@
 """Who may do what: roles by socket, token and certificate, grants, and what is refused."""
 
+import threading
+
+import httpx
 import pytest
 from api_guarded import SOCKET_GROUP, Guarded
 from api_stack import WEB
 
+from api.access import control
 from api.access.control import AccessControl
 from api.access.permissions import is_open, needed
 from lb.model.access import Role
@@ -258,3 +262,35 @@ def test_an_app_of_ours_alone_guards_nothing(daemon: Guarded) -> None:
     assert not control.is_guarding
     assert daemon.control.is_guarding
     control.tokens.close()
+
+
+@pytest.mark.parametrize("how", ["revoked", "over", "another role"])
+def test_an_answer_that_goes_on_ends_with_the_right_to_it(
+    daemon: Guarded, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may not ask any more hears no more: the answer ends in good order, and what it held is let go."""
+    monkeypatch.setattr(control, "RECHECK_SECONDS", 0.01)
+    daemon.allow(unix=[{"user": 1234, "role": "viewer"}])
+    client = (
+        daemon.unix(uid=1234) if how == "another role" else daemon.tls(daemon.token("viewer", expires_in=60))
+    )
+    name = "uid 1234" if how == "another role" else "token viewer"
+    answers: list[httpx.Response] = []
+    reader = threading.Thread(target=lambda: answers.append(client.get("/v1/events?follow=true")))
+    reader.start()
+    while not daemon.control.quotas._streams[name]:
+        assert reader.is_alive()
+
+    match how:
+        case "revoked":
+            daemon.control.tokens.revoke("viewer")
+        case "over":
+            daemon.clock.now += 61
+        case _:
+            daemon.allow(unix=[])
+    reader.join(timeout=30)
+
+    assert [answer.status_code for answer in answers] == [200]
+    assert answers[0].text.startswith("id: ")
+    assert not daemon.control.quotas._streams
+    assert client.get("/v1/events?follow=true").status_code == (403 if how == "another role" else 401)
