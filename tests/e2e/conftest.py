@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,8 @@ import lifecycle
 import processes
 from place import RUN_ROOT, Lab
 from pyroute2 import IPRoute
+from shared_lab import NAME, PREFIX, AddService
 from topology import POOL, Role
-
-PREFIX = "e2e-"
-LAB_NAME = f"{PREFIX}{os.getpid()}"
-"""Two runs of the tests at once do not meet."""
-AddService = Callable[..., dict[str, Any]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,9 +61,9 @@ def lab(as_root: None) -> Iterator[Lab]:
     for name in left_by_killed_runs():
         lifecycle.down(name)
     try:
-        yield lifecycle.up(LAB_NAME, document=False)
+        yield lifecycle.up(NAME, document=False)
     finally:
-        lifecycle.down(LAB_NAME)
+        lifecycle.down(NAME)
 
 
 @pytest.fixture

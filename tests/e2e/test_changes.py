@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import lifecycle
-from conftest import AddService
 from place import Lab
+from shared_lab import AddService
 from test_hitless import CONNECTIONS, SLUICE, Load, failures, sluice, wrk
 from topology import Host, Role
 

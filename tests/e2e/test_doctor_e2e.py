@@ -16,13 +16,13 @@ import lifecycle
 import place
 import processes
 import pytest
-from conftest import PREFIX
 from rerun import CHECKOUT
+from shared_lab import NAME
 from topology import CLIENT_MTU, Role
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
 
-LAB_NAME = f"{PREFIX}{os.getpid()}-doctor"
+LAB_NAME = f"{NAME}-doctor"
 PATIENCE_SECONDS = 120.0
 VIP, NEAR, ELSEWHERE = "10.201.0.1", "10.201.0.2", "10.201.0.3"
 """Outside of the lab's ranges: what backends and clients know of them, backend-setup and routes have told them."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import balancer
 import httpx
-from conftest import AddService
 from place import Lab
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
+from shared_lab import AddService
 from test_hitless import Load
 from topology import Role
 
