@@ -24,6 +24,9 @@ _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]+")
 _SERVER_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
+_FIRST_FINAL = 200
+_HEADER_RCODE_MOST = 15
+"""RFC 6891: what is beyond needs an OPT record."""
 
 Fault = tuple[tuple[int | str, ...], str]
 Text = Annotated[OneLine, Field(max_length=TEXT_MOST)]
@@ -319,7 +322,9 @@ class HealthCheck(Strict):
         except (dns.exception.DNSException, ValueError):
             yield ("dns_type",), f'"{self.dns_type}" is no type of record: write one such as A, AAAA or SOA'
         try:
-            dns.rcode.from_text(self.dns_rcode)
+            code = dns.rcode.from_text(self.dns_rcode)
+            if code > _HEADER_RCODE_MOST:
+                yield ("dns_rcode",), f"{self.dns_rcode} needs EDNS, which no check asks with: write NOERROR"
         except (dns.exception.DNSException, ValueError):
             yield (
                 ("dns_rcode",),
@@ -357,6 +362,8 @@ def _statuses(text: str) -> tuple[tuple[int, int], ...]:
         low, high = int(match[1]), int(match[2] or match[1])
         if low > high:
             raise ValueError(f"the range {low}-{high} is backwards: write {high}-{low}")
+        if high < _FIRST_FINAL:
+            raise ValueError(f"{part.strip()}: a server answers with 1xx while it goes on: write 200-299")
         found.append((low, high))
     return tuple(found)
 
