@@ -90,7 +90,7 @@ do_uninstall() {
         pins=$(compgen -G "$PINS/*/program" || true)
         if [[ -n $pins ]]; then
             local interface
-            interface=$(basename "$(dirname "$(head -n 1 <<<"$pins")")")
+            interface=$(basename "$(dirname "$(head -n 1 <<<"$pins")")" | tr : .)
             die "$interface is still served: systemctl disable --now sluice; sluice detach --interface $interface"
         fi
         if systemd_runs; then systemctl disable --now sluice || true; fi

@@ -21,8 +21,8 @@ PROGRAM, FRESH = "program", "program-new"
 
 
 def pin_directory(interface: str, pin_root: Path) -> Path:
-    """Where an interface's pins live. bpffs keeps dots to itself, so those of VLAN interfaces become underscores."""
-    return pin_root / interface.replace(".", "_")
+    """Where an interface's pins live. bpffs refuses dots; no interface's name has the colon that stands for one."""
+    return pin_root / interface.replace(".", ":")
 
 
 _FLAGS = {

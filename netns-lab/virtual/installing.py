@@ -144,9 +144,10 @@ def uninstall() -> None:
     """`make uninstall` leaves state and configuration, and nothing else."""
     make = ["make", "-C", str(CHECKOUT), "uninstall"]
     refused = sluice.run(*make, ok=False)
-    check(refused.returncode != 0 and "is still served" in refused.stderr, refused.stderr)
-    fact(f"make uninstall while it serves: {refused.stderr.splitlines()[0]}")
     interface = sluice.served()["name"]
+    told = f"{interface} is still served" in refused.stderr
+    check(refused.returncode != 0 and told, refused.stderr)
+    fact(f"make uninstall while it serves: {refused.stderr.splitlines()[0]}")
     sluice.run("systemctl", "disable", "--now", "sluice")
     sluice.run("sluice", "detach", "--interface", interface)
     shutil.rmtree(sluice.DROP_IN.parent)

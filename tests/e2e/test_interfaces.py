@@ -36,8 +36,11 @@ class Link:
 
 
 def lay(route: IPRoute, kind: str, number: int) -> Link:
-    """A cable, and on its near end an interface of that kind. NetlinkError if this kernel has none of it."""
-    near, far = f"c{number}", f"c{number}p"
+    """A cable, and on its near end an interface of that kind. NetlinkError if this kernel has none of it.
+
+    The cable alone and the bridge have names that differ in a dot: bpffs has no dots, and each has pins of its own.
+    """
+    near, far = f"c.{number}" if kind == "veth" else f"c{number}", f"c{number}p"
 
     def index(name: str) -> int:
         return int(route.link_lookup(ifname=name)[0])
@@ -52,7 +55,7 @@ def lay(route: IPRoute, kind: str, number: int) -> Link:
         link.served = f"mv{number}"
         route.link("add", ifname=link.served, kind="macvlan", link=index(near), macvlan_mode="bridge")
     elif kind in ("bridge", "bond"):
-        link.served = f"b{number}"
+        link.served = "c_1" if kind == "bridge" else f"b{number}"
         route.link("add", ifname=link.served, kind=kind)
         route.link("set", index=index(near), master=index(link.served))
     for name in {near, far, link.served, link.far}:
