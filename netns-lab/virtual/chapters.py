@@ -12,6 +12,7 @@ CHAPTERS: Mapping[str, Callable[[], object]] = {
     "unit": unit.unit,
     "bond": interfaces.bond,
     "lag": interfaces.lag,
+    "tagged": interfaces.tagged,
     "vlan": interfaces.vlan,
     "reboot": unit.reboot,
     "after": unit.after,

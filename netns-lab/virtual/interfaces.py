@@ -1,4 +1,4 @@
-"""Chapters: a bond and a VLAN device as the served interface."""
+"""Chapters: bonds and VLAN devices as the served interface."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,8 @@ from virtual import network, sluice, traffic
 from virtual.report import check, fact, note, within
 from virtual.traffic import Clients
 
-BONDING = Path("/sys/class/net/bond0/bonding")
+CLASS = Path("/sys/class/net")
+BONDING = CLASS / "bond0" / "bonding"
 OTHER = {"slave1": "slave2", "slave2": "slave1"}
 NEW = "slave3"
 LINK_SECONDS = 60.0
@@ -48,14 +49,20 @@ def _lose(clients: Clients, lost: list[str], other: str) -> str:
 
 
 def lag() -> None:
-    """802.3ad: another bond in its place, whose partner is a bond of the switch."""
-    network.remove("bond")
-    network.balancer("lag")
-    within(LINK_SECONDS, "LACP has joined both ports", joined)
+    """Other bonds in its place, which use all ports at once, and whose partner is a bond of the switch."""
+    for kind in network.PARTNERED:
+        _lag(kind)
+
+
+def _lag(kind: str) -> None:
+    mode = network.BONDS[kind][0]
+    network.remove()
+    network.balancer(kind)
+    within(LINK_SECONDS, "both ports have joined", joined)
     within(LINK_SECONDS, "the program is on the new bond0", lambda: sluice.served()["attached"])
     one = sluice.served()
     check(one["xdp_mode"] == "native", str(one))
-    fact("bond0, deleted and made anew as 802.3ad: native by itself, and LACP passes: both ports are joined")
+    fact(f"bond0, deleted and made anew as {mode}: native by itself, and both ports have joined")
     sluice.wait_until_healthy()
     with Clients() as clients:
         for lost, other in OTHER.items():
@@ -64,36 +71,56 @@ def lag() -> None:
             clients.more()
             check(native_packets(other) > before, f"{other} runs no native program")
             network.plug(lost, "up")
-            within(LINK_SECONDS, "LACP has joined both ports", joined)
+            within(LINK_SECONDS, "both ports have joined", joined)
             clients.more()
-    fact(f"each port lost, and back: {clients.done} requests, none failed")
+    fact(f"{mode}: each port lost, and back: {clients.done} requests, none failed")
     fact(traffic.balance())
     see_doctor("bond0")
 
 
 def vlan() -> None:
     """eth0.100, in the bond's place, beside a card that merges what it receives."""
-    sluice.systemctl("stop")
-    sluice.run("sluice", "detach", "--interface", "bond0")
-    network.remove("lag" if "802.3ad" in (BONDING / "mode").read_text() else "bond")
-    network.balancer("vlan")
-    network.KIND.write_text("vlan")
-    sluice.configure("eth0.100")
-    sluice.systemctl("start")
-    one = sluice.served()
-    check(one["attached"] and one["xdp_mode"] == "generic", str(one))
-    fact(f"eth0.100: --xdp-mode auto took {one['xdp_mode']} mode: {one['xdp_mode_reason']}")
-    sluice.wait_until_healthy()
-    with Clients() as clients:
-        clients.more()
-    fact(f"{clients.done} requests through eth0.100, none failed")
-    fact(traffic.balance())
+    _serve_tagged("vlan")
     network.run("ethtool", "-K", "eth0", "gro", "on")
     merging = [one for one in sluice.doctor() if one["check"] == "merging"]
     check([one["command"] for one in merging] == ["ethtool -K eth0 gro off"], str(merging))
     fact(f"sluice doctor: {merging[0]['summary']} → {merging[0]['command']}")
     sluice.run(*merging[0]["command"].split())
     see_doctor("eth0.100")
+
+
+def tagged() -> None:
+    """bond0.100: a VLAN device on a bond, one of whose cables is pulled."""
+    _serve_tagged("tagged")
+    with Clients() as clients:
+        lost = active()
+        network.plug(lost, "down")
+        within(LINK_SECONDS, "the other port is active", lambda: active() not in ("", lost), pause=0.01)
+        clients.more()
+        network.plug(lost, "up")
+        clients.more()
+    fact(f"bond0.100, its bond's active port lost, and back: {clients.done} requests, none failed")
+    see_doctor("bond0.100")
+
+
+def _serve_tagged(kind: str) -> None:
+    """A VLAN device in the place of what is served; requests come by it."""
+    sluice.systemctl("stop")
+    sluice.run("sluice", "detach", "--interface", sluice.interface())
+    network.remove()
+    network.balancer(kind)
+    network.KIND.write_text(kind)
+    name = network.served(kind)
+    sluice.configure(name)
+    sluice.systemctl("start")
+    one = sluice.served()
+    check(one["name"] == name and one["attached"] and one["xdp_mode"] == "generic", str(one))
+    fact(f"{name}: --xdp-mode auto took {one['xdp_mode']} mode: {one['xdp_mode_reason']}")
+    sluice.wait_until_healthy()
+    with Clients() as clients:
+        clients.more()
+    fact(f"{clients.done} requests through {name}, none failed")
+    fact(traffic.balance())
 
 
 def see_doctor(interface: str) -> None:
@@ -118,5 +145,8 @@ def active() -> str:
 
 
 def joined() -> bool:
-    """Whether both ports are in one aggregator."""
-    return (BONDING / "ad_num_ports").read_text().strip() == "2"
+    """Whether all ports carry packets: by 802.3ad, once they are in one aggregator."""
+    if "802.3ad" in (BONDING / "mode").read_text():
+        return (BONDING / "ad_num_ports").read_text().strip() == str(len(network.PORTS))
+    states = [(CLASS / port / "bonding_slave" / "mii_status").read_text().strip() for port in network.PORTS]
+    return set(states) == {"up"}

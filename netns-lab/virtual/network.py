@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The network inside the machine: a switch, a client and two backends in namespaces; the balancer is itself.
 
-A unit makes it at each boot, before the daemon starts. The balancer's interface is of one of three kinds: bond is
-bond0 (active-backup) over two cables to the switch, lag is bond0 (802.3ad), whose partner is a bond of the switch, and
-vlan is eth0.100, on a cable that carries tagged frames.
+A unit makes it at each boot, before the daemon starts. The balancer's interface is of one of several kinds: a bond over
+two cables to the switch, whose partner is a bond of the switch unless one port alone is in use; or a VLAN device, on a
+cable or a bond that carries tagged frames.
 """
 
 import string
@@ -32,8 +32,24 @@ KIND = FILES / "kind"
 """What the balancer's interface is to be at the next boot."""
 BIG_FILE = Path("/usr/bin/python3.11")
 """Some megabytes, which backends serve and clients send."""
-CABLES = {"bond": ("slave1", "slave2"), "lag": ("slave1", "slave2"), "vlan": ("eth0",)}
-SERVED = {"bond": "bond0", "lag": "bond0", "vlan": "eth0.100"}
+PORTS = ("slave1", "slave2")
+BONDS = {
+    "bond": ("active-backup",),
+    "tagged": ("active-backup",),
+    "lag": ("802.3ad", "lacp_rate", "fast", "xmit_hash_policy", "layer3+4"),
+    "xor": ("balance-xor", "xmit_hash_policy", "layer3+4"),
+    "rr": ("balance-rr",),
+}
+"""The kinds that have a bond, and its mode."""
+PARTNERED = ("lag", "xor", "rr")
+"""Whose bond uses all ports at once."""
+TAGGED = {"vlan": "eth0", "tagged": "bond0"}
+"""What the VLAN device is on."""
+
+
+def served(kind: str) -> str:
+    """The interface that the balancer serves."""
+    return f"{TAGGED[kind]}.{TAG}" if kind in TAGGED else "bond0"
 
 
 def run(*words: str, namespace: str = "") -> str:
@@ -78,24 +94,23 @@ def build(kind: str) -> None:
 
 def balancer(kind: str) -> None:
     """The balancer's own interface."""
-    cables = CABLES[kind]
-    if kind != "vlan":
+    if kind in BONDS:
         run("ip", "link", "add", "bond0", "type", "bond", *_mode(kind))
-    if kind == "lag":
+    if kind in PARTNERED:
         run("ip", "link", "add", "lag", "type", "bond", *_mode(kind), namespace=SWITCH)
-    for name in cables:
-        _cable(name, name, None, master="lag" if kind == "lag" else "br0")
-        if kind != "vlan":
+    for name in PORTS if kind in BONDS else ("eth0",):
+        _cable(name, name, None, master="lag" if kind in PARTNERED else "br0")
+        if kind in BONDS:
             enslave(name)
-    if kind == "lag":
+        if kind in TAGGED:  # unlike the others' frames
+            run("bridge", "vlan", "add", "dev", name, "vid", TAG, namespace=SWITCH)
+    if kind in PARTNERED:
         run("ip", "link", "set", "lag", "mtu", SERVER_MTU, "master", "br0", "up", namespace=SWITCH)
-    if kind == "vlan":
-        run(
-            "bridge", "vlan", "add", "dev", "eth0", "vid", TAG, namespace=SWITCH
-        )  # tagged, unlike the others'
-        run("ip", "link", "add", "link", "eth0", "name", SERVED[kind], "type", "vlan", "id", TAG)
-    run("ip", "link", "set", SERVED[kind], "mtu", SERVER_MTU, "up")
-    run("ip", "address", "add", f"{BALANCER}/24", "dev", SERVED[kind])
+    if kind in TAGGED:
+        run("ip", "link", "set", TAGGED[kind], "mtu", SERVER_MTU, "up")
+        run("ip", "link", "add", "link", TAGGED[kind], "name", served(kind), "type", "vlan", "id", TAG)
+    run("ip", "link", "set", served(kind), "mtu", SERVER_MTU, "up")
+    run("ip", "address", "add", f"{BALANCER}/24", "dev", served(kind))
 
 
 def enslave(name: str) -> None:
@@ -110,12 +125,11 @@ def lay(name: str) -> None:
     _cable(name, name, None)
 
 
-def remove(kind: str) -> None:
+def remove() -> None:
     """Take the balancer's interface and its cables away."""
-    if kind != "vlan":
-        run("ip", "link", "del", "bond0")
-    if kind == "lag":
-        run("ip", "link", "del", "lag", namespace=SWITCH)
+    for name, namespace in (("bond0", ""), ("lag", SWITCH)):
+        if f"{name}:" in run("ip", "-o", "link", "show", "type", "bond", namespace=namespace):
+            run("ip", "link", "del", name, namespace=namespace)
     for name in list_cables():
         run("ip", "link", "del", name)
 
@@ -132,9 +146,7 @@ def plug(name: str, state: str) -> None:
 
 
 def _mode(kind: str) -> list[str]:
-    if kind == "bond":
-        return ["mode", "active-backup", "miimon", "50"]
-    return ["mode", "802.3ad", "miimon", "50", "lacp_rate", "fast", "xmit_hash_policy", "layer3+4"]
+    return ["miimon", "50", "mode", *BONDS[kind]]
 
 
 def _cable(port: str, end: str, host: str | None, master: str = "br0") -> None:

@@ -17,6 +17,7 @@ SERVICE_WORDS = (
 """Of `sluice service add`: mode ipip, with health checks."""
 START_SECONDS = 900.0
 """A compiler in an emulated machine is slow."""
+_SERVED = "SLUICE_INTERFACE="
 ENV = Path("/etc/sluice/sluice.env")
 COMPILED = Path("/var/lib/sluice/compiled")
 DROP_IN = Path("/etc/systemd/system/sluice.service.d/machine.conf")
@@ -60,8 +61,14 @@ def journal(lines: int, unit: str = "sluice") -> str:
 def configure(interface: str) -> None:
     """What is served, in the installed file of options."""
     lines = ENV.read_text().splitlines()
-    kept = [line for line in lines if not line.startswith("SLUICE_INTERFACE=")]
-    ENV.write_text("\n".join([*kept, f"SLUICE_INTERFACE={interface}"]) + "\n")
+    kept = [line for line in lines if not line.startswith(_SERVED)]
+    ENV.write_text("\n".join([*kept, f"{_SERVED}{interface}"]) + "\n")
+
+
+def interface() -> str:
+    """What is served, by the installed file of options."""
+    (name,) = [line.partition("=")[2] for line in ENV.read_text().splitlines() if line.startswith(_SERVED)]
+    return name
 
 
 def served() -> dict[str, Any]:
