@@ -18,6 +18,8 @@ from lb.settings import XdpMode
 
 PROGRAM, FRESH = "program", "program-new"
 """The pins of the program that is attached, and of one that is about to be."""
+PINS = (PROGRAM, "link")
+"""What is there while a program is attached."""
 
 
 def pin_directory(interface: str, pin_root: Path) -> Path:
@@ -135,7 +137,7 @@ class Hook:
 
     def pins(self) -> tuple[str, ...]:
         """Those of its program and its link that are there."""
-        return tuple(str(path) for name in (PROGRAM, "link") if (path := self.directory / name).exists())
+        return tuple(str(path) for name in PINS if (path := self.directory / name).exists())
 
     def lost(self) -> None:
         """The interface went away, and the link with it."""

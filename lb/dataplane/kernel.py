@@ -11,7 +11,7 @@ from lb.dataplane.build import NAME_PREFIX, Build, Program
 from lb.dataplane.examined import Examined
 from lb.dataplane.explain import TracedProgram, Tracers
 from lb.dataplane.former import Former, find_former, open_former, tell_about
-from lb.dataplane.hook import Hook, pin_directory, remove_other_maps
+from lb.dataplane.hook import PINS, Hook, pin_directory, remove_other_maps
 from lb.dataplane.host_facts import clock_offset
 from lb.dataplane.kernel_tables import open_tables
 from lb.dataplane.layout import Verdict, layout
@@ -323,7 +323,7 @@ class KernelDataPlane(Examined):
             if link is None:
                 states.append(InterfaceState(name, None, None, None, False, "none", None, link="gone"))
                 continue
-            attached = name in self._in_force and hook.is_alive(link)
+            attached, pins = name in self._in_force and hook.is_alive(link), hook.pins()
             states.append(
                 InterfaceState(
                     name,
@@ -333,9 +333,10 @@ class KernelDataPlane(Examined):
                     attached,
                     link.xdp_mode,
                     link.xdp_program_id,
-                    hook.pins(),
+                    pins,
                     hook.reason if attached else "",
                     link.condition,
+                    unpinned=attached and len(pins) < len(PINS),
                 )
             )
         return states

@@ -40,7 +40,8 @@ class NextHop:
 class InterfaceState:
     """One interface as it is. xdp_mode: native, generic or none; xdp_mode_reason: why, in a clause.
 
-    pins: paths of its program and its link; link: up, down, no-carrier or gone.
+    pins: paths of its program and its link; link: up, down, no-carrier or gone. unpinned: its program is in force, and
+    nothing but this process keeps it there.
     """
 
     name: str
@@ -53,6 +54,7 @@ class InterfaceState:
     pins: tuple[str, ...] = ()
     xdp_mode_reason: str = ""
     link: str = "up"
+    unpinned: bool = False
 
     @property
     def problem(self) -> str | None:
@@ -61,6 +63,11 @@ class InterfaceState:
             return f"interface {self.name} is not there"
         if not self.attached:
             return f"interface {self.name} is not attached"
+        if self.unpinned:
+            return (
+                f"the pins of interface {self.name} were removed: its program ends with this daemon, and so do its "
+                "flows; restart it at a quiet time, which pins them anew"
+            )
         told = {"down": "is down", "no-carrier": "has no carrier"}.get(self.link)
         return f"interface {self.name} {told}" if told else None
 

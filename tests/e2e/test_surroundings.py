@@ -82,6 +82,20 @@ def test_an_interface_has_one_daemon(machine: Machine, daemon: subprocess.Popen[
         assert found.json()["packets"][0]["verdict"] == "DROP_BLOCKLIST"
 
 
+def test_pins_that_are_gone(machine: Machine, daemon: subprocess.Popen[str]) -> None:
+    """Without its pin the program would end with the daemon: as long as that is so, /readyz says it."""
+    link = Path("/sys/fs/bpf/sluice") / machine.interface / "link"
+    aside = link.with_name("aside")
+    with balancer.client(machine.socket) as http:
+        machine.wait(http, ready=True)
+        link.rename(aside)
+        assert (
+            f"the pins of interface {machine.interface} were removed" in machine.wait(http, ready=False).text
+        )
+        aside.rename(link)
+        machine.wait(http, ready=True)
+
+
 def test_interface_that_vanishes_and_returns(machine: Machine, daemon: subprocess.Popen[str]) -> None:
     """Without its interface the daemon says so and refuses changes; when it is back, so is the program."""
     with balancer.client(machine.socket) as http:
