@@ -74,19 +74,30 @@ def _flows(operation: Operation) -> str:
 
 
 def _drained(session: Session, operations: list[Operation], timeout: int) -> list[Operation]:
-    """Ask until all are done; an error once the time is over, or one of them has come to another end."""
+    """Ask until all are done; an error once the time is over, or one of them has come to another end.
+
+    A daemon that is away meanwhile may be one that is upgraded: UnreachableError only if it is when the time is over.
+    """
+    from lb.cli.client import UnreachableError
+
     deadline = monotonic() + timeout
     with _told() as tell:
+        away: UnreachableError | None = None
         while running := [each for each in operations if each["state"] != "done"]:
-            tell("waiting for " + ", ".join(f"{_flows(each)} of {each['address']}" for each in running))
+            left_in = ", ".join(f"{_flows(each)} of {each['address']}" for each in running)
+            tell(f"waiting for {left_in}" if away is None else f"the daemon is away; there were {left_in}")
             left = deadline - monotonic()
             if left <= 0:
-                raise click.ClickException(_too_long(running, timeout))
+                raise away or click.ClickException(_too_long(running, timeout))
             try:
                 pause(min(POLL_SECONDS, left))
             except KeyboardInterrupt:
                 raise click.ClickException(_interrupted(running)) from None
-            operations = [each if each["state"] == "done" else _now(session, each) for each in operations]
+            try:
+                operations = [each if each["state"] == "done" else _now(session, each) for each in operations]
+                away = None
+            except UnreachableError as error:
+                away = error
     return operations
 
 

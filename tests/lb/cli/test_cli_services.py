@@ -1,12 +1,15 @@
 """sluice service and backend, against the real application."""
 
+import itertools
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from cli_shell import Shell
 
 from lb.cli import drain
+from lb.cli.client import Client, UnreachableError
 
 
 def test_a_service_is_added_shown_and_removed(web: Shell) -> None:
@@ -359,6 +362,29 @@ def test_who_is_enabled_or_removed_meanwhile_is_waited_for_no_more(
 
     assert (result.exit_code, len(pauses)) == (1, 1)
     assert "backend 10.0.0.11 of web drains no more" in result.stderr
+
+
+@pytest.mark.parametrize(("looks_away", "exit_code"), [(2, 0), (99, 5)])
+def test_a_wait_outlasts_a_restart_of_the_daemon(
+    web: Shell, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch, looks_away: int, exit_code: int
+) -> None:
+    """A daemon that does not answer is asked again; exit code 5 if it does not when the time is over."""
+    flows_on_every_backend(web, 1)
+    away, call, now = iter(range(looks_away)), Client.call, itertools.count()
+
+    def call_if_there(self: Client, method: str, path: str, **said: Any) -> Any:
+        if path.startswith("/operations/") and next(away, None) is not None:
+            raise UnreachableError("nothing listens there")
+        return call(self, method, path, **said)
+
+    monkeypatch.setattr(Client, "call", call_if_there)
+    monkeypatch.setattr(drain, "monotonic", lambda: next(now))
+    meanwhile(lambda: web.dataplane.tables.arrays.flows.reshape(-1)["tag_backend"].fill(0))
+    result = web.run("backend", "drain", "web", "10.0.0.11", "--wait", "--timeout", "40")
+
+    assert result.exit_code == exit_code
+    assert ("nothing listens there" in result.stderr) == (exit_code == 5)
+    assert result.stderr.startswith("sluice: waiting for 1 flow of 10.0.0.11\n")
 
 
 def test_an_interrupted_wait_leaves_the_drain_on(web: Shell, meanwhile: Meanwhile) -> None:
