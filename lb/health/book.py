@@ -81,7 +81,7 @@ class Book:
         return any(standing != FULL for standing in touched)
 
     def _open(self, service: Service) -> _Page:
-        page = _Page(service, enabled=_enabled(service))
+        page = _Page(service, enabled=_enabled(service), held=self._remembered_held(service))
         for target in targets([service]):
             self._begin(page, target.key)
         self._settle(page)
@@ -115,7 +115,7 @@ class Book:
             if page is None:
                 # As a start finds it: with what was known.
                 seen = {t.backend.packed: self._remembered(t.key) for t in targets([service])}
-                return policy.standing(service, seen, frozenset(), self._steady())
+                return policy.standing(service, seen, self._remembered_held(service), self._steady())
             if page.service is service and page.standing is not None:
                 return page.standing
             now = self._steady()
@@ -129,6 +129,11 @@ class Book:
         failed_at = float("-inf") if known.health is Health.UNHEALTHY else None
         gone = None if known.returned is None else max(0.0, self._clock() - known.returned)
         return Seen(known.health, failed_at, None if gone is None else self._steady() - gone)
+
+    def _remembered_held(self, service: Service) -> frozenset[bytes]:
+        return frozenset(
+            t.backend.packed for t in targets([service]) if self._known.get(t.key, _NOTHING).held
+        )
 
     def note(self, key: Key, outcome: Outcome, *, passive: str | None = None) -> bool:
         """Write down how a check ended; whether the standing of the service may be another now.
@@ -260,7 +265,9 @@ class Book:
         """What a restart should begin with."""
         with self._lock:
             found = {
-                (name, address): Known(report.health, report.since, self._returned(page, address))
+                (name, address): Known(
+                    report.health, report.since, self._returned(page, address), address in page.held
+                )
                 for name, page in self._pages.items()
                 for address, report in page.reports.items()
             }

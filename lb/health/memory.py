@@ -16,11 +16,15 @@ log = logging.getLogger("sluice.health")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Of one backend: its verdict, since when that holds, and since when it starts slowly. Seconds since the epoch."""
+    """Of one backend: its verdict, since when that holds, since when it starts slowly, and whether the guard holds it.
+
+    Times are seconds since the epoch.
+    """
 
     health: Health = Health.UNKNOWN
     since: float | None = None
     returned: float | None = None
+    held: bool = False
 
 
 def load(path: Path) -> dict[Key, Known]:
@@ -28,9 +32,9 @@ def load(path: Path) -> dict[Key, Known]:
     try:
         said = json.loads(path.read_bytes())
         return {
-            (service, ip_address(address).packed): Known(Health(health), *map(_moment, moments))
+            (service, ip_address(address).packed): _known(*words)
             for service, backends in said.items()
-            for address, (health, *moments) in backends.items()
+            for address, words in backends.items()
         }
     except FileNotFoundError:
         return {}
@@ -45,7 +49,7 @@ def save(path: Path, known: Mapping[Key, Known]) -> None:
     """Keep these, all or (where the disk is full) those before; a failure is a line in the log."""
     document: dict[str, dict[str, list[object]]] = {}
     for (service, address), one in known.items():
-        said: list[object] = [str(one.health), one.since, one.returned]
+        said: list[object] = [str(one.health), one.since, one.returned, one.held]
         document.setdefault(service, {})[str(ip_address(address))] = said
     beside = path.with_suffix(".new")
     try:
@@ -56,5 +60,9 @@ def save(path: Path, known: Mapping[Key, Known]) -> None:
         log.warning("%s cannot be written (%s): a restart begins with the health before", path, error)
 
 
-def _moment(said: object) -> float | None:
-    return None if said is None else float(str(said))
+def _known(health: str, since: float | None, returned: float | None = None, held: object = False) -> Known:
+    return Known(Health(health), _moment(since), _moment(returned), bool(held))
+
+
+def _moment(said: float | None) -> float | None:
+    return None if said is None else float(said)

@@ -276,6 +276,29 @@ def test_a_slow_start_goes_on_after_a_restart(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_the_guard_holds_is_held_after_a_restart(tmp_path: Path) -> None:
+    """A restart while most fail at once takes none out, and tells nothing anew; later they are followed again."""
+    first = World()
+    guarded = document(numbers=(1, 2, 3), mass_failure_guard=0.5, when_all_down="closed")
+    first.apply(guarded)
+    for number in (1, 2):
+        first.check(number, BAD, BAD, BAD)
+    assert first.shares() == [0.333] * 3
+    memory.save(tmp_path / "health.json", first.book.known())
+    first.close()
+
+    again = World(memory.load(tmp_path / "health.json"))
+    again.now += 10_000
+    again.apply(guarded)
+    assert again.shares() == [0.333] * 3
+    assert [backend.health_held for backend in again.backends().values()] == [True, True, False]
+    assert again.kinds() == []
+    again.check(1, GOOD, GOOD)
+    assert again.shares() == [0.5, 0.0, 0.5]
+    assert again.kinds() == ["backend.up", "health.followed"]
+    again.close()
+
+
 def test_transitions_and_durations_are_counted(world: World) -> None:
     """For the metrics: what became of which backend, and how long checks took."""
     world.apply(document())
