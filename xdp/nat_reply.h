@@ -47,29 +47,25 @@ static __always_inline bool nat_entry_of(const struct packet *p, u32 slot, struc
 	return flow->forward && flow->reply && nat_is_reply(flow->reply, p);
 }
 
-/* ICMP for a pool address: an error about a request. */
-static __always_inline int nat_icmp(struct packet *p, u32 block, struct nat_flow *flow)
+/* ICMP for a pool address, or for a client that backends see: whether it is an error about a request. */
+static __always_inline int nat_read_error(struct packet *p)
 {
 	u32 at = p->l4 & L4_MOST;
 	struct icmp_header *icmp = p->data + at;
-	int stop;
 
 	if (at + sizeof(*icmp) > p->l3 + p->l3_length || (void *)(icmp + 1) > p->end)
 		return DROP_TRUNCATED;
 	if (!is_error(p, icmp->type))
 		return PASS_PROTOCOL;
-	stop = p->family == 4 ? read_quote4(p, at + sizeof(*icmp), true) : read_quote6(p, at + sizeof(*icmp), true);
-	if (stop)
-		return stop;
-	return nat_entry_of(p, block << 16 | bpf_ntohs(p->port), flow) ? CONTINUE : PASS_ICMP_ERROR;
+	return p->family == 4 ? read_quote4(p, at + sizeof(*icmp), true) : read_quote6(p, at + sizeof(*icmp), true);
 }
 
-/* What comes from a backend whose gateway we are, and is for no VIP. */
+/* What comes from a backend whose gateway we are, and is for no VIP, or quotes what went to one. */
 static __always_inline bool nat_kept_reply(struct packet *p, struct nat_flow *flow)
 {
 	u32 slot;
 
-	if (!p->has_ports && !(HAVE_NAT_ICMP && read_echo_reply(p)))
+	if (!p->has_ports && !(is_icmp(p) && !nat_read_error(p)) && !(HAVE_NAT_ICMP && read_echo_reply(p)))
 		return false;
 	if (!nat_find(p, nat_hash(p->source6, p->vip6, nat_ports(p)), true, flow))
 		return false;
@@ -92,9 +88,11 @@ static __always_inline int nat_from_backend(struct packet *p, u32 kind, u32 word
 		if (!flow.forward || !flow.reply)
 			return DROP_INTERNAL;
 	} else if (kind == NAT_ICMP) {
-		stop = nat_icmp(p, word & 0xff, &flow);
+		stop = nat_read_error(p);
 		if (stop)
 			return stop;
+		if (!nat_entry_of(p, (word & 0xff) << 16 | bpf_ntohs(p->port), &flow))
+			return PASS_ICMP_ERROR;
 	} else if (!HAVE_NAT_KEEP || !nat_kept_reply(p, &flow)) {
 		return word;
 	}

@@ -102,7 +102,8 @@ static __always_inline int run_stages(struct xdp_md *ctx, struct packet *p)
 	verdict = find_service(p, &service);
 	if (HAVE_NAT_ICMP && verdict == PASS_NO_SERVICE && is_icmp(p))
 		return answer_request(p) ?: PASS_PROTOCOL;
-	if (HAVE_NAT_KEEP && (verdict == PASS_NO_SERVICE || verdict == PASS_PROTOCOL) && nat_is_of_keep(p)) {
+	/* Errors about what went to a backend of keep come from routers too. */
+	if (HAVE_NAT_KEEP && (verdict == PASS_NO_SERVICE || verdict == PASS_PROTOCOL) && (is_icmp(p) || nat_is_of_keep(p))) {
 		int known;
 
 		settle(ctx, p);

@@ -83,7 +83,10 @@ class Nat:
             is_of_pool = not address or address in self._pools[len(address)]
             backend = self._backend(entry)
             source = NatSource.POOL if address else NatSource.KEEP
-            is_other = backend is not None and self._services[entry.service].nat_source is not source
+            is_other = backend is not None and (
+                self._services[entry.service].nat_source is not source
+                or (backend.port or entry.flow.port) != entry.backend_port
+            )
             if not is_of_pool or is_other or backend is None or backend.admin_state is AdminState.DISABLED:
                 self._end(entry)
 
@@ -124,11 +127,20 @@ class Nat:
         ports: source and destination, or what stands for them; None if it cannot be a reply.
         """
         entry = None if ports is None else self.entries.get((packet.destination, ports[1]))
-        return _of(packet, ports, [entry] if entry else [])
+        if ports is None or entry is None:
+            return None
+        came = (packet.source, ports[0], packet.destination, ports[1], packet.protocol)
+        return entry if entry.reply == came else None
 
     def of_kept(self, packet: Packet, ports: tuple[int, int] | None) -> Entry | None:
         """The same of a backend's packet to a client that is kept."""
-        return _of(packet, ports, [e for e in reversed(self.entries.values()) if not e.slot[0]])
+        if ports is None:
+            return None
+        return self.kept((packet.source, ports[0], packet.destination, ports[1], packet.protocol))
+
+    def kept(self, reply: Tuple) -> Entry | None:
+        """The entry without a pool address that such a reply is of."""
+        return next((e for e in reversed(self.entries.values()) if not e.slot[0] and e.reply == reply), None)
 
     def open(self, service: Service, flow: Flow, backend: Backend, client_mac: bytes) -> Entry | str:
         """A new entry for a flow, or the verdict that there can be none."""
@@ -168,14 +180,6 @@ class Nat:
         del self.entries[entry.slot]
         if self._by_flow.get(entry.flow) == entry.slot:
             del self._by_flow[entry.flow]
-
-
-def _of(packet: Packet, ports: tuple[int, int] | None, candidates: list[Entry]) -> Entry | None:
-    """The first of these that a packet is the reply of."""
-    if ports is None:
-        return None
-    came = (packet.source, ports[0], packet.destination, ports[1], packet.protocol)
-    return next((entry for entry in candidates if entry.reply == came), None)
 
 
 def seen_flags(packet: Packet) -> int:

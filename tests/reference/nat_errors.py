@@ -44,6 +44,11 @@ class Quote(NamedTuple):
     protocol: int
     header: int
 
+    @property
+    def answer(self) -> tuple[bytes, int, bytes, int, int]:
+        """The tuple of what it is answered with."""
+        return self.destination, self.port, self.source, self.source_port, self.protocol
+
 
 def is_error(packet: Packet, message: bytes) -> bool:
     """Whether it is an ICMP error of its family."""

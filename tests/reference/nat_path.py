@@ -115,18 +115,19 @@ class NatPath:
             return Out("DROP_TRUNCATED", frame)
         if not nat_errors.is_error(packet, message):
             return None
-        quote = nat_errors.read_quote(frame, packet, of_reply=False)
-        if quote is None or quote.source != packet.destination:
+        quote = _quote_of_request(frame, packet)
+        entry = quote and self.nat.entries.get((quote.source, quote.source_port))
+        if quote is None or entry is None or entry.reply != quote.answer:
             return Out("PASS_ICMP_ERROR", frame)
-        entry = self.nat.entries.get((quote.source, quote.source_port))
-        if entry is None or entry.reply != (
-            quote.destination,
-            quote.port,
-            quote.source,
-            quote.source_port,
-            quote.protocol,
-        ):
-            return Out("PASS_ICMP_ERROR", frame)
+        return self._told_client(frame, packet, entry)
+
+    def error_for_client(self, frame: bytes, packet: Packet) -> Out | None:
+        """The same for a client that backends see; None if it is nothing of NAT's."""
+        quote = _quote_of_request(frame, packet)
+        entry = quote and self.nat.kept(quote.answer)
+        return self._told_client(frame, packet, entry) if entry else None
+
+    def _told_client(self, frame: bytes, packet: Packet, entry: Entry) -> Out:
         way = self._back(entry)
         stopped = _error_stopped(frame, packet, len(entry.flow.client), way)
         return stopped or _finished(frame, nat_errors.to_client(frame, packet, entry), way)
@@ -155,6 +156,12 @@ def _translated(frame: bytes, packet: Packet, ends: Ends, way: Way) -> Out:
     """A packet on its way."""
     made = translate(frame, packet, ends)
     return Out(made, frame) if isinstance(made, str) else Out(way.verdict, way.macs + made)
+
+
+def _quote_of_request(frame: bytes, packet: Packet) -> nat_errors.Quote | None:
+    """What an error quotes, if that was sent by whom the error is for."""
+    quote = nat_errors.read_quote(frame, packet, of_reply=False)
+    return quote if quote and quote.source == packet.destination else None
 
 
 def _error_stopped(frame: bytes, packet: Packet, size: int, way: Way) -> Out | None:

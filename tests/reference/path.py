@@ -103,7 +103,8 @@ class Reference:
         answer = self._serve(frame, packet, later, is_vip=is_vip)
         if answer.verdict in FOR_NO_SERVICE and (entry := self.nat.nat.of_kept(packet, ports)):
             return Answer(*self.nat.reply(frame, packet, entry))
-        return answer
+        told = self.nat.error_for_client(frame, packet) if answer.verdict == "PASS_PROTOCOL" else None
+        return Answer(*told) if told else answer
 
     def _serve(self, frame: bytes, packet: Packet, later: Iterable[Rule], *, is_vip: bool) -> Answer:
         """What becomes of a packet that was let in, if it is no reply."""

@@ -7,6 +7,7 @@ from echo_frames import ping, pinged, pong
 from frames import (
     CLIENT_MAC,
     LINK,
+    VIP4,
     VIP6,
     kinds,
     service,
@@ -71,11 +72,14 @@ def framed(error: Packet, src: str, dst: str, quote: bytes, ttl: int) -> bytes:
     return bytes(LINK)[:12] + ethertype + rendered(error, src, dst, quote, ttl)
 
 
-def open_flow(rig: Rig, vip: str, backend: str, make: Any) -> tuple[Packet, Packet, Packet, Packet]:
+def open_flow(
+    rig: Rig, vip: str, backend: str, make: Any, **more: Any
+) -> tuple[Packet, Packet, Packet, Packet]:
     """A flow: its request, that as it left, its reply, and that as it left."""
     protocol, backends = "tcp" if make is tcp else "udp", [{"address": backend, "port": 8080}]
-    served = service(mode="nat", vip=vip, protocol=protocol, backends=backends)
-    rig.apply(settings=POOLS, services=[pinged(vip=vip, backends=[backend]) if make is ping else served])
+    served = service(mode="nat", vip=vip, protocol=protocol, backends=backends, **more)
+    echoed = pinged(vip=vip, backends=[backend], **more)
+    rig.apply(settings=POOLS, services=[echoed if make is ping else served])
     request = make(dst=vip, data=b"x" * 80) if make is ping else make(dst=vip)
     out = rig.run(request)
     reply = pong(out) if make is ping else answer(out, payload=b"x" * 80)
@@ -157,6 +161,43 @@ def test_from_the_clients_side(
         assert out.verdict == "TX_NAT", name
         assert out.frame_out[:6] == next_hop_mac(backends[0])
         assert out.frame_out[14:].hex() == whole.hex(), name
+
+
+@pytest.mark.parametrize("length", QUOTED)
+@pytest.mark.parametrize(("vip", "backend"), [(VIP4, "10.0.0.11"), (VIP6, "fd00::11")])
+@pytest.mark.parametrize("make", [tcp, udp, ping])
+def test_for_a_client_that_backends_see(nat_rig: Rig, vip: str, backend: str, make: Any, length: int) -> None:
+    """With keep an error is for the client itself, from the backend or a router: it is told in the VIP's name."""
+    request, sent, _, _ = open_flow(nat_rig, vip, backend, make, nat_source="keep")
+    client, header = network_of(request).src, 40 if ":" in vip else 20
+    asked = network_of(Ether(bytes(request))).copy()
+    setattr(asked, "hlim" if ":" in vip else "ttl", 63)
+    if ":" not in vip:
+        asked.chksum = None
+
+    for name, error, expected in errors(family(vip), family(vip)):
+        for sender in (backend, ROUTER6 if ":" in vip else ROUTER4):
+            quoted = bytes(network_of(sent))[: length + header]
+            out = nat_rig.run(framed(error, sender, client, quoted, 60))
+            whole = rendered(expected, vip, client, bytes(asked)[: length + header], 59)
+
+            assert out.verdict == "TX_NAT_REPLY", name
+            assert out.frame_out[:12].hex(":") == f"{CLIENT_MAC}:{OUR_MAC}"
+            assert out.frame_out[14:].hex() == whole.hex(), name
+
+
+@pytest.mark.parametrize(("vip", "backend"), [(VIP4, "10.0.0.11"), (VIP6, "fd00::11")])
+def test_for_a_client_about_something_else(nat_rig: Rig, vip: str, backend: str) -> None:
+    """What quotes no flow of keep is for the kernel to forward, as it came."""
+    request, sent, reply, _ = open_flow(nat_rig, vip, backend, udp, nat_source="keep")
+    client = network_of(request).src
+    error = ICMPv6DestUnreach(code=4) if ":" in vip else ICMP(type=3, code=3)
+    quoted = bytes(network_of(sent))
+    at = 40 if ":" in vip else 20
+    other = quoted[: at + 2] + b"\0\1" + quoted[at + 4 :]
+
+    for quote in (other, quoted[: at + 3], quoted[: at - 1], bytes(network_of(reply)), b""):
+        assert nat_rig.verdict(framed(error, backend, client, quote, 60)) == "PASS_PROTOCOL"
 
 
 def test_error_that_grows_too_big(nat_rig: Rig) -> None:
