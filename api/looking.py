@@ -34,7 +34,7 @@ def numbers_of(words: Sequence[str], verdicts: Sequence[VerdictInfo]) -> frozens
             raise parameter_error(
                 "query",
                 "verdict",
-                f"{shown} is no verdict: GET /v1/verdicts lists them; or write pass, tx or drop",
+                f"{shown} is not a verdict: GET /v1/verdicts lists them; or write pass, tx or drop",
             )
         found |= some
     return frozenset(found) if words else frozenset(v.number for v in verdicts)

@@ -76,10 +76,10 @@ class TableSizes:
             if size < least or size & (size - 1):
                 below = max(least, 1 << max(2, size.bit_length() - 1))
                 option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} {size} is no power of two: write {below} or {2 * below}")
+                raise ValueError(f"{option} {size} is not a power of two: write {below} or {2 * below}")
         if not 0 < self.nat_slots <= NAT_SLOTS_MOST or self.nat_slots % NAT_BLOCK:
             raise ValueError(
-                f"--nat-slots {self.nat_slots} is no multiple of {NAT_BLOCK} up to {NAT_SLOTS_MOST}: "
+                f"--nat-slots {self.nat_slots} is not a multiple of {NAT_BLOCK} up to {NAT_SLOTS_MOST}: "
                 f"write {NAT_BLOCK} for each address of the pool"
             )
         for name, most in (

@@ -22,7 +22,7 @@ def check(scope: Mapping[str, Any], *, names: Iterable[str] | None) -> None:
     found = _HOST.fullmatch(host)
     if names is not None and (found is None or not _is_ours(found["name"], names)):
         raise ForbiddenError(
-            f"{_shown(host)} is no name of this listener: ask for localhost or its address, or add the name to "
+            f"{_shown(host)} is not a name of this listener: ask for localhost or its address, or add the name to "
             "settings.access.hosts"
         )
     for origin in origins:

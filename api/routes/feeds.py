@@ -125,5 +125,5 @@ def refresh_feed(
     config = reconciler.desired.config
     feed, error = config.feed(name), feeds.state(name).error
     if error is not None:
-        raise FeedError(f"feed {name} is not refreshed, and what it held stays: {error}")
+        raise FeedError(f"feed {name} was not refreshed, and keeps its entries: {error}")
     return shown([feed], config, reconciler, feeds)[0]

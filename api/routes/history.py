@@ -33,7 +33,7 @@ def list_revisions(
     after: Annotated[int | None, Query(ge=1, description="the `next` of the page before")] = None,
     limit: LimitDep = 1000,
 ) -> Revisions:
-    """Who changed what and when, the newest first."""
+    """Show who changed what and when, newest first."""
     every = reconciler.history.revisions(_ALL)
     older = [info for info in every if after is None or info.revision < after]
     following = str(older[limit - 1].revision) if len(older) > limit else None

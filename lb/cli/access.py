@@ -22,7 +22,7 @@ class Lifetime(click.ParamType[str]):
         """The text, or a usage error."""
         text = str(value)
         if text != "never" and not (text[:-1].isdecimal() and text[-1:] in "smhdw" and len(text) < 10):
-            self.fail(f'"{text}" is no duration: write 12h, 30d, 8w or never', parameter, context)
+            self.fail(f'"{text}" is not a duration: write 12h, 30d, 8w or never', parameter, context)
         return text
 
 
@@ -31,7 +31,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @click.group(cls=Group, example="sluice token create ci --role operator --expires 30d > ci.token")
 def token() -> None:
-    """Tokens: who may use the API over TCP."""
+    """Tokens, for using the API over TCP."""
 
 
 @token.command(
@@ -43,16 +43,16 @@ def token() -> None:
     "--role",
     type=click.Choice(ROLES),
     required=True,
-    help="viewer: reads; operator: lists, rules, backends too; admin: all.",
+    help="viewer: read; operator: also change lists, rules, backends; admin: everything.",
 )
 @click.option(
-    "--expires", type=Lifetime(), default="90d", show_default=True, help="How long it counts, or never."
+    "--expires", type=Lifetime(), default="90d", show_default=True, help="How long it is valid, or never."
 )
 @pass_session
 def create(session: Session, name: str, role: str, expires: str) -> None:
-    """Make a token, and print it.
+    """Create a token, and print it.
 
-    This once: the daemon keeps only a digest of it.
+    It is shown only this once: the daemon keeps only a digest of it.
     """
     seconds = None if expires == "never" else int(expires[:-1]) * _UNITS[expires[-1]]
     wanted = {"name": name, "role": role, "expires_in_seconds": seconds}
@@ -66,7 +66,7 @@ def create(session: Session, name: str, role: str, expires: str) -> None:
 @token.command("list", example="sluice token list")
 @pass_session
 def list_(session: Session) -> None:
-    """All tokens, without what is secret."""
+    """List all tokens, without their secrets."""
     header = ("name", "role", "created", "by", "expires", "over")
 
     def row(item: dict[str, Any]) -> tuple[object, ...]:
@@ -81,7 +81,7 @@ def list_(session: Session) -> None:
 @click.argument("names", type=Named(), nargs=-1, required=True, metavar="NAME...")
 @pass_session
 def revoke(session: Session, names: tuple[str, ...]) -> None:
-    """Nobody gets in with them any more."""
+    """Revoke tokens, so that nobody gets in with them any more."""
     for name in names:
         session.write("DELETE", f"/tokens/{quoted(name)}")
         if session.is_table:
@@ -91,13 +91,15 @@ def revoke(session: Session, names: tuple[str, ...]) -> None:
 @click.command(
     cls=Command, example='sluice audit --refused\nsluice audit --actor "token ci" --limit 500 -o json'
 )
-@click.option("--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="How many.")
-@click.option("--all", "everything", is_flag=True, help="All there are.")
-@click.option("--actor", type=Named(), help='Only what this one did: "uid 0", "token ci".')
-@click.option("--refused/--done", default=None, help="Only what was refused, or only what was done.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="How many to show."
+)
+@click.option("--all", "everything", is_flag=True, help="Show all.")
+@click.option("--actor", type=Named(), help='Only actions of this caller: "uid 0", "token ci".')
+@click.option("--refused/--done", default=None, help="Only what was refused, or only what was accepted.")
 @pass_session
 def audit(session: Session, limit: int, everything: bool, actor: str | None, refused: bool | None) -> None:
-    """Who wrote what, and who was refused, the newest first."""
+    """Show who wrote what, and who was refused, newest first."""
     header = ("time", "actor", "role", "from", "status", "request", "revision", "why")
     chosen = {"actor": actor, "refused": None if refused is None else str(refused).lower()}
 
@@ -118,7 +120,7 @@ def audit(session: Session, limit: int, everything: bool, actor: str | None, ref
 @click.command(cls=Command, example="sluice whoami")
 @pass_session
 def whoami(session: Session) -> None:
-    """How the daemon knows you, and what you may do."""
+    """Show who the daemon takes you for, and what you may do."""
     found = session.client.call("GET", "/whoami").document
 
     def lines() -> Iterator[str]:

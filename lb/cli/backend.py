@@ -21,7 +21,7 @@ address_argument = click.argument("address", type=BACKEND)
 
 @click.group(cls=Group, example="sluice backend list web")
 def backend() -> None:
-    """The servers behind a service."""
+    """Backends: the servers behind a service."""
 
 
 def observed_backends(backends: Iterable[dict[str, Any]]) -> list[str]:
@@ -93,9 +93,9 @@ def _path(service: str, address: str, verb: str = "") -> str:
 @service_argument
 @pass_session
 def list_backends(session: Session, service: str) -> None:
-    """The backends of a service.
+    """List the backends of a service, with their observed state.
 
-    With what is seen of them; share is the part of new flows.
+    SHARE is a backend's share of new flows.
     """
     from lb.cli.client import quoted
 
@@ -110,14 +110,14 @@ def list_backends(session: Session, service: str) -> None:
 quic_id_option = click.option(
     "--quic-id",
     type=click.IntRange(1, _QUIC_ID_MAX),
-    help="What its server writes into QUIC connection ids; only where the service has quic.",
+    help="The number that its server writes into QUIC connection IDs; only for services with quic.",
 )
 
 
 port_option = click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="The port it listens on, where that is not the service's; only with mode nat.",
+    help="The port it listens on, if not the service's; only in mode nat.",
 )
 
 
@@ -127,7 +127,7 @@ port_option = click.option(
 @service_argument
 @address_argument
 @click.option(
-    "--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 1 unless told, 0 takes none."
+    "--weight", type=click.IntRange(min=0), help="Relative share of new flows; default 1, 0 takes none."
 )
 @quic_id_option
 @port_option
@@ -138,7 +138,7 @@ def add(
 ) -> None:
     """Add a backend.
 
-    One that is there already is a conflict (exit code 4).
+    If it exists already, this is a conflict (exit code 4).
     """
     from lb.cli.client import RefusedError
 
@@ -156,7 +156,7 @@ def add(
             raise
         advice = f'use "sluice backend set {service} {address} --weight N" to change it'
         raise RefusedError(
-            error.status, [f"service {service} has the backend {address} already; {advice}"]
+            error.status, [f"service {service} already has the backend {address}; {advice}"]
         ) from error
     emit(
         session, made, lambda: [f"backend {made['address']} added to {service} with weight {made['weight']}"]
@@ -169,25 +169,25 @@ def add(
 )
 @service_argument
 @address_argument
-@click.option("--weight", type=click.IntRange(min=0), help="Share of new flows, relative; 0 takes none.")
+@click.option("--weight", type=click.IntRange(min=0), help="Relative share of new flows; 0 takes none.")
 @quic_id_option
-@click.option("--no-quic-id", is_flag=True, help="Take its QUIC id away.")
+@click.option("--no-quic-id", is_flag=True, help="Remove its QUIC ID.")
 @moving_option
 @pass_session
 def set_backend(
     session: Session, service: str, address: str, *, weight: int | None, quic_id: int | None, no_quic_id: bool
 ) -> None:
-    """Change a backend's weight or QUIC id.
+    """Change a backend's weight or QUIC ID.
 
-    Flows it has stay where they are.
+    Its existing flows stay.
     """
     if quic_id is not None and no_quic_id:
-        raise click.UsageError("--quic-id and --no-quic-id contradict each other: say one of them")
+        raise click.UsageError("--quic-id and --no-quic-id contradict each other: give one of them")
     patch: dict[str, int | None] = {} if weight is None else {"weight": weight}
     if quic_id is not None or no_quic_id:
         patch["quic_id"] = quic_id
     if not patch:
-        raise click.UsageError("nothing to change: say --weight, --quic-id or --no-quic-id")
+        raise click.UsageError("nothing to change: give --weight, --quic-id or --no-quic-id")
     made = session.write("PATCH", _path(service, address), body=patch)
 
     def lines() -> Iterable[str]:
@@ -206,7 +206,7 @@ backend.add_command(drain)
 @moving_option
 @pass_session
 def enable(session: Session, service: str, address: str) -> None:
-    """Let a backend take new flows (again)."""
+    """Let a backend take new flows again."""
     made = session.write("POST", _path(service, address, "/enable"))
     emit(session, made, lambda: [f"backend {address} of {service} is enabled"])
 
@@ -217,7 +217,7 @@ def enable(session: Session, service: str, address: str) -> None:
 @moving_option
 @pass_session
 def disable(session: Session, service: str, address: str) -> None:
-    """Send a backend nothing at all.
+    """Send a backend no packets at all.
 
     Its flows move to others at once.
     """
@@ -231,7 +231,7 @@ def disable(session: Session, service: str, address: str) -> None:
 @moving_option
 @pass_session
 def remove(session: Session, service: str, address: str) -> None:
-    """Take a backend out of a service.
+    """Remove a backend from a service.
 
     Its flows move to others at once.
     """

@@ -24,14 +24,14 @@ _AFTER = "case $code in 0) done=yes ;; 3) ;; *) exit $code ;; esac\n"
 )
 @click.argument("service", type=Named())
 @click.argument("address", required=False, type=Named())
-@click.option("--script", is_flag=True, help="Print a whole script, which can be run again.")
-@click.option("--undo", is_flag=True, help="What takes it back; what other services need stays.")
+@click.option("--script", is_flag=True, help="Print a complete script, which is safe to repeat.")
+@click.option("--undo", is_flag=True, help="Undo it; what other services need stays.")
 @pass_session
 def backend_setup(session: Session, service: str, address: str | None, script: bool, undo: bool) -> None:
-    """Print what prepares a backend.
+    """Print the commands that prepare a backend.
 
-    The VIP on lo, no ARP for it, no check of the way back, and, for modes ipip and gue, what takes the outer header
-    off. The script finds out which of the backends it is on, and what the kernel there has.
+    They put the VIP on lo, stop ARP for it, turn off the reverse-path check and, for modes ipip and gue, set up
+    decapsulation. The script finds out which of the backends it runs on, and what the kernel there supports.
     """
     document = session.client.call(
         "GET",
@@ -70,9 +70,9 @@ def setup_lines(document: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 @click.group(cls=Group, example="sluice decap attach eth0\nsluice decap detach eth0")
 def decap() -> None:
-    """Take outer headers off, on a backend.
+    """Strip outer headers on a backend.
 
-    By an XDP program: for kernels that have no tunnel device. `sluice backend-setup --script` uses it where it must.
+    This uses an XDP program, for kernels without a tunnel device. `sluice backend-setup --script` uses it if needed.
     """
 
 
@@ -83,9 +83,9 @@ def decap() -> None:
     "--gue-port", type=click.IntRange(1, 65535), default=6080, show_default=True, help="UDP port of GUE."
 )
 def attach(interface: str, addresses: tuple[str, ...], gue_port: int) -> None:
-    """Take the headers of tunnels off that end here.
+    """Strip the headers of tunnels that end here.
 
-    At ADDRESSES, or at all addresses of the interface; until it is detached, or the machine boots.
+    They end at ADDRESSES, or at any address of the interface; this lasts until detached, or until a reboot.
     """
     _run("attach", interface, *addresses, "--gue-port", str(gue_port))
 
@@ -93,7 +93,7 @@ def attach(interface: str, addresses: tuple[str, ...], gue_port: int) -> None:
 @decap.command(cls=Command, example="sluice decap detach eth0")
 @click.argument("interface", type=Named())
 def detach(interface: str) -> None:
-    """Take the program off."""
+    """Detach the program."""
     _run("detach", interface)
 
 

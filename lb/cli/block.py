@@ -18,19 +18,19 @@ def prefixes_of(kind: Named) -> Callable[[F], F]:
 
 
 prefixes_argument = prefixes_of(Named())
-ttl_option = click.option("--ttl", help="How long it holds: 90s, 10m, 1h, 7d; without it, for good.")
-reason_option = click.option("--reason", help="Why, for those who look later.")
+ttl_option = click.option("--ttl", help="How long it lasts: 90s, 10m, 1h, 7d; without it, for good.")
+reason_option = click.option("--reason", help="The reason, for the record.")
 count_option = click.option(
-    "--count-only", is_flag=True, help="Count the packets that would be dropped, and let them pass."
+    "--count-only", is_flag=True, help="Only count the packets that would be dropped, and let them pass."
 )
 
 owner_option = click.option(
     "--owner",
     type=Named(),
     metavar="NAME",
-    help="Whose they are: a word such as fail2ban; else the operator's.",
+    help="The owner, a word such as fail2ban; default: operator.",
 )
-everyone_option = click.option("--all-owners", is_flag=True, help="Whoever holds them.")
+everyone_option = click.option("--all-owners", is_flag=True, help="Remove all owners' entries.")
 
 
 @click.command(
@@ -61,7 +61,7 @@ def block(
 ) -> None:
     """Drop packets from prefixes.
 
-    All of them are blocked or, if one is wrong, none. An entry of that owner that is there is replaced.
+    All of them are blocked or, if one is wrong, none. An existing entry of that owner is replaced.
     """
     wanted = wish(ttl, reason, count_only, owner)
     document = add_entries(session, "blocklist", prefixes, wanted, force=force)
@@ -86,9 +86,9 @@ def block(
 def unblock(
     session: Session, *, prefixes: tuple[str, ...], owner: str | None, all_owners: bool, force: bool
 ) -> None:
-    """Take prefixes off the blocklist.
+    """Remove prefixes from the blocklist.
 
-    These very prefixes: one that is not on it is not found (exit code 3), and the others are taken off.
+    Exactly these prefixes: if one is not on it, it is reported as not found (exit code 3), and the others are removed.
     A prefix stays blocked until the last of its owners leaves it.
     """
     remove_entries(session, "blocklist", prefixes, owner=chosen(owner, all_owners), force=force)
@@ -97,7 +97,7 @@ def unblock(
 def chosen(owner: str | None, all_owners: bool) -> str | None:
     """The owner that is meant, in the API's words; None for the operator."""
     if owner and all_owners:
-        raise click.UsageError("--owner and --all-owners exclude each other: give one of them")
+        raise click.UsageError("--owner and --all-owners contradict each other: give one of them")
     return "*" if all_owners else owner
 
 
@@ -150,6 +150,6 @@ def remove_entries(
             removed.append(prefix)
         except RefusedError as error:
             failed.append(error)
-    emit(session, None, lambda: [f"{prefix} is off the {name}" for prefix in removed])
+    emit(session, None, lambda: [f"{prefix} is no longer on the {name}" for prefix in removed])
     if failed:
         raise RefusedError(failed[0].status, [line for error in failed for line in error.lines])

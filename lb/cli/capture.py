@@ -35,27 +35,27 @@ Record = dict[str, Any]
 )
 @click.option("--service", type=SERVICE, metavar="S", help="Only packets for this service.")
 @click.option("--prefix", type=Named(), metavar="P", help="Only packets from this prefix or address.")
-@click.option("--count", "-c", "most", type=click.IntRange(1), metavar="N", help="End after N packets.")
+@click.option("--count", "-c", "most", type=click.IntRange(1), metavar="N", help="Stop after N packets.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, 86400, min_open=True), metavar="S", help="End after so long."
+    "--seconds", type=click.FloatRange(0, 86400, min_open=True), metavar="S", help="Stop after this time."
 )
 @click.option(
     "--rate",
     type=click.IntRange(1, RATE_MOST),
     default=1000,
     show_default=True,
-    help="Packets a second, at most.",
+    help="At most this many packets per second.",
 )
 @click.option(
     "--bytes", "octets", type=click.IntRange(0, BYTES_MOST), default=BYTES_MOST, show_default=True,
-    help="Of each packet, at most.",
+    help="At most this many bytes of each packet.",
 )  # fmt: skip
 @click.option(
     "--write",
     "-w",
     type=click.Path(dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help="As pcapng; - is stdout.",
+    help="Write pcapng to this file; - is stdout.",
 )
 @click.argument("expression", nargs=-1)
 @pass_session
@@ -74,11 +74,11 @@ def capture(
 ) -> None:
     """Show packets as they come, with what became of each.
 
-    EXPRESSION is a filter as tcpdump has them. A packet is shown as it leaves: one that is forwarded has its outer
-    header, so a filter for what is within must look behind it ("ip proto 4" finds IP in IP). With -w each packet
-    has a comment: its verdict, and the entry, rule, service and backend that decided.
+    EXPRESSION is a tcpdump filter. A packet is shown as it leaves: a forwarded one has its outer header, so a filter
+    for what is inside must look behind that ("ip proto 4" finds IP in IP). With -w each packet has a comment: its
+    verdict, and the entry, rule, service and backend that decided.
 
-    Without --count or --seconds it goes on until Ctrl-C. What was not shown is counted and said at the end.
+    Without --count or --seconds it runs until Ctrl-C. Packets that were not shown are counted and reported at the end.
     """
     wanted = _filter(" ".join(expression))
     query: dict[str, object] = {
@@ -111,7 +111,7 @@ def _filter(expression: str) -> Filter | None:
     try:
         return Filter(expression)
     except FilterError as error:
-        raise click.UsageError(f'"{expression}" is no filter: {error}') from error
+        raise click.UsageError(f'"{expression}" is not a filter: {error}') from error
 
 
 def _note(text: str) -> None:
@@ -164,11 +164,11 @@ def end_line(shown: int, figures: Record) -> str:
     if not figures:
         return line
     parts = {
-        "unseen": "not handed out, being over the rate or too fast for the queue",
-        "over_rate": "left out, being over the rate",
-        "lost": "lost, since they were not read in time",
+        "unseen": "not handed out: over the rate, or too fast for the queue",
+        "over_rate": "left out: over the rate",
+        "lost": "lost: not read in time",
     }
     missing = [f"{count(figures[name])} {text}" for name, text in parts.items() if figures[name]]
-    return f"{line}, of {count(figures['came'])} that came with such verdicts" + "".join(
+    return f"{line}, of {count(figures['came'])} that came with these verdicts" + "".join(
         f"; {m}" for m in missing
     )

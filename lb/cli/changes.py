@@ -16,7 +16,7 @@ _DONE = {"add": "added", "remove": "removed", "change": "changed"}
 max_moved_option = click.option(
     "--max-moved",
     metavar="PERCENT",
-    help="Refuse it if more of any service's ring or live flows would move: 5% (unless with --force).",
+    help="Refuse if more of any service's ring or live flows would move, such as 5%; --force overrides.",
 )
 
 
@@ -29,7 +29,7 @@ def percent_of(text: str | None) -> str | None:
     except ValueError:
         number = -1.0
     if not 0 <= number <= 100:
-        raise click.UsageError(f'--max-moved "{text}" is no percentage: write 0% to 100%')
+        raise click.UsageError(f'--max-moved "{text}" is not a percentage: write a value from 0% to 100%')
     return f"{number:g}"
 
 

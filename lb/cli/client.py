@@ -241,7 +241,7 @@ class Client:
             raise RefusedError(status, problem_lines(status, document))
         if raw and document is None:
             raise UnreachableError(
-                f"{self._server} answered, but is no Sluice daemon; give the right --server"
+                f"{self._server} answers, but is not a Sluice daemon; give the right --server"
             )
         return document
 
@@ -256,7 +256,7 @@ class Client:
         if isinstance(error, ConnectionRefusedError):
             return f'nothing listens on {path}; start the daemon with "sluice serve", or give --server'
         if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
-            return f'{self._server} hung up unanswered; "sluice revisions" shows whether a change was made'
+            return f'{self._server} closed the connection; "sluice revisions" shows whether a change was made'
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return f"{self._server} cannot be reached ({said}); check --server and that the daemon runs"
 

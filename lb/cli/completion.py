@@ -18,10 +18,10 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete what is typed.
+    """Print a shell completion script.
 
-    Commands, options, and names: those of services, backends, rules, feeds, entries and verdicts are asked of the
-    daemon when Tab is pressed.
+    It completes commands, options and names: those of services, backends, rules, feeds, entries and verdicts are
+    requested from the daemon when Tab is pressed.
     """
     from click.shell_completion import get_completion_class
 

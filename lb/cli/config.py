@@ -35,13 +35,13 @@ def put(session: Session, file: BinaryIO, **query: str | int | None) -> dict[str
     type=click.File("rb"),
     help='The document, YAML or JSON; "-" is standard input.',
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would change, and move.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change, and move.")
 @max_moved_option
 @click.option(
     "--confirm-within",
     type=Seconds(1, DAY),
     metavar="TIME",
-    help='Take it back after so long (60s, 5m) unless "sluice confirm" comes before.',
+    help='Roll back after this time (60s, 5m) unless "sluice confirm" comes before.',
 )
 @force_option
 @pass_session
@@ -56,7 +56,7 @@ def apply(
 ) -> None:
     """Make a document the desired state.
 
-    The whole of it, or nothing, as one revision: what the document leaves out is removed, but for entries of feeds.
+    It is applied as a whole or not at all, as one revision: what it leaves out is removed, except for entries of feeds.
     """
     found = put(
         session,
@@ -82,7 +82,7 @@ def _applied(found: dict[str, Any], dry_run: bool) -> Iterator[str]:
 def confirm(session: Session, revision: int | None) -> None:
     """Keep what was applied with --confirm-within.
 
-    With REVISION, only if it is that one that waits.
+    With REVISION, only if that is the one that waits.
     """
     document = session.write("POST", "/config/confirm", query={"revision": revision})
     emit(session, document, lambda: [f"revision {document['revision']} is confirmed"])
@@ -93,7 +93,7 @@ def confirm(session: Session, revision: int | None) -> None:
 def export(session: Session) -> None:
     """Print the desired state.
 
-    A document that apply takes; YAML unless told -o json. Entries of feeds are not in it.
+    The output is a document for apply, in YAML unless -o json is given. Entries of feeds are not in it.
     """
     if session.output == "json":
         emit(session, session.client.call("GET", "/config").document, list)

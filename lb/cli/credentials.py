@@ -35,11 +35,11 @@ class Credentials:
         try:
             if self.token_file.stat().st_mode & 0o007:
                 raise CredentialsError(
-                    f"{self.token_file} can be read by all, and holds a token: chmod o= {self.token_file}"
+                    f"{self.token_file} holds a token and can be read by everyone: chmod o= {self.token_file}"
                 )
             text = self.token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            says = getattr(error, "strerror", None) or "it is no text"
+            says = getattr(error, "strerror", None) or "it is not text"
             raise CredentialsError(
                 f"{self.token_file} cannot be read ({says}): check --token-file"
             ) from error

@@ -25,21 +25,21 @@ _INDENT = " " * 6
 )
 @click.argument("service", required=False, type=Named())
 @click.argument("address", required=False, type=Named())
-@click.option("--all", "everything", is_flag=True, help="Show what is as it should be, too.")
+@click.option("--all", "everything", is_flag=True, help="Also show what is as it should be.")
 @click.option(
     "--interface",
     "interfaces",
     multiple=True,
     type=Named(),
     metavar="IF",
-    help="Where no daemon runs: look at this interface, too.",
+    help="Without a daemon: also check this interface.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 60),
     default=1.0,
     show_default=True,
-    help="How long to look at what becomes of packets.",
+    help="How long to watch what becomes of packets.",
 )
 @pass_session
 def doctor(
@@ -51,11 +51,11 @@ def doctor(
     interfaces: tuple[str, ...],
     seconds: float,
 ) -> int:
-    """Find what is wrong, and say what mends it.
+    """Find what is wrong, and name the command that fixes it.
 
-    Looks at the machine, interfaces, tables, VIPs and packets, and tries backends with real packets; with SERVICE, or
-    SERVICE and ADDRESS, at these backends alone. Where no daemon answers, at the machine. Changes nothing.
-    Exits 0 if nothing fails (warnings do not count), else 1.
+    Checks the machine, interfaces, tables, VIPs and packets, and tests backends with real packets; with SERVICE, or
+    SERVICE and ADDRESS, only these backends. If no daemon answers, only the machine. Changes nothing.
+    Exits 0 if nothing fails (warnings do not count), otherwise 1.
     """
     document = _report(session, service, address, interfaces, seconds)
     emit(session, document, lambda: report_lines(document, everything))
@@ -75,7 +75,7 @@ def _report(
             raise  # another machine may be meant
         return _local(session, str(error), interfaces)
     if interfaces:
-        says = "a daemon answers, and tells of the interfaces that it serves: --interface was passed over"
+        says = "a daemon answers and checks the interfaces that it serves: --interface was ignored"
         click.echo(f"sluice: warning: {says}", err=True)
     return document
 
@@ -85,7 +85,7 @@ def _local(session: Session, why: str, interfaces: tuple[str, ...]) -> Any:
     named = session.server != DEFAULT_SERVER or Path(DEFAULT_SOCKET).exists()
     done = run_module(LOCAL, why, "yes" if named else "pins", *interfaces, captured=True)
     if done.returncode:
-        raise SetupError("this machine could not be looked at: what is above says why")
+        raise SetupError("this machine could not be checked: the lines above say why")
     return json.loads(done.stdout)
 
 

@@ -38,15 +38,15 @@ Operation = dict[str, Any]
     type=click.IntRange(min=0),
     default=300,
     show_default=True,
-    help="The longest to wait, in seconds.",
+    help="How long to wait at most, in seconds.",
 )
 @moving_option
 @pass_session
 def drain(session: Session, service: str, addresses: tuple[str, ...], wait: bool, timeout: int) -> None:
     """Send backends no new flows.
 
-    Those they have stay with them. Several drain in one step. A flow has ended once its client has closed it, or it
-    has been silent for the idle time of its protocol. Whatever ends the wait, they go on draining.
+    Existing flows stay. Several backends drain in one step. A flow has ended once its client has closed it, or it has
+    been silent for the idle time of its protocol. Whatever ends the wait, the backends go on draining.
     """
     from lb.cli.client import quoted
 
@@ -112,7 +112,7 @@ def _now(session: Session, operation: Operation) -> Operation:
             raise
         service, address = operation["service"], operation["address"]
         raise click.ClickException(
-            f"backend {address} of {service} drains no more: it was enabled again, or removed, while this waited"
+            f"backend {address} of {service} is no longer draining: it was enabled again, or removed, during the wait"
         ) from error
     return found
 
@@ -130,8 +130,8 @@ def _interrupted(running: list[Operation]) -> str:
     service, address = running[0]["service"], running[0]["address"]
     left = ", ".join(f"{each['address']} has {_flows(each)} left" for each in running)
     return (
-        f"interrupted; of {service}, {left} and stays draining: wait again with the same command, "
-        f'or take it back with "sluice backend enable {service} {address}"'
+        f"interrupted; of {service}, {left} and goes on draining: wait again with the same command, "
+        f'or undo it with "sluice backend enable {service} {address}"'
     )
 
 

@@ -22,7 +22,7 @@ _LEVELS = ("info", "warning", "error")
         "sluice events --follow --level warning -o json"
     ),
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events, until Ctrl-C.")
 @click.option(
     "--kind",
     "-k",
@@ -30,19 +30,19 @@ _LEVELS = ("info", "warning", "error")
     type=Named(),
     multiple=True,
     metavar="K",
-    help="Only these: feed, or feed.failed.",
+    help="Only these kinds: feed, or feed.failed.",
 )
-@click.option("--level", type=click.Choice(_LEVELS), help="Only these, and what is worse.")
-@click.option("--since", type=Named(), metavar="TIME", help='Only of so long ago: seconds, or "10m".')
+@click.option("--level", type=click.Choice(_LEVELS), help="Only this level and worse.")
+@click.option("--since", type=Named(), metavar="TIME", help='Only since that long ago: seconds, or "10m".')
 @pass_session
 def events(
     session: Session, *, follow: bool, kinds: tuple[str, ...], level: str | None, since: str | None
 ) -> None:
-    """What happened, to this daemon and its traffic.
+    """Show what happened to this daemon and its traffic.
 
     Changes, entries that came and went, backends, attacks, feeds, programs, failures. The daemon keeps the last
-    10,000 since it was started; its log has them too.
-    With --follow, -o json prints one document a line.
+    10,000 since it started; its log has them too.
+    With --follow, -o json prints one document per line.
     """
     query: dict[str, object] = {"kind": list(kinds), "level": level, "since": since, "limit": PAGE}
     items: list[dict[str, Any]] = []
@@ -100,5 +100,5 @@ def line_of(event: dict[str, Any]) -> str:
 def lost_line(number: int | None) -> str:
     """That events are missing."""
     if number is None:
-        return "the daemon was started again; what it told before that is in its log"
+        return "the daemon was restarted; earlier events are in its log"
     return f"{number} events came faster than they were read, and are no longer kept"

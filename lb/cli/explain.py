@@ -27,12 +27,14 @@ Document = dict[str, Any]
         "tcpdump -i eth0 -c 100 -w trouble.pcap; sluice explain --pcap trouble.pcap"
     ),
 )
-@click.option("--src", type=Named(), metavar="ADDR[:PORT]", help="Who sends; [ADDR]:PORT for IPv6.")
-@click.option("--dst", type=Named(), metavar="ADDR[:PORT]", help="For whom; TCP and UDP need the port.")
+@click.option("--src", type=Named(), metavar="ADDR[:PORT]", help="The source; [ADDR]:PORT for IPv6.")
+@click.option(
+    "--dst", type=Named(), metavar="ADDR[:PORT]", help="The destination; TCP and UDP need the port."
+)
 @click.option(
     "--protocol", type=Named(), metavar="P", help="tcp, udp or icmp: an echo request, --src ADDR:IDENTIFIER."
 )
-@click.option("--syn", is_flag=True, help="The packet opens a TCP connection; without it, it is an ACK.")
+@click.option("--syn", is_flag=True, help="The packet opens a TCP connection; without this, it is an ACK.")
 @click.option("--hex", "frame", metavar="FRAME", help="An Ethernet frame in hex, broken ones too.")
 @click.option(
     "--pcap",
@@ -40,7 +42,7 @@ Document = dict[str, Any]
     metavar="FILE",
     help="Frames of a pcap or pcapng file, up to 64 MiB.",
 )
-@click.option("--interface", "-i", type=Named(), help="By which it comes in, where there are several.")
+@click.option("--interface", "-i", type=Named(), help="The interface it arrives on, if there are several.")
 @pass_session
 def explain(
     session: Session,
@@ -53,7 +55,7 @@ def explain(
     pcap: Path | None,
     interface: str | None,
 ) -> None:
-    """Say what becomes of a packet, and why.
+    """Say what would become of a packet, and why.
 
     The loaded program's own source runs over the live tables, and changes nothing: no counter, no flow.
     Give a packet by its addresses, or a frame in hex, or a capture.
@@ -74,7 +76,7 @@ def explain(
     else:
         missing = [f"--{name}" for name in _ONE if asked[name] is None]
         if missing:
-            raise click.UsageError(f"give {' and '.join(missing)} too: a packet has all three")
+            raise click.UsageError(f"also give {' and '.join(missing)}: a packet has all three")
         body = {**asked, "syn": syn}
     document = session.client.call("POST", "/explain", query={"interface": interface}, body=body).document
     emit(session, document, lambda: packet_lines(document["packets"][0]))

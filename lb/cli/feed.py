@@ -27,9 +27,9 @@ _PATIENCE_SECONDS = 120.0
     ),
 )
 def feed() -> None:
-    """Lists of prefixes that others publish.
+    """Feeds: lists of prefixes that others publish.
 
-    Each is fetched again and again, and what it holds is on the blocklist until it is fetched the next time.
+    Each is fetched again and again; its latest good copy is on the blocklist.
     """
 
 
@@ -44,20 +44,20 @@ def feed() -> None:
 @click.argument("name", type=Named())
 @click.option("--url", help="http or https, of the list itself.")
 @click.option("--file", "path", help="In place of --url: an absolute path on the daemon's machine.")
-@click.option("--format", "form", type=click.Choice(_FORMATS), help="How it is written; auto looks at it.")
-@click.option("--refresh", help="From one refresh to the next: 10m, 1h, 1d; 1h unless it is said.")
-@click.option("--jitter", type=float, help="Share of it by which a refresh may come later.")
-@click.option("--max-change", type=float, help="Share of the entries that one refresh may add or take out.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="The list's format; auto detects it.")
+@click.option("--refresh", help="Time between refreshes: 10m, 1h, 1d; default 1h.")
+@click.option("--jitter", type=float, help="Share of the interval by which a refresh may be delayed.")
+@click.option("--max-change", type=float, help="Share of the entries that one refresh may add or remove.")
 @click.option(
-    "--count-only", is_flag=True, help="Count the packets that would be dropped, and let them pass."
+    "--count-only", is_flag=True, help="Only count the packets that would be dropped, and let them pass."
 )
 @click.option("--allow-private-url", is_flag=True, help="The URL may lead to a private or loopback address.")
 @click.option(
     "--allow-protected", is_flag=True, help="It may block backends, VIPs and private address space."
 )
 @click.option("--api-key-file", help="crowdsec: a file with the bouncer's key, as the daemon sees it.")
-@click.option("--reason", help="Why, of every entry.")
-@click.option("--no-wait", is_flag=True, help="Do not wait until it is fetched.")
+@click.option("--reason", help="The reason of every entry.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the first fetch.")
 @pass_session
 def add(
     session: Session,
@@ -72,7 +72,7 @@ def add(
 ) -> None:
     """Add a feed, or replace the one of that name.
 
-    It is fetched at once. If that fails the feed is there all the same, and is tried again.
+    It is fetched at once. If that fails, the feed stays and is retried.
     """
     from lb.cli.client import quoted
 
@@ -88,7 +88,7 @@ def add(
     body = {key: value for key, value in wanted.items() if value is not None}
     answer = session.client.call("PUT", f"/feeds/{quoted(name)}", body=body)
     document, error = answer.document, None
-    done = "is there" if answer.status == _CREATED else "is replaced"
+    done = "is added" if answer.status == _CREATED else "is replaced"
     if not no_wait:
         document, error = _refreshed(session, name, document)
     emit(session, document, lambda: [f"feed {name} {done}{'' if error or no_wait else _holding(document)}"])
@@ -127,7 +127,7 @@ def _refresh(session: Session, name: str) -> dict[str, Any]:
         operation = session.client.call("GET", f"/operations/{quoted(operation['id'])}").document
     if answer.status == 202 and operation["state"] == "failed":
         raise RefusedError(
-            502, [f"feed {name} is not refreshed, and what it held stays: {operation['error']}"]
+            502, [f"feed {name} was not refreshed, and keeps its entries: {operation['error']}"]
         )
     found: dict[str, Any] = session.client.call("GET", f"/feeds/{quoted(name)}").document
     return found
@@ -140,7 +140,7 @@ def _holding(document: dict[str, Any]) -> str:
 @feed.command(name="list", cls=Watched, example="sluice feed list\nsluice feed list -o json")
 @pass_session
 def list_feeds(session: Session) -> None:
-    """All feeds, and how they are."""
+    """List all feeds with their state."""
     document = session.client.call("GET", "/feeds").document
     emit(session, document, lambda: feed_table(document["items"]))
 
@@ -169,7 +169,7 @@ def _row(one: dict[str, Any]) -> Row:
 @click.argument("name", type=FEED)
 @pass_session
 def show(session: Session, name: str) -> None:
-    """One feed in detail."""
+    """Show one feed in detail."""
     from lb.cli.client import quoted
 
     document = session.client.call("GET", f"/feeds/{quoted(name)}").document
@@ -200,7 +200,7 @@ def feed_lines(one: dict[str, Any]) -> list[str]:
 def refresh(session: Session, name: str) -> None:
     """Fetch a feed now, and wait for it.
 
-    What it held stays if it cannot be had, or is refused (exit code 1).
+    If that fails or is refused (exit code 1), its entries stay.
     """
     document = _refresh(session, name)
     emit(session, document, lambda: [f"feed {name} is refreshed{_holding(document)}"])
@@ -211,7 +211,7 @@ def refresh(session: Session, name: str) -> None:
 @yes_option
 @pass_session
 def remove(session: Session, *, name: str, yes: bool) -> None:
-    """Remove a feed, and all that it has on the blocklist."""
+    """Remove a feed, and all its entries."""
     from lb.cli.client import quoted
 
     confirm(f"Remove feed {name} and its entries?", yes)

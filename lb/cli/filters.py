@@ -29,7 +29,7 @@ def _library() -> ctypes.CDLL:
         lib = ctypes.CDLL("libpcap.so.0.8")
     except OSError as error:
         raise SetupError(
-            f"filters need libpcap, which cannot be loaded ({error}): run make setup, or install libpcap0.8"
+            f"filters need libpcap, which could not be loaded ({error}): run make setup, or install libpcap0.8"
         ) from error
     lib.pcap_open_dead.restype = c_void_p
     lib.pcap_open_dead.argtypes = [c_int, c_int]

@@ -25,7 +25,7 @@ def flood_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[.
             "--flood-protection",
             type=click.IntRange(min=1),
             metavar="N",
-            help="More than N new flows in one second begin an attack: from then on unknown sources are held back.",
+            help="More than N new flows in one second begin an attack: from then on, unknown sources are held back.",
         ),
         click.option(
             "--flood-calm",
@@ -37,17 +37,17 @@ def flood_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[.
             "--flood-hold",
             type=click.IntRange(min=1),
             metavar="SECONDS",
-            help="... for so many seconds (30).",
+            help="... for this many seconds (30).",
         ),
         click.option(
             test,
             is_flag=True,
             default=None,
-            help="Under attack an unknown source comes in by sending its SYN again; only for TCP.",
+            help="Under attack, an unknown source is admitted when it retransmits its SYN; only for TCP.",
         ),
     ]
     if on_or_off:
-        options.append(click.option("--no-flood-protection", is_flag=True, help="Take the protection away."))
+        options.append(click.option("--no-flood-protection", is_flag=True, help="Remove the protection."))
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(options):
@@ -62,7 +62,9 @@ def take_flood_document(said: dict[str, Any]) -> dict[str, Any]:
     none = said.pop("no_flood_protection", False)
     given = {key: value for option, key in _KEYS.items() if (value := said.pop(option, None)) is not None}
     if none and given:
-        raise click.UsageError("--no-flood-protection contradicts the other --flood options: say one of them")
+        raise click.UsageError(
+            "--no-flood-protection contradicts the other --flood options: give one or the other"
+        )
     return {FIELD: None} if none else {FIELD: given} if given else {}
 
 

@@ -15,14 +15,16 @@ _SUMMARY = ("service", "backend", "protocol", "state", "flows", "silent least", 
 
 @click.command(cls=Command, example=("sluice flows\nsluice flows web --backend 10.0.0.11 --list"))
 @click.argument("service", type=SERVICE, required=False)
-@click.option("--backend", type=BACKEND, help="Only flows of this backend, by its address.")
-@click.option("--list", "each", is_flag=True, help="Each flow, and not how many there are of each kind.")
+@click.option("--backend", type=BACKEND, help="Only flows of the backend with this address.")
+@click.option(
+    "--list", "each", is_flag=True, help="List each flow, instead of how many there are of each kind."
+)
 @pass_session
 def flows(session: Session, service: str | None, *, backend: str | None, each: bool) -> None:
-    """Live flows, by backend, state and time of silence.
+    """Show live flows, by backend, state and time of silence.
 
-    Those of mode nat are listed with their addresses on both sides. The flow table has none, but a keyed hash of them:
-    whether it has a certain flow, "sluice explain" tells.
+    Those of mode nat are listed with their addresses on both sides. The flow table has only a keyed hash of the
+    addresses: "sluice explain" tells whether it has a certain flow.
     """
     if each:
         print_collection(session, "/flows", _EACH, _row, service=service, backend=backend)

@@ -50,33 +50,33 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
 _OPTIONS: tuple[tuple[str, str, Any, str | None, str], ...] = (
     # option, field, type, metavar, help
-    ("interval", "interval_seconds", _SECONDS, "SECONDS", "From one check of a backend to the next (5)."),
-    ("timeout", "timeout_seconds", _SECONDS, "SECONDS", "An answer that takes longer is none (2)."),
-    ("rise", "rise", _COUNT, "N", "Good checks in a row that make a backend healthy (2)."),
-    ("fall", "fall", _COUNT, "N", "Bad checks in a row that make it unhealthy (3)."),
-    ("port", "port", click.IntRange(1, 65535), "N", "The port that is asked (the service's)."),
+    ("interval", "interval_seconds", _SECONDS, "SECONDS", "Seconds between checks of a backend (5)."),
+    ("timeout", "timeout_seconds", _SECONDS, "SECONDS", "Seconds within which an answer must come (2)."),
+    ("rise", "rise", _COUNT, "N", "Consecutive good checks that make a backend healthy (2)."),
+    ("fall", "fall", _COUNT, "N", "Consecutive bad checks that make it unhealthy (3)."),
+    ("port", "port", click.IntRange(1, 65535), "N", "The port to check (the service's)."),
     ("via", "via", click.Choice(["data-path", "direct"]), None,
-     "To the VIP, encapsulated as clients' packets are (the default), or to the backend's own address."),
-    ("path", "path", str, "/PATH", "http, https: what is asked for (/)."),
-    ("method", "method", click.Choice(["GET", "HEAD", "POST", "OPTIONS"]), None, "http, https: GET unless told."),
+     "To the VIP, encapsulated as clients' packets are (default), or to the backend's own address."),
+    ("path", "path", str, "/PATH", "http, https: the path to request (/)."),
+    ("method", "method", click.Choice(["GET", "HEAD", "POST", "OPTIONS"]), None, "http, https: the method (GET)."),
     ("host", "host", str, "NAME", "http, https: the Host header (the VIP)."),
     ("status", "status", str, "CODES", "http, https: the good status codes, as 200-299,301 (200-299)."),
-    ("body", "body", str, "TEXT", "http, https: what the body must hold."),
-    ("body-regex", "body_regex", str, "REGEX", "http, https: what must be found in the body."),
-    ("server-name", "server_name", str, "NAME", "https: the name asked for in TLS (the host)."),
-    ("ca-file", "ca_file", str, "FILE", "https: who may have signed the certificate, on the daemon's machine."),
-    ("request", "request", str, "TEXT", 'udp: what is sent; "hex:" and digits for any bytes.'),
-    ("reply", "reply", str, "TEXT", "udp: what the answer must begin with, likewise (any answer)."),
-    ("dns-name", "dns_name", str, "NAME", "dns: the name asked for."),
-    ("dns-type", "dns_type", str, "TYPE", "dns: the type of record asked for (A)."),
-    ("dns-rcode", "dns_rcode", str, "CODE", "dns: the good response code (NOERROR)."),
-    ("command", "command", CommandLine(), '"/PROGRAM ARG…"', "command: what is run, without a shell, as nobody."),
+    ("body", "body", str, "TEXT", "http, https: text that the body must contain."),
+    ("body-regex", "body_regex", str, "REGEX", "http, https: an RE2 expression that the body must match."),
+    ("server-name", "server_name", str, "NAME", "https: the server name in TLS (the host)."),
+    ("ca-file", "ca_file", str, "FILE", "https: a file of trusted CAs, on the daemon's machine."),
+    ("request", "request", str, "TEXT", 'udp: what to send; "hex:" and digits for any bytes.'),
+    ("reply", "reply", str, "TEXT", "udp: what the answer must begin with, in the same form (any answer)."),
+    ("dns-name", "dns_name", str, "NAME", "dns: the name to query."),
+    ("dns-type", "dns_type", str, "TYPE", "dns: the record type to query (A)."),
+    ("dns-rcode", "dns_rcode", str, "CODE", "dns: the expected response code (NOERROR)."),
+    ("command", "command", CommandLine(), '"/PROGRAM ARG…"', "command: what to run, without a shell, as nobody."),
     ("all-down", "when_all_down", click.Choice(["open", "closed"]), None,
-     "All backends unhealthy: packets go to all of them (open, the default), or are dropped."),
+     "If all backends are unhealthy: packets go to all of them (open, default), or are dropped."),
     ("guard", "mass_failure_guard", click.FloatRange(0, 1, min_open=True, max_open=True), "SHARE",
-     "If more than this share of the backends fails at once, their states are held."),
+     "If more than this share of the backends fail at once, their states are held."),
     ("established", "established", click.Choice(["keep", "move"]), None,
-     "Flows of an unhealthy backend end there (keep, the default), or go to others at once."),
+     "Flows of an unhealthy backend stay until they end (keep, default), or move at once."),
 )  # fmt: skip
 
 
@@ -84,26 +84,26 @@ def health_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
     """The options of health checks; on_or_off: what is there can be taken away too."""
     verify = "--health-verify/--no-health-verify" if on_or_off else "--health-verify"
     options = [
-        click.option("--health-check", type=click.Choice(TYPES), help="Ask every backend, in this way."),
+        click.option("--health-check", type=click.Choice(TYPES), help="Check every backend in this way."),
         *(
             click.option(f"--health-{name}", type=kind, metavar=metavar, help=says)
             for name, _, kind, metavar, says in _OPTIONS
         ),
-        click.option(verify, is_flag=True, default=None, help="https: the certificate must be good."),
+        click.option(verify, is_flag=True, default=None, help="https: verify the certificate."),
         click.option(
             "--health-passive",
             type=click.Choice(["watch", "vote", "off"]),
-            help="Count SYNs sent again and ICMP unreachables for each backend; vote: too many are a bad check.",
+            help="Count repeated SYNs and ICMP unreachables per backend; vote: too many fail the check.",
         ),
         click.option(
             "--slow-start",
             type=click.IntRange(min=0),
             metavar="SECONDS",
-            help="How long the share of a backend that returns grows to its whole (0).",
+            help="Seconds over which a returning backend's share grows to its full size (0).",
         ),
     ]
     if on_or_off:
-        options.append(click.option("--no-health-check", is_flag=True, help="Check no more."))
+        options.append(click.option("--no-health-check", is_flag=True, help="Stop checking."))
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(options):
@@ -129,11 +129,13 @@ def take_health_document(said: dict[str, Any], *, new: bool) -> dict[str, Any]:
     if (passive := said.pop("health_passive", None)) is not None:
         given["passive"] = None if passive == "off" else {"vote": passive == "vote"}
     if none and given:
-        raise click.UsageError("--no-health-check contradicts the other --health options: say one of them")
+        raise click.UsageError(
+            "--no-health-check contradicts the other --health options: give one or the other"
+        )
     if kind is not None and not new:
         given = {field: None for field, kinds in OWN.items() if kind not in kinds} | given
     if given and new and kind is None:
-        raise click.UsageError(f"say what is asked: --health-check {'|'.join(TYPES)}")
+        raise click.UsageError(f"say how to check: --health-check {'|'.join(TYPES)}")
     return {FIELD: None} if none else {FIELD: given} if given else {}
 
 

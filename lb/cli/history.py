@@ -23,19 +23,21 @@ EXIT_FAILED = 2
 )
 @click.option("-f", "--file", type=click.File("rb"), help='A document, YAML or JSON; "-" is standard input.')
 @click.option("--revision", type=click.IntRange(1), help="A revision, instead of a document.")
-@click.option("--since", type=click.IntRange(1), help="Begin with this revision, not with the present state.")
+@click.option(
+    "--since", type=click.IntRange(1), help="Compare with this revision instead of the present state."
+)
 @pass_session
 def diff(session: Session, file: BinaryIO | None, revision: int | None, since: int | None) -> None:
-    """What apply or rollback would change and move.
+    """Show what apply or rollback would change and move.
 
-    Exit codes: 0 nothing, 1 something, more than 1 error.
+    Exit codes: 0 nothing, 1 something, above 1 error.
     """
     from lb.cli.client import RefusedError
 
     if (file is None) == (revision is None):
-        raise click.UsageError("say what to compare with: either -f FILE or --revision N")
+        raise click.UsageError("give what to compare with: either -f FILE or --revision N")
     if since is not None and revision is None:
-        raise click.UsageError("--since goes with --revision: write --revision 7 --since 6")
+        raise click.UsageError("--since needs --revision: write --revision 7 --since 6")
     try:
         found = _found(session, file, revision, since)
     except RefusedError as error:
@@ -67,17 +69,17 @@ def _go_back(session: Session, revision: int | None, **query: str | None) -> dic
 
 @click.command(cls=Command, example="sluice rollback\nsluice rollback 6 --dry-run")
 @click.argument("revision", type=click.IntRange(1), required=False)
-@click.option("--dry-run", is_flag=True, help="Only say what would change, and move.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change, and move.")
 @max_moved_option
 @force_option
 @pass_session
 def rollback(
     session: Session, revision: int | None, *, dry_run: bool, max_moved: str | None, force: bool
 ) -> None:
-    """Go back to what a revision said, as a new revision.
+    """Go back to the state of a revision, as a new revision.
 
-    Without REVISION, to the newest that differs; what waits to be confirmed is taken back. Entries whose time is over
-    stay over, and those of other owners (feeds, bans, fail2ban) stay as they are.
+    Without REVISION, go back to the newest that differs; a change that waits to be confirmed is rolled back. Expired
+    entries stay expired, and those of other owners (feeds, bans, fail2ban) stay as they are.
     """
     found = _go_back(
         session,
@@ -95,10 +97,12 @@ def rollback(
 
 
 @click.command(cls=Command, example="sluice revisions\nsluice revisions --limit 500 -o json")
-@click.option("--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="How many.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="How many to show."
+)
 @pass_session
 def revisions(session: Session, limit: int) -> None:
-    """Who changed what and when, the newest first."""
+    """Show who changed what and when, newest first."""
     document = session.client.call("GET", "/config/revisions", query={"limit": limit}).document
     emit(session, document, lambda: revision_table(document["items"]))
 

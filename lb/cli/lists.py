@@ -39,7 +39,7 @@ from lb.cli.session import (
 )
 from lb.cli.watch import Watched
 
-feed_option = click.option("--feed", type=Named(), metavar="NAME", help="Those of this feed.")
+feed_option = click.option("--feed", type=Named(), metavar="NAME", help="Entries of this feed.")
 
 
 @click.group(
@@ -47,17 +47,17 @@ feed_option = click.option("--feed", type=Named(), metavar="NAME", help="Those o
     example="sluice blocklist list\nsluice blocklist import drop.txt --feed drop",
 )
 def blocklist() -> None:
-    """Prefixes whose packets are dropped.
+    """Blocklist: prefixes whose packets are dropped.
 
-    Or only counted, where an entry says so.
+    Or only counted, if an entry says so.
     """
 
 
 @click.group(cls=Group, example="sluice allowlist add 198.51.100.7 --reason monitoring")
 def allowlist() -> None:
-    """Prefixes that are never dropped.
+    """Allowlist: prefixes that are never dropped.
 
-    An entry here beats every entry of the blocklist.
+    An entry here overrides every entry of the blocklist.
     """
 
 
@@ -76,7 +76,7 @@ def _row(entry: dict[str, Any]) -> Row:
 _HEADER = ("prefix", "action", "packets", "owner", "expires", "reason")
 
 
-only_option = click.option("--owner", type=Named(), metavar="NAME", help="Only what this owner holds.")
+only_option = click.option("--owner", type=Named(), metavar="NAME", help="Only entries of this owner.")
 
 
 @blocklist.command(
@@ -85,7 +85,7 @@ only_option = click.option("--owner", type=Named(), metavar="NAME", help="Only w
 @only_option
 @pass_session
 def list_blocked(session: Session, owner: str | None) -> None:
-    """All entries, in order of address.
+    """List all entries, in order of address.
 
     "(feed)" marks packets that are counted for a whole feed.
     """
@@ -96,13 +96,13 @@ def list_blocked(session: Session, owner: str | None) -> None:
 @only_option
 @pass_session
 def list_allowed(session: Session, owner: str | None) -> None:
-    """All entries, in order of address."""
+    """List all entries, in order of address."""
     print_collection(session, "/allowlist", _HEADER, _row, owner=owner)
 
 
 _FORMATS = click.Choice(["plain", "json"])
 format_option = click.option(
-    "--format", "format_", type=_FORMATS, default="plain", show_default=True, help="How to write them."
+    "--format", "format_", type=_FORMATS, default="plain", show_default=True, help="The output format."
 )
 
 
@@ -113,10 +113,9 @@ format_option = click.option(
 @format_option
 @pass_session
 def export_blocked(session: Session, owner: str | None, format_: str) -> None:
-    """Print entries as import takes them.
+    """Print entries in the form that import takes.
 
-    plain: what is dropped, one prefix a line. json: each owner's entries, with reasons and TTLs, and what only
-    counts.
+    plain: dropped prefixes, one per line. json: each owner's entries, with reasons and TTLs, count-only ones too.
     """
     _export(session, "/blocklist", owner, format_)
 
@@ -128,7 +127,7 @@ def export_blocked(session: Session, owner: str | None, format_: str) -> None:
 def export_allowed(session: Session, owner: str | None, format_: str) -> None:
     """Print entries, as text or JSON.
 
-    In plain text one prefix a line; JSON has reasons and TTLs.
+    Plain text has one prefix per line; JSON has reasons and TTLs.
     """
     _export(session, "/allowlist", owner, format_)
 
@@ -142,9 +141,9 @@ def _export(session: Session, path: str, owner: str | None, format_: str) -> Non
 @click.argument("prefix", type=BLOCKED)
 @pass_session
 def show(session: Session, prefix: str) -> None:
-    """One prefix in detail.
+    """Show one prefix in detail.
 
-    Whose it is, why, until when, and what each owner's entry has decided: the first one's word counts.
+    Its owners, reasons and expiry, and what each owner's entry has decided: the first one takes precedence.
     """
     from lb.cli.client import quoted
 
@@ -192,7 +191,7 @@ def _end(moment: str | None) -> str:
     "--feed",
     type=Named(),
     metavar="NAME",
-    help="The lines become all that this feed holds; without it they are added to the operator's entries.",
+    help="The lines replace this feed's entries; without this, they are added to the operator's entries.",
 )
 @owner_option
 @ttl_option
@@ -213,8 +212,8 @@ def import_list(
 ) -> None:
     """Block every prefix of a file.
 
-    Plain text, one prefix a line ("#" and ";" begin comments), or JSON as export writes it; "-" is standard input.
-    All of it is taken or, if anything is wrong, nothing.
+    Plain text, one prefix per line ("#" and ";" begin comments), or JSON as export writes it; "-" is standard input.
+    The whole file is imported or, if anything is wrong, nothing.
     """
     changed = _import(
         session, "/blocklist", file, {"feed": feed, **wish(ttl, reason, count_only, owner)}, force
@@ -254,7 +253,7 @@ def import_allowed(
 ) -> None:
     """Allow every prefix of a file.
 
-    Plain text, one prefix a line, or JSON as export writes it.
+    Plain text, one prefix per line, or JSON as export writes it.
     """
     changed = _import(session, "/allowlist", file, {**wish(ttl, reason, owner=owner)}, force=False)
     emit(
@@ -268,7 +267,7 @@ def import_allowed(
 @feed_option
 @owner_option
 @click.option(
-    "--all", "everything", is_flag=True, help="Everyone's entries, but for those of feeds: remove the feed."
+    "--all", "everything", is_flag=True, help="Everyone's entries, except those of feeds: remove the feed."
 )
 @yes_option
 @force_option
@@ -276,12 +275,12 @@ def import_allowed(
 def clear(
     session: Session, *, feed: str | None, owner: str | None, everything: bool, yes: bool, force: bool
 ) -> None:
-    """Remove all entries made by hand.
+    """Remove all entries of the operator.
 
     Those of feeds and other owners stay unless they are named.
     """
     if sum(map(bool, (feed, owner, everything))) > 1:
-        raise click.UsageError("--feed, --owner and --all exclude each other: give one of them")
+        raise click.UsageError("--feed, --owner and --all contradict each other: give one of them")
     owner, whose = (
         ("*", "everyone")
         if everything
@@ -320,8 +319,8 @@ def add(
 def remove(
     session: Session, *, prefixes: tuple[str, ...], owner: str | None, all_owners: bool, force: bool
 ) -> None:
-    """Take prefixes off the allowlist.
+    """Remove prefixes from the allowlist.
 
-    These very prefixes: one that is not on it is not found (exit code 3), and the others are taken off.
+    Exactly these prefixes: if one is not on it, it is reported as not found (exit code 3), and the others are removed.
     """
     remove_entries(session, "allowlist", prefixes, owner=chosen(owner, all_owners), force=force)

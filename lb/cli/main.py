@@ -71,7 +71,9 @@ class Root(LazyGroup):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "sluice"
-            says = re.sub(r"is not a valid (integer|float)( range)?", "is no number", error.format_message())
+            says = re.sub(
+                r"is not a valid (integer|float)( range)?", "is not a number", error.format_message()
+            )
             _complain([f'{says.rstrip(".")}; see "{path} --help"'])
             sys.exit(error.exit_code)
         except click.ClickException as error:
@@ -109,7 +111,7 @@ def _complain(lines: list[str]) -> None:
     default=DEFAULT_SERVER,
     show_default=True,
     envvar=envvar("server"),
-    help="Where the daemon listens: unix://, http:// or https:// (also in SLUICE_SERVER).",
+    help="The daemon's address: unix://, http:// or https:// (or SLUICE_SERVER).",
 )
 @click.option(
     "-o",
@@ -118,15 +120,15 @@ def _complain(lines: list[str]) -> None:
     default="table",
     show_default=True,
     envvar=envvar("output"),
-    help="How to print; also after the command, and in SLUICE_OUTPUT.",
+    help="Output format; also accepted after the command, or SLUICE_OUTPUT.",
 )
-@file_option("--token-file", "A token for the daemon (also: the token itself in SLUICE_TOKEN).")
-@file_option("--ca-file", "Who has signed the certificate of an https:// server, beside the system's own.")
-@file_option("--client-cert", "A certificate to show it.")
-@file_option("--client-key", "That certificate's key, if it is a file of its own.")
+@file_option("--token-file", "A file with a token for the daemon (or the token itself in SLUICE_TOKEN).")
+@file_option("--ca-file", "Trusted CAs for an https:// server, in addition to the system's.")
+@file_option("--client-cert", "A client certificate to present to it.")
+@file_option("--client-key", "The certificate's key, if in a separate file.")
 @click.pass_context
 def cli(context: click.Context, /, server: str, output: str, **files: Path | None) -> None:
-    """Balance and drop packets: talk to the Sluice daemon.
+    """Balance and drop packets: control the Sluice daemon.
 
     Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, 5 daemon not reachable.
     """

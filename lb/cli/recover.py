@@ -12,14 +12,14 @@ from lb.cli.session import Command, confirm, yes_option
 @state_dir_option
 @yes_option
 def recover(state_dir: Path, yes: bool) -> None:
-    """Mend a damaged state file.
+    """Repair a damaged state file.
 
-    The newest revision that can be read, in the file or in the copy beside it, takes its place, without the history.
-    The damaged file is kept. A sound one is left as it is.
+    The newest revision that can be read, from the file or from the copy beside it, takes its place, without the
+    history. The damaged file is kept. An intact one is left as it is.
     """
     from lb import daemon
 
-    confirm(f"Put the newest revision that can be read in the place of the state file in {state_dir}?", yes)
+    confirm(f"Replace the state file in {state_dir} with the newest readable revision?", yes)
     what, aside = daemon.recover(state_dir)
     click.echo(f"recovered {what}")
     click.echo(f"The damaged file is {aside}; the next start puts the recovered revision in force")

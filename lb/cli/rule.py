@@ -31,11 +31,11 @@ class Rate(click.ParamType[tuple[int, str | None]]):
             return value
         match = re.fullmatch(r"([0-9]{1,12})([kMG]?)(B?)(?:/([sm]))?", str(value))
         if not match:
-            self.fail(f'"{value}" is no rate: write {_FORMS}', parameter, context)
+            self.fail(f'"{value}" is not a rate: write {_FORMS}', parameter, context)
         number, multiple, octets, per = match.groups()
         many, rest = divmod(int(number) * _MULTIPLES[multiple], 60 if per == "m" else 1)
         if rest or not many:
-            self.fail(f'"{value}" is no whole number a second: write {_FORMS}', parameter, context)
+            self.fail(f'"{value}" is not a whole number per second: write {_FORMS}', parameter, context)
         return many, "bytes" if octets else None
 
 
@@ -53,7 +53,9 @@ class Sharing(click.ParamType[dict[str, str | int]]):
         match = re.fullmatch(r"source(?:/([0-9]{1,3}))?(?:/([0-9]{1,3}))?|rule", str(value))
         if not match:
             self.fail(
-                f'"{value}" is nobody: write source, source/24, source/24/56 or rule', parameter, context
+                f'"{value}" is none of the choices: write source, source/24, source/24/56 or rule',
+                parameter,
+                context,
             )
         if match[0] == "rule":
             return {"per": "rule"}
@@ -63,10 +65,10 @@ class Sharing(click.ParamType[dict[str, str | int]]):
 
 @click.group(cls=Group, example="sluice rule list")
 def rule() -> None:
-    """Drop, count, limit or allow packets.
+    """Rules: drop, count, limit or allow packets.
 
-    By addresses, ports, protocol, TCP flags, length and fragments. Rules that allow are asked first, then those that
-    drop, then all others; of one kind by priority, the lowest first.
+    They match addresses, ports, protocol, TCP flags, length and fragments. Rules that allow are evaluated first, then
+    those that drop, then all others; within a kind by priority, lowest first.
     """
 
 
@@ -79,13 +81,13 @@ def match_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--protocol", metavar="NAME|N", help="tcp, udp, icmp, icmpv6, sctp, gre, esp, ah, or a number."
         ),
+        click.option("--port", "ports", metavar="N|A-B|…", help="Destination ports: 53, 80,443, 1-1023."),
+        click.option("--source-port", "source_ports", metavar="N|A-B|…", help="Source ports."),
         click.option(
-            "--port", "ports", metavar="N|A-B|…", help="Ports of the destination: 53, 80,443, 1-1023."
+            "--tcp-flags", metavar="FLAGS", help='TCP flags that are set, or with "!" clear: syn,!ack.'
         ),
-        click.option("--source-port", "source_ports", metavar="N|A-B|…", help="Ports of the source."),
-        click.option("--tcp-flags", metavar="FLAGS", help='Set, or with "!" clear: syn,!ack.'),
-        click.option("--length", metavar="N|A-B|…", help="Bytes of the IP packet: 0-64."),
-        click.option("--fragments", type=click.Choice(["only", "none"]), help="Fragments only, or none."),
+        click.option("--length", metavar="N|A-B|…", help="Length of the IP packet in bytes: 0-64."),
+        click.option("--fragments", type=click.Choice(["only", "none"]), help="Only fragments, or none."),
     )
     for option in reversed(options):
         command = option(command)
@@ -102,19 +104,23 @@ def match_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.argument("name", type=Named())
 @click.option(
-    "--action", type=click.Choice(_ACTIONS), help="What becomes of the packets; limit, if --rate is given."
+    "--action", type=click.Choice(_ACTIONS), help="What to do with the packets; default with --rate: limit."
 )
 @match_options
 @click.option("--rate", type=Rate(), help=f"How many may pass: {_FORMS}.")
 @click.option(
-    "--unit", type=click.Choice(_UNITS), help="What is counted; packets, unless the rate is in bytes."
+    "--unit",
+    type=click.Choice(_UNITS),
+    help="What the rate counts; default packets, unless the rate is in bytes.",
 )
-@click.option("--burst", type=click.IntRange(1), help="How many at once; as many as in a second.")
-@click.option("--per", type=Sharing(), help="Who shares a rate; each source by itself.")
-@click.option("--ban", metavar="TIME", help="Who is over it is blocked for so long: 90s, 10m, 1h.")
+@click.option("--burst", type=click.IntRange(1), help="How many at once; default: as many as in a second.")
+@click.option("--per", type=Sharing(), help="Who shares a rate; default: each source has its own.")
+@click.option("--ban", metavar="TIME", help="Block sources over the rate for this long: 90s, 10m, 1h.")
 @click.option("--count-only", is_flag=True, help="On trial: only count what would be dropped.")
-@click.option("--priority", type=click.IntRange(0, 65535), help="The lowest is asked first; 1000.")
-@click.option("--reason", help="Why, for those who look later.")
+@click.option(
+    "--priority", type=click.IntRange(0, 65535), help="The lowest is evaluated first; default 1000."
+)
+@click.option("--reason", help="The reason, for the record.")
 @force_option
 @pass_session
 def add(
@@ -133,14 +139,14 @@ def add(
 ) -> None:
     """Add a rule.
 
-    What is not said may be anything. A name that is taken is a conflict (exit code 4).
+    What is not given matches anything. A name that is taken is a conflict (exit code 4).
     """
     if rate is None and (unit or burst or per or ban):
-        raise click.UsageError("--unit, --burst, --per and --ban go with --rate: give it")
+        raise click.UsageError("--unit, --burst, --per and --ban need --rate")
     if action is None and rate is None:
-        raise click.UsageError("say what becomes of the packets: --action, or --rate")
+        raise click.UsageError("say what to do with the packets: --action, or --rate")
     if rate and rate[1] and unit not in (None, rate[1]):
-        raise click.UsageError(f"the rate is in bytes, and --unit says {unit}: leave one out")
+        raise click.UsageError(f"the rate is in bytes, but --unit says {unit}: leave one out")
     document = {"name": name, "action": action or "limit", "ban_seconds": ban, **said}
     if rate is not None:
         document["limit"] = _without_none({"rate": rate[0], "unit": unit or rate[1], "burst": burst}) | (
@@ -203,7 +209,7 @@ def limit_words(one: dict[str, Any]) -> str | None:
 @rule.command(name="list", cls=Watched, example="sluice rule list\nsluice rule list -o json")
 @pass_session
 def list_rules(session: Session) -> None:
-    """All rules, in the order in which they are asked."""
+    """List all rules, in the order in which they are evaluated."""
     document = session.client.call("GET", "/rules").document
 
     def lines() -> Iterable[str]:
@@ -231,7 +237,7 @@ def _row(one: dict[str, Any], counts: dict[str, Any]) -> Row:
 @click.argument("name", type=RULE)
 @pass_session
 def show(session: Session, name: str) -> None:
-    """One rule, and what it has matched."""
+    """Show one rule, and what it has matched."""
     from lb.cli.client import quoted
 
     one = session.client.call("GET", f"/rules/{quoted(name)}").document
@@ -246,7 +252,7 @@ def show(session: Session, name: str) -> None:
                 ("count only", one["count_only"]),
                 ("matches", match_words(one)),
                 ("limit", limit_words(one)),
-                ("priority", f"{one['priority']}, asked as number {seen['position']}"),
+                ("priority", f"{one['priority']}, evaluated as number {seen['position']}"),
                 ("reason", one["reason"]),
                 ("matched", f"{count(seen['packets'])} packets, {count(seen['bytes'], 'B')}"),
                 (said, f"{count(seen['dropped_packets'])} packets, {count(seen['dropped_bytes'], 'B')}"),
@@ -262,9 +268,9 @@ def show(session: Session, name: str) -> None:
 @force_option
 @pass_session
 def promote(session: Session, name: str, force: bool) -> None:
-    """Put a rule that was on trial in force.
+    """Put a count-only rule in force.
 
-    What it has only counted it now drops.
+    What it has only counted, it drops from now on.
     """
     from lb.cli.client import quoted
 
@@ -278,7 +284,7 @@ def promote(session: Session, name: str, force: bool) -> None:
 @yes_option
 @pass_session
 def remove(session: Session, name: str, yes: bool) -> None:
-    """Remove a rule and its counts."""
+    """Remove a rule and its counters."""
     from lb.cli.client import quoted
 
     confirm(f"Remove rule {name}?", yes)

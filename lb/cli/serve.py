@@ -25,7 +25,9 @@ class ListenAddress(click.ParamType[str]):
         bracketed = host.startswith("[") and host.endswith("]")
         if not host or (":" in host and not bracketed) or not port.isdecimal() or int(port) > _PORT_MAX:
             self.fail(
-                f'"{value}" is no listening address: write 127.0.0.1:8080 or [::1]:8080', parameter, context
+                f'"{value}" is not a listening address: write 127.0.0.1:8080 or [::1]:8080',
+                parameter,
+                context,
             )
         return str(value)
 
@@ -62,7 +64,7 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     type=Named(),
     metavar="IF",
     envvar=envvar("interface"),
-    help="Interface to serve; once for each (in SLUICE_INTERFACE with spaces between).",
+    help="Interface to serve; repeat for more (in SLUICE_INTERFACE, separate them by spaces).",
 )
 @click.option(
     "--xdp-mode",
@@ -70,14 +72,14 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     default=XdpMode.AUTO.value,
     show_default=True,
     envvar=envvar("xdp-mode"),
-    help="Where the program hooks in: the driver, the stack, or the driver if it can.",
+    help="Where the program runs: in the driver (native), in the stack (generic), or in the driver if it can.",
 )
 @state_dir_option
 @click.option(
     "--cache-dir",
     type=click.Path(file_okay=False, path_type=Path),
     envvar=envvar("cache-dir"),
-    help="Where compiled programs are kept; else in the state directory. May be deleted at any time.",
+    help="Where compiled programs are kept; default: in the state directory. May be deleted at any time.",
 )
 @click.option(
     "--socket",
@@ -91,26 +93,24 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     "--socket-group",
     metavar="GROUP",
     envvar=envvar("socket-group"),
-    help="Whose members may use the socket, as root may; else the daemon's own group.",
+    help="The group whose members may use the socket, as root may; default: the daemon's own group.",
 )
 @click.option(
     "--listen",
     type=ListenAddress(),
     envvar=envvar("listen"),
-    help="Open the API on TCP too; without it only the socket. Without TLS, only a loopback address.",
+    help="Open the API on TCP too, not only on the socket. Without TLS, only a loopback address.",
 )
+@file_option("--tls-cert", "Certificate of the TCP listener (PEM, followed by its chain); SIGHUP reloads it.")
+@file_option("--tls-key", "Its key (PEM), which others must not be able to read.")
 @file_option(
-    "--tls-cert", "Certificate of the TCP listener (PEM, its chain behind it); SIGHUP takes it anew."
-)
-@file_option("--tls-key", "Its key (PEM), which others may not read.")
-@file_option(
-    "--tls-client-ca", "Who signs client certificates (PEM); their roles: settings.access.certificates."
+    "--tls-client-ca", "CAs of client certificates (PEM); their roles: settings.access.certificates."
 )
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar=envvar("config"),
-    help="A document (as for apply) that fills an empty store at the first start.",
+    help="A document (as for apply) to fill an empty store with at the first start.",
 )
 @click.option(
     "--log-format",
@@ -118,7 +118,7 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     default="text",
     show_default=True,
     envvar=envvar("log-format"),
-    help="How to log.",
+    help="Format of the log.",
 )
 @click.option(
     "--log-level",
@@ -126,14 +126,14 @@ def _size_options(function: Callable[..., None]) -> Callable[..., None]:
     default="info",
     show_default=True,
     envvar=envvar("log-level"),
-    help="The least that is logged. Info has refused and slow requests, debug every request.",
+    help="The lowest level that is logged. Info has refused and slow requests, debug every request.",
 )
 @click.option(
     "--replace-foreign-program",
     "replace_foreign",
     is_flag=True,
     envvar=envvar("replace-foreign-program"),
-    help="Take the hook even if another XDP program holds it.",
+    help="Attach even if another XDP program is attached, replacing it.",
 )
 @_size_options
 def serve(**options: Any) -> None:
@@ -141,7 +141,7 @@ def serve(**options: Any) -> None:
 
     SIGTERM ends it, and leaves the data plane attached and forwarding.
 
-    Every option is also read from SLUICE_*, such as SLUICE_XDP_MODE.
+    Every option can also be set as SLUICE_*, such as SLUICE_XDP_MODE.
     """
     try:
         sizes = TableSizes(**{size.name: options.pop(size.name) for size in fields(TableSizes)})
@@ -156,13 +156,13 @@ def serve(**options: Any) -> None:
 
 
 @click.command(cls=Command, example="sluice detach --interface eth0")
-@click.option("--interface", required=True, type=Named(), metavar="IF", help="Interface to leave.")
+@click.option("--interface", required=True, type=Named(), metavar="IF", help="Interface to detach from.")
 def detach(interface: str) -> None:
-    """Take the program off an interface.
+    """Detach the program from an interface.
 
     Its pins are removed; traffic there is no longer balanced or dropped.
     """
     from lb import daemon
 
     daemon.detach(interface, PIN_ROOT)
-    click.echo(f"Sluice is off {interface}")
+    click.echo(f"Sluice is detached from {interface}")

@@ -33,7 +33,7 @@ class BackendSpec(click.ParamType[dict[str, str | int]]):
         if not separator:
             return {"address": address}
         if not (weight.isascii() and weight.isdigit()):
-            self.fail(f'"{weight}" is no weight: write 10.0.0.11=2', parameter, context)
+            self.fail(f'"{weight}" is not a weight: write 10.0.0.11=2', parameter, context)
         return {"address": address, "weight": int(weight)}
 
 
@@ -50,13 +50,13 @@ class Label(click.ParamType[tuple[str, str]]):
             return value
         key, separator, text = str(value).partition("=")
         if not separator or not key:
-            self.fail(f'"{value}" is no label: write team=edge', parameter, context)
+            self.fail(f'"{value}" is not a label: write team=edge', parameter, context)
         return key, text
 
 
 @click.group(cls=Group, example="sluice service list")
 def service() -> None:
-    """Services and where they are reached.
+    """Services, and where they are reached.
 
     A service is a VIP, port and protocol, and the backends that answer for it.
     """
@@ -81,7 +81,7 @@ def _row(one: dict[str, Any]) -> Row:
 @service.command(name="list", cls=Watched, example=("sluice service list\nsluice service list -o json"))
 @pass_session
 def list_services(session: Session) -> None:
-    """All services, with what is seen of them."""
+    """List all services, with their observed state."""
     if session.is_table:
         observed = session.client.call("GET", "/status").document["services"]
         emit(session, None, lambda: service_table(observed))
@@ -93,7 +93,7 @@ def list_services(session: Session) -> None:
 @click.argument("name", type=SERVICE)
 @pass_session
 def show(session: Session, name: str) -> None:
-    """One service with its backends."""
+    """Show one service with its backends."""
     from lb.cli.client import quoted
 
     one = session.client.call("GET", f"/services/{quoted(name)}").document
@@ -135,20 +135,20 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
         click.option(
             "--mode",
             type=click.Choice(_MODES),
-            help="How packets reach the backend: by MAC rewrite, in IP (the default), in UDP (GUE), or translated.",
+            help="How packets reach the backend: by MAC rewrite, in IP (default), in UDP (GUE), or translated.",
         ),
         click.option(
             "--nat-source",
             type=click.Choice(("pool", "keep")),
-            help="Whom backends see: an address of nat_pools (the default), or the client; only with mode nat.",
+            help="The source that backends see: an address of nat_pools (default), or the client; only in mode nat.",
         ),
         click.option(
             "--affinity",
             type=click.Choice(_AFFINITIES),
-            help="What keeps a client on one backend: its flow (the default), its address, or the port it asks for.",
+            help="What keeps a client on one backend: its flow (default), its address, or the destination port.",
         ),
         flag("udp-migration", "Flows leave a draining backend at once; only for UDP."),
-        flag("quic", "Packets follow the backend's id in their QUIC connection id; only for UDP."),
+        flag("quic", "Packets follow the backend number in their QUIC connection ID; only for UDP."),
     )
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -177,12 +177,12 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
     metavar="ADDR|PREFIX",
     help="The address clients connect to, or an IPv6 prefix of such addresses, /64 to /120.",
 )
-@click.option("--port", metavar="N|A-B|any", help="A port, a range of ports, or any; not with icmp.")
+@click.option("--port", metavar="N|A-B|any", help="A port, a range of ports, or any; not for icmp.")
 @click.option(
     "--protocol",
     required=True,
     type=click.Choice(["tcp", "udp", "icmp"]),
-    help="The transport; or icmp, echo requests, only with mode nat.",
+    help="The transport protocol; or icmp, for echo requests, only in mode nat.",
 )
 @policy_options(on_or_off=False)
 @flood_options(on_or_off=False)
@@ -192,9 +192,9 @@ def policy_options(on_or_off: bool) -> Callable[[Callable[..., None]], Callable[
     "backends",
     type=BackendSpec(),
     multiple=True,
-    help="A backend; once for each. The weight is 1.",
+    help="A backend; repeat for more. The default weight is 1.",
 )
-@click.option("--label", "labels", type=Label(), multiple=True, help="A free key and value; once for each.")
+@click.option("--label", "labels", type=Label(), multiple=True, help="Any key and value; repeat for more.")
 @pass_session
 def add(
     session: Session,
@@ -253,10 +253,10 @@ def add(
 @moving_option
 @pass_session
 def set_policy(session: Session, /, name: str, **policy: Any) -> None:
-    """Change how a service forwards, is protected and checked.
+    """Change how a service forwards, is protected and is checked.
 
-    What is not said stays. Flows that are known stay with their backend. VIP, port and protocol are changed in the
-    document: sluice export, apply.
+    What is not given stays. Known flows stay with their backend. VIP, port and protocol are changed in the document:
+    sluice export, apply.
     """
     from lb.cli.client import quoted
 
@@ -264,7 +264,7 @@ def set_policy(session: Session, /, name: str, **policy: Any) -> None:
     patch = {key: value for key, value in policy.items() if value is not None} | more
     if not patch:
         raise click.UsageError(
-            "nothing to change: say --mode, --nat-source, --affinity, --udp-migration, --quic, --flood-protection "
+            "nothing to change: give --mode, --nat-source, --affinity, --udp-migration, --quic, --flood-protection "
             "or --health-check"
         )
     made = session.write("PATCH", f"/services/{quoted(name)}", body=patch)

@@ -75,7 +75,7 @@ def _output_option() -> click.Option:
         type=click.Choice(FORMATS),
         expose_value=False,
         callback=_set_output,
-        help="How to print; also before the command, and in SLUICE_OUTPUT.",
+        help="Output format; also accepted before the command, or SLUICE_OUTPUT.",
     )
 
 
@@ -158,7 +158,9 @@ class ServerUrl(click.ParamType[str]):
             or (scheme == "unix" and not rest.startswith("/"))
         ):
             self.fail(
-                f'"{text}" is no server: write {DEFAULT_SERVER} or http://192.0.2.1:8080', parameter, context
+                f'"{text}" is not a server: write {DEFAULT_SERVER} or http://192.0.2.1:8080',
+                parameter,
+                context,
             )
         return text
 
@@ -179,7 +181,7 @@ class Named(click.ParamType[str]):
 force_option = click.option(
     "--force",
     is_flag=True,
-    help="Even if it drops an address that is in use (yours, a gateway, a backend, a VIP), or moves too much.",
+    help="Proceed even if it drops an address in use (yours, a gateway, a backend, a VIP), or moves too much.",
 )
 
 
@@ -199,12 +201,14 @@ moving_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_set_force,
-    help="Even if it moves more than the setting max_moved_percent allows.",
+    help="Proceed even if it moves more than the setting max_moved_percent allows.",
 )
 """For what changes where packets go; Session.write then says so."""
 
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask. Without a terminal nobody is asked.")
+yes_option = click.option(
+    "--yes", "-y", is_flag=True, help="Do not ask for confirmation. Without a terminal, nothing is asked."
+)
 
 
 def at_terminal() -> bool:

@@ -14,7 +14,7 @@ from lb.cli.watch import Watched
 @click.command(cls=Watched, example=("sluice status\nsluice status --watch\nsluice status -o json"))
 @pass_session
 def status(session: Session) -> None:
-    """How the daemon and its packet path are."""
+    """Show the state of the daemon and its packet path."""
     document = session.client.call("GET", "/status").document
     emit(session, document, lambda: status_lines(document, time.time()))
 
@@ -79,7 +79,7 @@ def pending_words(pending: Mapping[str, Any]) -> str:
     """What waits to be confirmed, and for how long."""
     back = f"revision {pending['back_to']}" if pending["back_to"] else "the empty state"
     left = span(pending["seconds_left"])
-    return f'revision {pending["revision"]} is taken back to {back} in {left}, unless it is confirmed: "sluice confirm"'
+    return f'revision {pending["revision"]} is rolled back to {back} in {left} unless confirmed: "sluice confirm"'
 
 
 def _program(program: Mapping[str, Any]) -> Iterator[str]:
@@ -106,10 +106,10 @@ def _took(program: Mapping[str, Any]) -> str:
 @click.command(cls=Watched, example=("sluice stats\nsluice stats -o json | jq .verdicts.DROP_BLOCKLIST"))
 @pass_session
 def stats(session: Session) -> None:
-    """Count packets and bytes.
+    """Show packet and byte counters.
 
     By verdict, service, backend, rule and blocklist owner.
-    The table leaves out what is zero; -o json has all.
+    The table leaves out zeros; -o json has everything.
     """
     document = session.client.call("GET", "/stats").document
     emit(session, document, lambda: stats_lines(document))
@@ -137,7 +137,7 @@ def stats_lines(document: Mapping[str, Any]) -> Iterator[str]:
     flows = document["flow_table"]
     yield "flow table: " + ", ".join(f"{count(number)} {name}" for name, number in flows.items())
     if any(document["quic"].values()):
-        said = {"by_id": "by id", "unknown": "with an id that is nobody's", "without": "without an id"}
+        said = {"by_id": "by id", "unknown": "with an unknown id", "without": "without an id"}
         yield "quic: " + ", ".join(f"{count(document['quic'][key])} {text}" for key, text in said.items())
     yield from _nat_lines(document["nat"])
 
@@ -148,7 +148,7 @@ def _nat_lines(nat: Mapping[str, Any]) -> Iterator[str]:
         return
     said = {"opened": "opened", "reopened": "reopened", "ended": "ended", "ended_early": "ended early"}
     words = [f"{count(nat[key])} {text}" for key, text in said.items()]
-    yield f"nat: flows {', '.join(words)}, {count(refused)} refused for want of a port"
+    yield f"nat: flows {', '.join(words)}, {count(refused)} refused for lack of a port"
 
 
 def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
@@ -163,7 +163,7 @@ def _tallies(name: str, tallies: Iterable[tuple[str, Mapping[str, Any]]]) -> lis
 @click.command(cls=Command, example="sluice version")
 @pass_session
 def version(session: Session) -> None:
-    """The version of this command.
+    """Show the version of this command.
 
     That of the daemon is in "sluice status".
     """

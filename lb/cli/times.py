@@ -11,7 +11,7 @@ def seconds_of(text: str) -> int:
     """The seconds that a time is; ValueError."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
     if not (number.isascii() and number.isdigit()):
-        raise ValueError(f'"{text}" is no time: write 10m, 1h or 1d, or seconds')
+        raise ValueError(f'"{text}" is not a time: write 10m, 1h or 1d, or seconds')
     return int(number) * _UNITS[unit]
 
 

@@ -26,15 +26,15 @@ _BY = ("source", "prefix", "service", "verdict")
     type=click.IntRange(1, 1000),
     default=10,
     show_default=True,
-    help="Lines; at a terminal as many as fit.",
+    help="How many lines; in a terminal, as many as fit.",
 )
-@click.option("--once", is_flag=True, help="Print once; else again and again, until Ctrl-C.")
+@click.option("--once", is_flag=True, help="Print once, instead of repeatedly until Ctrl-C.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 60),
     default=1.0,
     show_default=True,
-    help="How long to look each time.",
+    help="How long to sample each time.",
 )
 @click.option(
     "--verdict", "-v", "verdicts", type=VERDICT, multiple=True, metavar="V", help="A name, or pass, tx, drop."
@@ -45,11 +45,11 @@ def top(
 ) -> None:
     """Show who sends the most, and where it goes.
 
-    At a terminal it shows talkers, services, backends and drop reasons, and fills the screen: 1 to 4 or Tab choose the
-    tab, the arrows scroll, b puts talkers together otherwise, p holds it still, q ends it. Elsewhere, and with
-    -o json|yaml or --once, who sends the most is printed.
+    In a terminal it fills the screen with talkers, services, backends and drop reasons: 1 to 4 or Tab select the tab,
+    the arrows scroll, b groups talkers differently, p pauses, q quits. Elsewhere, and with -o json|yaml or --once, it
+    prints the top talkers.
 
-    Up to 10,000 packets a second are looked at and scaled to all that came, so a share may be off by what stands
+    Up to 10,000 packets a second are sampled and scaled to all that came, so a share may be off by the margin shown
     beside it, with 95 % confidence.
     """
     query: dict[str, object] = {"by": by, "limit": most, "seconds": seconds, "verdict": list(verdicts)}
@@ -85,7 +85,7 @@ def top_lines(document: dict[str, Any]) -> Iterator[str]:
         ),
     )
     rate = Figure(count(document["packets_per_second"]))
-    yield f"{rate} packets/s in all, {count(document['sampled'])} of {count(document['packets'])} looked at"
+    yield f"{rate} packets/s in total, {count(document['sampled'])} of {count(document['packets'])} sampled"
 
 
 def _verdicts(item: dict[str, Any]) -> list[str]:

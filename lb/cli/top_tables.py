@@ -118,9 +118,7 @@ def services(seen: Seen) -> View:
             *rate.cells,
         )
         rows.append((rate, cells, active == 0))
-    return _view(
-        ("service", "address", "backends", "flows", "packets/s", "bits/s"), rows, "there is no service"
-    )
+    return _view(("service", "address", "backends", "flows", "packets/s", "bits/s"), rows, "no services")
 
 
 def backends(seen: Seen) -> View:
@@ -143,7 +141,7 @@ def backends(seen: Seen) -> View:
     return _view(
         ("backend", "service", "state", "health", "weight", "flows", "packets/s", "bits/s"),
         rows,
-        "there is no backend",
+        "no backends",
     )
 
 

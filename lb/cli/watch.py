@@ -35,7 +35,7 @@ class Watched(Command):
                 is_flag=False,
                 flag_value=DEFAULT_SECONDS,
                 metavar="[SECONDS]",
-                help=f"Print it again every so many seconds ({DEFAULT_SECONDS:g}), until Ctrl-C.",
+                help=f"Print again every so many seconds ({DEFAULT_SECONDS:g}), until Ctrl-C.",
             )
         )
 

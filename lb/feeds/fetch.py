@@ -210,7 +210,7 @@ def _opened(path: str, what: str) -> FileIO:
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
-    raise FeedError(f"{path} is no regular file: give the path of {what}")
+    raise FeedError(f"{path} is not a regular file: give the path of {what}")
 
 
 def read_key(path: str) -> str:

@@ -35,7 +35,7 @@ def _address(value: object) -> IPv4Address | IPv6Address:
         hint = "; leave the prefix length out"
     elif value.startswith("[") or (value.count(":") == 1 and "." in value):
         hint = "; leave the port out, which is a field of its own"
-    raise ValueError(f'"{value}" is no IPv4 or IPv6 address{hint}')
+    raise ValueError(f'"{value}" is not an IPv4 or IPv6 address{hint}')
 
 
 def _unicast(value: object) -> IPv4Address | IPv6Address:
@@ -68,7 +68,7 @@ def _vip(value: object) -> IPv4Address | IPv6Address | IPv6Network:
         return _unicast(IPv6Address(prefix.network))
     if not VIP_SHORTEST <= prefix.length <= VIP_LONGEST:
         raise ValueError(
-            f"{prefix} is no VIP: a VIP is an address, or an IPv6 prefix of length "
+            f"{prefix} is not a VIP: a VIP is an address, or an IPv6 prefix of length "
             f"{VIP_SHORTEST} to {VIP_LONGEST}"
         )
     network = IPv6Network((prefix.network, prefix.length))

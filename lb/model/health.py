@@ -261,7 +261,10 @@ class HealthCheck(Strict):
         if not _PATH.fullmatch(self.path):
             yield ("path",), 'a path begins with "/" and holds no space and only ASCII: escape others as %XX'
         if self.host is not None and not _HOST.fullmatch(self.host):
-            yield ("host",), f'"{self.host}" is no host: write a name or an address, and a port if it has one'
+            yield (
+                ("host",),
+                f'"{self.host}" is not a host: write a name or an address, and a port if it has one',
+            )
         try:
             _statuses(self.status)
         except ValueError as error:
@@ -279,7 +282,7 @@ class HealthCheck(Strict):
 
     def _tls_faults(self) -> Iterator[Fault]:
         if self.server_name is not None and not _SERVER_NAME.fullmatch(self.server_name):
-            yield ("server_name",), f'"{self.server_name}" is no host name, as TLS wants it'
+            yield ("server_name",), f'"{self.server_name}" is not a host name that TLS accepts'
         if self.verify and self.server_name is None and self.host is None:
             yield (
                 ("server_name",),
@@ -311,7 +314,7 @@ class HealthCheck(Strict):
             try:
                 dns.name.from_text(self.dns_name)
             except (dns.exception.DNSException, UnicodeError) as error:
-                yield ("dns_name",), f'"{self.dns_name}" is no domain name: {error}'
+                yield ("dns_name",), f'"{self.dns_name}" is not a domain name: {error}'
         try:
             kind = dns.rdatatype.from_text(self.dns_type)
             if dns.rdatatype.is_metatype(kind) and kind != dns.rdatatype.ANY:
@@ -320,7 +323,10 @@ class HealthCheck(Strict):
                     f"{self.dns_type} cannot be asked for: write a type such as A, AAAA or SOA",
                 )
         except (dns.exception.DNSException, ValueError):
-            yield ("dns_type",), f'"{self.dns_type}" is no type of record: write one such as A, AAAA or SOA'
+            yield (
+                ("dns_type",),
+                f'"{self.dns_type}" is not a type of record: write one such as A, AAAA or SOA',
+            )
         try:
             code = dns.rcode.from_text(self.dns_rcode)
             if code > _HEADER_RCODE_MOST:
@@ -328,7 +334,7 @@ class HealthCheck(Strict):
         except (dns.exception.DNSException, ValueError):
             yield (
                 ("dns_rcode",),
-                f'"{self.dns_rcode}" is no response code: write one such as NOERROR or NXDOMAIN',
+                f'"{self.dns_rcode}" is not a response code: write one such as NOERROR or NXDOMAIN',
             )
 
     def _command_faults(self) -> Iterator[Fault]:
@@ -358,7 +364,7 @@ def _statuses(text: str) -> tuple[tuple[int, int], ...]:
     for part in text.split(","):
         match = _STATUS.fullmatch(part.strip())
         if not match:
-            raise ValueError(f'"{part.strip()}" is no status code or range of them: write 200-299,301')
+            raise ValueError(f'"{part.strip()}" is not a status code or range of them: write 200-299,301')
         low, high = int(match[1]), int(match[2] or match[1])
         if low > high:
             raise ValueError(f"the range {low}-{high} is backwards: write {high}-{low}")

@@ -23,7 +23,7 @@ def parse_owner(text: str) -> str:
     if not re.fullmatch(_PATTERN, text):
         shown = text if text.isprintable() and len(text) <= 40 else ascii(text[:40])[1:-1]
         raise ValueError(
-            f'"{shown}" is no owner: write a word of a-z, 0-9 and "-" of up to 32 characters such as fail2ban, '
+            f'"{shown}" is not an owner: write a word of a-z, 0-9 and "-" of up to 32 characters such as fail2ban, '
             'or "feed:NAME"'
         )
     return text

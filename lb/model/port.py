@@ -45,7 +45,7 @@ class Port(BaseModel):
             return cls(low=0, high=PORT_MAX)
         match = re.fullmatch(r"(-?[0-9]{1,9})(?:-([0-9]{1,9}))?", text)
         if not match:
-            raise ValueError(f'"{text}" is no port: write a number, a range such as "8000-8010", or "any"')
+            raise ValueError(f'"{text}" is not a port: write a number, a range such as "8000-8010", or "any"')
         low, high = int(match[1]), int(match[2] or match[1])
         for port in (low, high):
             if not 1 <= port <= PORT_MAX:

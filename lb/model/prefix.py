@@ -35,7 +35,7 @@ class Prefix:
             packed = socket.inet_pton(socket.AF_INET6 if family == 6 else socket.AF_INET, address)
         except (OSError, ValueError):
             raise ValueError(
-                f"{_quoted(stripped)} is no IPv4 or IPv6 prefix: write 192.0.2.0/24 or 2001:db8::/32"
+                f"{_quoted(stripped)} is not an IPv4 or IPv6 prefix: write 192.0.2.0/24 or 2001:db8::/32"
             ) from None
         width = BITS[family]
         if slash and not (bits.isascii() and bits.isdigit() and len(bits) <= 3 and int(bits) <= width):

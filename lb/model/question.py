@@ -77,7 +77,7 @@ def frame_of_hex(text: str) -> bytes:
         says = "it is empty: write a frame in hex, from the destination MAC on"
     elif wrong := re.search("[^0-9a-fA-F]", digits):
         shown = wrong[0] if wrong[0].isprintable() else "\N{REPLACEMENT CHARACTER}"
-        says = f'"{shown}" is no hex digit: write a frame in 0 to 9 and a to f'
+        says = f'"{shown}" is not a hex digit: write a frame in 0 to 9 and a to f'
     elif len(digits) % 2:
         says = f"it has {len(digits)} hex digits, and a byte takes two: one is missing or too many"
     elif len(digits) > 2 * LONGEST:
@@ -98,9 +98,7 @@ def tuple_of(question: TupleQuestion) -> FiveTuple:
         except ValueError as error:
             found.append(FieldError(f"/{name}", str(error)))
     if protocol not in _PROTOCOLS:
-        says = (
-            f'"{protocol[:40]}" is no protocol known here: write tcp, udp or icmp, or give the frame in hex'
-        )
+        says = f'"{protocol[:40]}" is not a known protocol: write tcp, udp or icmp, or give the frame in hex'
         found.append(FieldError("/protocol", says))
     if question.syn and protocol in _PROTOCOLS and protocol != "tcp":
         found.append(FieldError("/syn", f"{protocol} has no SYN: leave it out, or write tcp"))
@@ -143,14 +141,14 @@ def _endpoint(text: str) -> tuple[AnyAddress, int | None]:
         parsed = ip_address(address)
     except ValueError:
         raise ValueError(
-            f'"{stripped[:60]}" is no address: write 192.0.2.10:80, [2001:db8::10]:80, or the address alone'
+            f'"{stripped[:60]}" is not an address: write 192.0.2.10:80, [2001:db8::10]:80, or the address alone'
         ) from None
     if isinstance(parsed, IPv6Address) and parsed.scope_id:
         raise ValueError(f"{parsed} names an interface, which no packet does: leave out %{parsed.scope_id}")
     if port is None:
         return parsed, None
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        raise ValueError(f'"{port[:20]}" is no port: 0 to 65535')
+        raise ValueError(f'"{port[:20]}" is not a port: 0 to 65535')
     return parsed, int(port)
 
 

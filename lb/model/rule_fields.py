@@ -54,7 +54,7 @@ class NumberSet:
 def _range(text: str) -> tuple[int, int]:
     match = re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
     if not match:
-        raise ValueError(f'"{text[:40]}" is no number and no range: write 53, 8000-8080 or 80,443')
+        raise ValueError(f'"{text[:40]}" is neither a number nor a range: write 53, 8000-8080 or 80,443')
     low, high = int(match[1]), int(match[2] or match[1])
     if max(low, high) > NUMBER_MAX:
         raise ValueError(f"{max(low, high)} is out of range: 0 to {NUMBER_MAX}")
@@ -96,7 +96,7 @@ class TcpFlags:
             bit = FLAGS.get(name.removeprefix("!"))
             if bit is None:
                 raise ValueError(
-                    f'"{name[:40]}" is no TCP flag: there are {", ".join(FLAGS)}, each with "!" for clear'
+                    f'"{name[:40]}" is not a TCP flag: there are {", ".join(FLAGS)}, each with "!" for clear'
                 )
             if wanted.setdefault(bit, not name.startswith("!")) is name.startswith("!"):
                 raise ValueError(
@@ -126,7 +126,7 @@ def parse_protocol(value: object) -> int:
         return PROTOCOLS[text]
     if isinstance(value, bool) or not re.fullmatch("[0-9]{1,3}", text) or int(text) > 255:
         raise ValueError(
-            f'"{text[:40]}" is no IP protocol: write {", ".join(PROTOCOLS)}, or a number from 0 to 255'
+            f'"{text[:40]}" is not an IP protocol: write {", ".join(PROTOCOLS)}, or a number from 0 to 255'
         )
     return int(text)
 

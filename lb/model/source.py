@@ -56,7 +56,7 @@ def _from_json(text: str) -> Any:
     try:
         document = json.loads(text, object_pairs_hook=mapping, parse_constant=_refuse)
     except json.JSONDecodeError as error:
-        raise MalformedError(f"line {error.lineno}, column {error.colno} is no JSON: {error.msg}") from None
+        raise MalformedError(f"line {error.lineno}, column {error.colno} is not JSON: {error.msg}") from None
     except RecursionError:
         raise MalformedError(yaml_events.TOO_DEEP) from None
     except ValueError as error:  # an integer of thousands of digits
@@ -68,7 +68,7 @@ def _from_json(text: str) -> Any:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise MalformedError(f"{constant} is no JSON: write a number")
+    raise MalformedError(f"{constant} is not JSON: write a number")
 
 
 def _lines_of(text: str) -> dict[str, int]:

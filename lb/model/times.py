@@ -19,7 +19,7 @@ def parse_duration(value: object) -> int:
             seconds = int(text)
         else:
             raise ValueError(
-                f'"{text[:40]}" is no duration: write seconds, or a text such as 90s, 1h, 7d or 2w'
+                f'"{text[:40]}" is not a duration: write seconds, or a text such as 90s, 1h, 7d or 2w'
             )
     elif isinstance(value, int) and not isinstance(value, bool):
         seconds = value
@@ -37,7 +37,7 @@ def parse_moment(value: object) -> float:
             moment = datetime.fromisoformat(value.strip().upper())
         except ValueError:
             raise ValueError(
-                f'"{value[:40]}" is no moment: write RFC 3339, such as 2030-01-31T12:00:00Z'
+                f'"{value[:40]}" is not a timestamp: write RFC 3339, such as 2030-01-31T12:00:00Z'
             ) from None
     elif isinstance(value, datetime):
         moment = value

@@ -106,7 +106,7 @@ class NatSweeper:
         return dict(zip(KINDS, row["no_port"].tolist(), strict=True))
 
     def _tell(self) -> None:
-        """An event when flows of a kind begin to be refused for want of a port; the next after a sweep without any."""
+        """An event when flows of a kind begin to be refused for lack of a port; the next after a sweep without any."""
         refused = self._refused(self._dataplane.tables.nat_counters.read()[0])
         for kind, count in refused.items():
             if count > self._no_port[kind] and kind not in self._short:

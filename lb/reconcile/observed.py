@@ -196,7 +196,7 @@ class FlowTableStats:
 
 @dataclass(frozen=True, slots=True)
 class QuicStats:
-    """Packets of services with quic: led by a backend's id, with an id that is nobody's, or without one.
+    """Packets of services with quic: led by a backend's id, with an unknown id, or without one.
 
     Those of the last two kinds went by the flow table and the ring.
     """

@@ -186,7 +186,7 @@ def _service(p: _Packet) -> str:
     if p.ended == "DROP_FRAGMENT":
         return f"a fragment for VIP {vip}: ports are not in every fragment, so none is balanced"
     if p.ended == "PASS_FRAGMENT":
-        return f"a fragment, and {vip} is no VIP"
+        return f"a fragment, and {vip} is not a VIP"
     if p.ended == "PASS_PROTOCOL":
         return f"{_protocol(flow.protocol)} is neither TCP nor UDP"
     return f"no service has {_protocol(flow.protocol)} {vip} port {flow.port}{_others(p, vip)}"
@@ -196,7 +196,7 @@ def _others(p: _Packet, vip: str) -> str:
     address = ip_address(vip)
     there = [s for s in p.view.config.services.values() if _is_vip(address, s)]
     if not there:
-        return f", and {vip} is no VIP"
+        return f", and {vip} is not a VIP"
     named = ", ".join(f'"{s.name}" has {s.protocol} {s.port}'.removesuffix(" none") for s in there[:_SHOWN])
     return f"; of this VIP {named}{' and others more' if len(there) > _SHOWN else ''}"
 

@@ -263,7 +263,7 @@ def test_what_was_not_captured_is_taken_as_zeros(client: TestClient, tracer: Twi
     ("body", "pointer", "says"),
     [
         ({"hex": "020"}, "/hex", "it has 3 hex digits"),
-        ({"hex": "wxyz"}, "/hex", "is no hex digit"),
+        ({"hex": "wxyz"}, "/hex", "is not a hex digit"),
         ({"hex": ""}, "/hex", "it is empty"),
         ({"hex": 5}, "/hex", "it should be"),
         ({"hex": "00" * 65558}, "/hex", "65557 are the most"),

@@ -227,7 +227,7 @@ def test_feed_drops_and_lets_go(
 
     trust = ("--allow-private-url", "--allow-protected")  # the clients of a lab have private addresses
     said = sluice(lab, "feed", "add", "drop", "--url", f"{url}/drop.txt", *trust)
-    assert said.stdout == "feed drop is there, with 4 entries\n"
+    assert said.stdout == "feed drop is added, with 4 entries\n"
     assert client.ask() == "DROP_BLOCKLIST"
     assert asker(2, 4).ask() == "TX_IPIP"
     seen = http.get("/v1/feeds/drop").raise_for_status().json()["observed"]

@@ -62,7 +62,7 @@ VIPS = ("192.0.2.10", "2001:db8::1")
 
 
 def test_each_backend_is_asked_as_its_packets_go(reconciler: Reconciler, plane: TwinDataPlane) -> None:
-    """Mode, VIP and port are those of the service; a backend that is disabled is not asked; "any" is no port."""
+    """Mode, VIP and port are those of the service; a backend that is disabled is not asked; "any" is not a port."""
     reconciler.doctor.look(seconds=0)
 
     asked = {(q.address, q.vip, q.port, q.protocol, q.mode) for q in plane.questions}

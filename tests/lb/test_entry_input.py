@@ -113,13 +113,13 @@ def test_durations(given: object, seconds: int) -> None:
 )
 def test_durations_that_are_refused(given: object) -> None:
     """A duration is one second to ten years, in units that are known."""
-    with pytest.raises(ValueError, match=r"1 second to 10 years|is no duration"):
+    with pytest.raises(ValueError, match=r"1 second to 10 years|is not a duration"):
         parse_duration(given)
 
 
 @pytest.mark.parametrize("given", [True, 1.5, None, [1]])
 def test_durations_of_the_wrong_type(given: object) -> None:
-    """A truth or a fraction is no duration."""
+    """A truth or a fraction is not a duration."""
     with pytest.raises(ValueError, match="a duration is a whole number of seconds"):
         parse_duration(given)
 
@@ -144,8 +144,8 @@ def test_moments(given: str, seconds: float) -> None:
     [
         ("2027-01-15T08:00:00", "lacks its offset: write 2027-01-15T08:00:00Z if it is UTC"),
         ("2027-01-15", "lacks its offset"),
-        ("tomorrow", '"tomorrow" is no moment: write RFC 3339'),
-        ("2027-02-30T00:00:00Z", "is no moment"),
+        ("tomorrow", '"tomorrow" is not a timestamp: write RFC 3339'),
+        ("2027-02-30T00:00:00Z", "is not a timestamp"),
         (1800000000, "a moment is a text in RFC 3339"),
         (None, "a moment is a text in RFC 3339"),
     ],

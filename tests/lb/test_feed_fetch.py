@@ -180,8 +180,9 @@ def test_redirects_are_followed(server: FeedServer) -> None:
 def test_private_address_is_refused(server: FeedServer) -> None:
     """Without allow_private nothing is asked of a loopback address, by number or by name."""
     for url in (server.url(), f"http://localhost:{server.port}/list"):
-        assert "is no address of the public internet: give another URL, or set allow_private_url" in refusal(
-            url, allow_private=False
+        assert (
+            "is not an address of the public internet: give another URL, or set allow_private_url"
+            in refusal(url, allow_private=False)
         )
 
     assert not server.asked
@@ -400,7 +401,7 @@ def test_a_pipe_is_no_key(tmp_path: Path) -> None:
     """Nobody waits for whoever would write into it, or the daemon could not be stopped."""
     os.mkfifo(tmp_path / "key", 0o600)
 
-    with pytest.raises(FeedError, match="is no regular file"):
+    with pytest.raises(FeedError, match="is not a regular file"):
         read_key(str(tmp_path / "key"))
 
 

@@ -122,7 +122,7 @@ FAULTY: list[tuple[bytes | str, FeedFormat, str]] = [
     ("<!DOCTYPE html><html><body>Too many requests</body></html>", AUTO, "a page of HTML"),
     ("\n  <html>", FeedFormat.PLAIN, "a page of HTML"),
     ("\ufeff<?xml version='1.0'?>", FeedFormat.CSV, "a page of HTML"),
-    ("192.0.2.1\n192.0.2.\n", AUTO, 'line 2: "192.0.2." is no IPv4 or IPv6 prefix'),
+    ("192.0.2.1\n192.0.2.\n", AUTO, 'line 2: "192.0.2." is not an IPv4 or IPv6 prefix'),
     ("192.0.2.1\n192.0.2.1/33\n", AUTO, 'line 2: "192.0.2.1/33" has no valid prefix length'),
     ("192.0.2.1 - 192.0.2.9\n", FeedFormat.NETSET, "line 1"),
     ("(192.0.2.1)", AUTO, "line 1"),

@@ -89,9 +89,9 @@ def test_ports(given: object, low: int, high: int, shown: object) -> None:
         (-1, "port -1 is out of range: 1 to 65535"),
         ("80-70000", "port 70000 is out of range: 1 to 65535"),
         ("90-80", "the range 90-80 is backwards: write 80-90"),
-        ("http", '"http" is no port: write a number, a range such as "8000-8010", or "any"'),
-        ("８０", '"８０" is no port: write a number, a range such as "8000-8010", or "any"'),
-        ("80,81", '"80,81" is no port: write a number, a range such as "8000-8010", or "any"'),
+        ("http", '"http" is not a port: write a number, a range such as "8000-8010", or "any"'),
+        ("８０", '"８０" is not a port: write a number, a range such as "8000-8010", or "any"'),
+        ("80,81", '"80,81" is not a port: write a number, a range such as "8000-8010", or "any"'),
         (True, 'a port is a number, a range such as "8000-8010", or "any"'),
         (80.0, 'a port is a number, a range such as "8000-8010", or "any"'),
         (None, 'a port is a number, a range such as "8000-8010", or "any"'),
@@ -105,17 +105,17 @@ def test_ports_that_are_refused(given: object, says: str) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("192.0.2.0/24", '"192.0.2.0/24" is no IPv4 or IPv6 address; leave the prefix length out'),
-        ("web.example", '"web.example" is no IPv4 or IPv6 address'),
+        ("192.0.2.0/24", '"192.0.2.0/24" is not an IPv4 or IPv6 address; leave the prefix length out'),
+        ("web.example", '"web.example" is not an IPv4 or IPv6 address'),
         (
             "192.0.2.1:80",
-            '"192.0.2.1:80" is no IPv4 or IPv6 address; leave the port out, which is a field of its own',
+            '"192.0.2.1:80" is not an IPv4 or IPv6 address; leave the port out, which is a field of its own',
         ),
         (
             "[fd00::1]:80",
-            '"[fd00::1]:80" is no IPv4 or IPv6 address; leave the port out, which is a field of its own',
+            '"[fd00::1]:80" is not an IPv4 or IPv6 address; leave the port out, which is a field of its own',
         ),
-        ("192.0.2.010", '"192.0.2.010" is no IPv4 or IPv6 address'),
+        ("192.0.2.010", '"192.0.2.010" is not an IPv4 or IPv6 address'),
         ("fe80::1%eth0", "fe80::1%eth0 has a zone; write the address without %eth0"),
         ("::ffff:192.0.2.1", "::ffff:192.0.2.1 is an IPv4-mapped address; write 192.0.2.1"),
         ("224.0.0.1", "224.0.0.1 is not an address that packets can be sent to: use a unicast address"),
@@ -156,17 +156,17 @@ def test_vips_that_are_prefixes(given: str, shown: str, length: int) -> None:
         ("fc00:1:2::1/64", "fc00:1:2::1/64 has host bits set: the network is fc00:1:2::/64"),
         (
             "fc00:1::/48",
-            "fc00:1::/48 is no VIP: a VIP is an address, or an IPv6 prefix of length 64 to 120",
+            "fc00:1::/48 is not a VIP: a VIP is an address, or an IPv6 prefix of length 64 to 120",
         ),
         (
             "fc00:1::/121",
-            "fc00:1::/121 is no VIP: a VIP is an address, or an IPv6 prefix of length 64 to 120",
+            "fc00:1::/121 is not a VIP: a VIP is an address, or an IPv6 prefix of length 64 to 120",
         ),
         ("ff02::/64", "ff02::/64 holds addresses that no packet can be sent to: use a unicast prefix"),
         ("::/64", "::/64 holds addresses that no packet can be sent to: use a unicast prefix"),
         ("::1/128", "::1 is not an address that packets can be sent to: use a unicast address"),
         ("fc00::/x", '"fc00::/x" has no valid prefix length: 0 to 128'),
-        ("192.0.2.0/24", '"192.0.2.0/24" is no IPv4 or IPv6 address; leave the prefix length out'),
+        ("192.0.2.0/24", '"192.0.2.0/24" is not an IPv4 or IPv6 address; leave the prefix length out'),
     ],
 )
 def test_vips_that_are_refused(given: str, says: str) -> None:

@@ -106,7 +106,7 @@ def test_aliases() -> None:
         (b'{"a": 1,}', "line 1, column 8 is no JSON|line 1, column 9 is no JSON"),
         (b'{"a": 1}\n{"b": 2}', "line 2, column 1 is no JSON: Extra data"),
         (b'{"a": NaN}', "NaN is no JSON"),
-        (b'{"a": 1' + b"0" * 5000 + b"}", "is no JSON"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", "is not a JSON"),
     ],
 )
 def test_texts_that_are_refused(text: bytes, says: str) -> None:

@@ -67,7 +67,7 @@ def test_token_files_that_are_not_used(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("sluice_x")
     file.chmod(0o644)
-    with pytest.raises(CredentialsError, match=f"can be read by all, and holds a token: chmod o= {file}"):
+    with pytest.raises(CredentialsError, match=f"holds a token and can be read by everyone: chmod o= {file}"):
         Credentials(file).token()
     file.chmod(0o600)
     for text in ("", "two words", "tökén", "a\nb"):

@@ -78,11 +78,11 @@ def test_a_packet_is_a_line(shell: Shell) -> None:
     why = "(blocklist entry 203.0.113.0/24 (operator: scan))"
     assert first == f"DROP_BLOCKLIST 203.0.113.9:40000 > 192.0.2.10:80: TCP [S], length 0 {why}"
     assert second == f"DROP_BLOCKLIST 203.0.113.9:40000 > 192.0.2.10:53: UDP, length 0 {why}"
-    assert result.stderr.splitlines()[-1] == "sluice: 2 packets shown, of 2 that came with such verdicts"
+    assert result.stderr.splitlines()[-1] == "sluice: 2 packets shown, of 2 that came with these verdicts"
 
 
 def test_a_filter_chooses(shell: Shell) -> None:
-    """An expression is looked at here; the count is of what it means."""
+    """An expression is sampled here; the count is of what it means."""
     packets = [("PASS_NO_SERVICE", OTHER), ("PASS_NO_SERVICE", FRAME)] * 3
 
     result = run_while(shell, packets, "capture", "-c", "2", "-o", "json", "tcp", "port", "80")
@@ -97,7 +97,7 @@ def test_a_bad_filter_is_a_usage_error(shell: Shell) -> None:
     result = shell.run("--server", "/no/such.sock", "capture", "tcp", "port", "and")
 
     assert result.exit_code == 2
-    assert '"tcp port and" is no filter: ' in result.stderr
+    assert '"tcp port and" is not a filter: ' in result.stderr
     assert "syntax error" in result.stderr
 
 
@@ -149,7 +149,7 @@ def test_an_interrupt_ends_it_in_order(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--verdict", "up"], 1, "up is no verdict"),
+        (["--verdict", "up"], 1, "up is not a verdict"),
         (["--service", "nobody"], 3, 'there is no service "nobody"'),
         (["--prefix", "10.0.0.1/8"], 1, "host bits"),
         (["--bytes", "257"], 2, "257"),
@@ -166,7 +166,7 @@ def test_what_cannot_be_is_refused(shell: Shell, words: list[str], code: int, sa
 
 def test_help_says_how_forwarded_packets_look(shell: Shell) -> None:
     """That they have their outer header, since a filter must know."""
-    assert "one that is forwarded has its outer" in " ".join(shell.ok("capture", "--help").split())
+    assert "a forwarded one has its outer" in " ".join(shell.ok("capture", "--help").split())
 
 
 def test_what_was_not_shown_is_said() -> None:
@@ -174,8 +174,8 @@ def test_what_was_not_shown_is_said() -> None:
     figures = {"came": 12_000, "unseen": 9000, "lost": 0, "over_rate": 3}
 
     assert end_line(5, figures) == (
-        "5 packets shown, of 12.0 k that came with such verdicts; 9.0 k not handed out, being over the rate or "
-        "too fast for the queue; 3 left out, being over the rate"
+        "5 packets shown, of 12.0 k that came with these verdicts; 9.0 k not handed out: over the rate, or "
+        "too fast for the queue; 3 left out: over the rate"
     )
     assert end_line(0, {}) == "0 packets shown"
 
@@ -206,7 +206,7 @@ def test_top_goes_on(shell: Shell) -> None:
 
 
 def test_top_in_words() -> None:
-    """A line has rate, share, uncertainty and verdicts; the last says how many were looked at."""
+    """A line has rate, share, uncertainty and verdicts; the last says how many were sampled."""
     item = {
         "key": "203.0.113.9",
         "packets_per_second": 1500.0,
@@ -228,4 +228,4 @@ def test_top_in_words() -> None:
         *("203.0.113.9", "1.5", "k", "75.0", "%", "2.1", "%"),
         *("DROP_LIMIT", "80.0", "%,", "TX_IPIP", "20.0", "%"),
     ]
-    assert lines[2] == "2.0 k packets/s in all, 1.0 k of 2.0 k looked at"
+    assert lines[2] == "2.0 k packets/s in total, 1.0 k of 2.0 k sampled"

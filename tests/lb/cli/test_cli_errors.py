@@ -153,7 +153,7 @@ def test_what_is_no_number_is_said_in_words() -> None:
     """The value is named, and nothing of ranges and types."""
     result = sluice("rollback", "last")
 
-    assert result.stderr.startswith("sluice: Invalid value for '[REVISION]': 'last' is no number; see ")
+    assert result.stderr.startswith("sluice: Invalid value for '[REVISION]': 'last' is not a number; see ")
 
 
 def test_nothing_at_all_shows_the_help() -> None:

@@ -78,4 +78,4 @@ def test_what_a_terminal_must_not_see_is_not_shown() -> None:
 def test_loss_is_said_in_words() -> None:
     """With a number where it is known."""
     assert lost_line(7).startswith("7 events came faster")
-    assert "started again" in lost_line(None)
+    assert "restarted" in lost_line(None)

@@ -140,7 +140,7 @@ def test_a_capture_for_people_is_a_line_a_packet() -> None:
     [
         ((), "give either --src, --dst and --protocol, or --hex, or --pcap"),
         (("--hex", "00", "--syn"), "give either"),
-        (("--src", "10.0.1.1"), "give --dst and --protocol too"),
+        (("--src", "10.0.1.1"), "also give --dst and --protocol"),
         (("--pcap", "/nowhere/at.pcap"), "does not exist"),
         (("--src", ""), "it is empty"),
     ],
@@ -162,7 +162,7 @@ def test_usage_errors(tracing: Shell, arguments: tuple[str, ...], says: str) -> 
         (
             ("--src", "10.0.1.1", "--dst", "10.2.1.1:80", "--protocol", "pigeon"),
             1,
-            '/protocol: "pigeon" is no protocol',
+            '/protocol: "pigeon" is not a known protocol',
         ),
         (("--src", "10.0.1.1", "--dst", "10.2.1.1", "--protocol", "udp"), 1, "/dst: udp needs the port"),
         (("--hex", FRAME, "-i", "eth9"), 3, 'interface "eth9" is not served: there are twin0'),

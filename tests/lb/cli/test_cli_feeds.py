@@ -18,7 +18,7 @@ def test_add_waits_for_the_entries(shell: Shell, path: Path) -> None:
     """A feed that is added has its entries when the command returns."""
     said = shell.ok("feed", "add", "drop", "--file", str(path), "--refresh", "10m", "--reason", "known bad")
 
-    assert said == "feed drop is there, with 4 entries\n"
+    assert said == "feed drop is added, with 4 entries\n"
     found = shell.rest("/feeds/drop")
     assert (found["refresh_seconds"], found["reason"], found["observed"]["entries"]) == (600, "known bad", 4)
 
@@ -72,8 +72,8 @@ def test_add_of_what_cannot_be_had(shell: Shell) -> None:
     """The feed is there all the same, and a line on stderr says why it holds nothing."""
     result = shell.run("feed", "add", "drop", "--file", "/no/such/list")
 
-    assert (result.exit_code, result.stdout) == (0, "feed drop is there\n")
-    assert result.stderr.startswith("sluice: feed drop is not refreshed")
+    assert (result.exit_code, result.stdout) == (0, "feed drop is added\n")
+    assert result.stderr.startswith("sluice: feed drop was not refreshed")
     assert "No such file" in result.stderr
 
 

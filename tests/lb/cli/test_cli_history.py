@@ -68,8 +68,8 @@ def test_a_bound_in_the_settings_holds_for_every_command(web: Shell) -> None:
 def test_what_is_confirmed_stays(web: Shell) -> None:
     """apply says until when, status too; a second change is refused meanwhile, with the way out."""
     said = web.ok("apply", "-f", "-", "--confirm-within", "5m", stdin=document("10.0.0.11"))
-    assert said.splitlines()[-1].startswith("revision 3 is taken back to revision 2 in 4m 5")
-    assert "! revision 3 is taken back to revision 2 in " in web.ok("status")
+    assert said.splitlines()[-1].startswith("revision 3 is rolled back to revision 2 in 4m 5")
+    assert "! revision 3 is rolled back to revision 2 in " in web.ok("status")
 
     second = web.run("backend", "add", "web", "10.0.0.13")
     assert second.exit_code == 4

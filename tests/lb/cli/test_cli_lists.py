@@ -20,7 +20,7 @@ def test_block_and_unblock(shell: Shell) -> None:
     assert shell.ok("block", "203.0.113.7") == "203.0.113.7/32 is blocked\n"
     assert prefixes(shell) == ["203.0.113.7/32"]
 
-    assert shell.ok("unblock", "203.0.113.7") == "203.0.113.7 is off the blocklist\n"
+    assert shell.ok("unblock", "203.0.113.7") == "203.0.113.7 is no longer on the blocklist\n"
 
     assert prefixes(shell) == []
 
@@ -199,7 +199,7 @@ def test_the_allowlist_is_kept_apart(shell: Shell) -> None:
     assert shell.json("allowlist", "list") == shell.rest("/allowlist")
     assert prefixes(shell) == []
 
-    assert shell.ok("allowlist", "remove", "198.51.100.7") == "198.51.100.7 is off the allowlist\n"
+    assert shell.ok("allowlist", "remove", "198.51.100.7") == "198.51.100.7 is no longer on the allowlist\n"
 
     assert prefixes(shell, "allowlist") == []
     assert shell.run("allowlist", "remove", "198.51.100.7").exit_code == 3

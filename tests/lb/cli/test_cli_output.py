@@ -87,7 +87,7 @@ def test_json_and_yaml_say_the_same_document() -> None:
 @pytest.mark.parametrize("text", ["", "localhost", "ftp://x", "unix://", "unix://relative", "http://"])
 def test_what_is_no_server_is_a_usage_error(text: str) -> None:
     """The message shows how to write one."""
-    with pytest.raises(click.UsageError, match="is no server: write unix:///"):
+    with pytest.raises(click.UsageError, match="is not a server: write unix:///"):
         ServerUrl().convert(text, None, None)
 
 
@@ -99,9 +99,12 @@ def test_a_bare_path_is_a_unix_socket() -> None:
 @pytest.mark.parametrize(
     ("problem", "line"),
     [
-        ({"detail": "there is no service"}, "there is no service"),
+        ({"detail": "no services"}, "no services"),
         ({"title": "Conflict"}, "Conflict"),
-        ({"detail": "x", "errors": [{"pointer": "/port", "detail": "is no port"}]}, "/port: is no port"),
+        (
+            {"detail": "x", "errors": [{"pointer": "/port", "detail": "is not a port"}]},
+            "/port: is not a port",
+        ),
         ({"detail": "x", "errors": [{"pointer": "", "detail": "bad", "line": 3}]}, "line 3: bad"),
         ({"detail": "x", "errors": [{"pointer": "", "parameter": "after", "detail": "bad"}]}, "after: bad"),
         ({"errors": [{"pointer": "", "parameter": "after", "detail": "after: bad"}]}, "after: bad"),

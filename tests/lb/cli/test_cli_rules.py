@@ -77,13 +77,13 @@ def test_options_become_the_rule(web: Shell, options: list[str], expected: dict[
     ("options", "words"),
     [
         ([], "--action, or --rate"),
-        (["--action", "drop", "--burst", "5"], "go with --rate"),
-        (["--action", "drop", "--ban", "5m"], "go with --rate"),
+        (["--action", "drop", "--burst", "5"], "need --rate"),
+        (["--action", "drop", "--ban", "5m"], "need --rate"),
         (["--rate", "5kB/s", "--unit", "packets"], "--unit says packets"),
-        (["--rate", "fast"], "is no rate"),
-        (["--rate", "7/m"], "no whole number"),
-        (["--rate", "0"], "no whole number"),
-        (["--rate", "5", "--per", "net"], "is nobody"),
+        (["--rate", "fast"], "is not a rate"),
+        (["--rate", "7/m"], "not a whole number"),
+        (["--rate", "0"], "not a whole number"),
+        (["--rate", "5", "--per", "net"], "is none of the choices"),
         (["--action", "reject"], "Invalid value"),
     ],
 )
@@ -131,7 +131,7 @@ def test_rules_are_listed_and_shown(web: Shell) -> None:
     assert "9 packets/s, each source /32 /64" in second
     shown = web.ok("rule", "show", "syn-rate")
     assert "that would have been dropped" in shown
-    assert "asked as number 2" in shown
+    assert "evaluated as number 2" in shown
     assert [rule["name"] for rule in web.json("rule", "list")["items"]] == ["office", "syn-rate"]
 
 

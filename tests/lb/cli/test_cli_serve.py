@@ -147,7 +147,7 @@ def test_detach_names_the_interface_and_the_pins(monkeypatch: pytest.MonkeyPatch
 
     result = sluice("detach", "--interface", "eth0")
 
-    assert result.stdout == "Sluice is off eth0\n"
+    assert result.stdout == "Sluice is detached from eth0\n"
     assert detached == [("eth0", PIN_ROOT)]
 
 

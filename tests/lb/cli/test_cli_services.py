@@ -361,7 +361,7 @@ def test_who_is_enabled_or_removed_meanwhile_is_waited_for_no_more(
     result = web.run("backend", "drain", "web", "10.0.0.11", "--wait")
 
     assert (result.exit_code, len(pauses)) == (1, 1)
-    assert "backend 10.0.0.11 of web drains no more" in result.stderr
+    assert "backend 10.0.0.11 of web is no longer draining" in result.stderr
 
 
 @pytest.mark.parametrize(("looks_away", "exit_code"), [(2, 0), (99, 5)])
@@ -398,7 +398,7 @@ def test_an_interrupted_wait_leaves_the_drain_on(web: Shell, meanwhile: Meanwhil
     result = web.run("backend", "drain", "web", "10.0.0.11", "--wait")
 
     assert result.exit_code == 1
-    assert "sluice: interrupted; of web, 10.0.0.11 has 2 flows left and stays draining" in result.stderr
+    assert "sluice: interrupted; of web, 10.0.0.11 has 2 flows left and goes on draining" in result.stderr
     assert web.rest("/services/web/backends/10.0.0.11")["admin_state"] == "draining"
 
 

@@ -121,7 +121,7 @@ def test_stats_of_quic_are_shown_once_there_are_any() -> None:
     """What connection ids said is the last line, if a service with quic has had packets."""
     text = plain(stats_lines({**STATS, "quic": {"by_id": 5000, "unknown": 1, "without": 2}}))
 
-    assert text[-1] == "quic: 5.0 k by id, 1 with an id that is nobody's, 2 without an id"
+    assert text[-1] == "quic: 5.0 k by id, 1 with an unknown id, 2 without an id"
 
 
 def test_stats_of_nat_are_shown_once_there_are_any() -> None:
@@ -129,7 +129,7 @@ def test_stats_of_nat_are_shown_once_there_are_any() -> None:
     nat = {"opened": 0, "reopened": 0, "no_port": {"ipv4": 2, "keep": 3}, "ended": 0, "ended_early": 0}
     text = plain(stats_lines({**STATS, "nat": nat}))
 
-    assert text[-1] == "nat: flows 0 opened, 0 reopened, 0 ended, 0 ended early, 5 refused for want of a port"
+    assert text[-1] == "nat: flows 0 opened, 0 reopened, 0 ended, 0 ended early, 5 refused for lack of a port"
 
 
 def test_flows_of_the_daemon(web: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_the_screen(web: Shell) -> None:
         "10.0.0.9",
     )
     with display("--server", web.server, "top", "--seconds", "0.1") as screen:
-        lines = screen.until(lambda lines: "looked at" in "".join(lines))
+        lines = screen.until(lambda lines: "sampled" in "".join(lines))
         assert lines[0].startswith("Sluice ")
         assert "ready" in lines[0]
         assert lines[2].split() == [
@@ -175,6 +175,6 @@ def test_the_screen_while_the_daemon_is_away() -> None:
 def test_a_terminal_that_cannot_be_drawn_on(web: Shell) -> None:
     """It gets one look after the other, as a pipe does."""
     with display("--server", web.server, "top", "--seconds", "0.1", term="dumb") as screen:
-        screen.until(lambda lines: sum("looked at" in line for line in lines) >= 2)
+        screen.until(lambda lines: sum("sampled" in line for line in lines) >= 2)
 
         assert TO_ALTERNATE not in screen.raw
