@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv6Network, ip_address
 
 from lb.dataplane.protocol import NextHop
-from lb.model import Config, Prefix, Service
+from lb.model import Config, Mode, NatSource, Prefix, Service
 from lb.model.address import AnyAddress
 from lb.model.nat import pool_addresses
 from lb.model.prefix import BITS
@@ -55,7 +55,7 @@ def _gateways(hops: Mapping[bytes, NextHop]) -> Iterator[Protected]:
 
 
 def of_services(services: Iterable[Service]) -> Iterator[Protected]:
-    """Their VIPs and backends. What a service sends back to clients does not come by here."""
+    """Their VIPs and backends, and what each would lose."""
     for service in services:
         net = service.vip if isinstance(service.vip, IPv6Network) else None
         vip, length = (net.network_address, net.prefixlen) if net else (ip_address(str(service.vip)), 128)
@@ -63,10 +63,17 @@ def of_services(services: Iterable[Service]) -> Iterator[Protected]:
         yield Protected(vip, f'the VIP of service "{service.name}"', cut, length)
         for backend in service.backends:
             more = _ND if backend.address.version == 6 else ""
-            cut = (
-                f"its ICMP errors, its answers to health checks{more} (its answers to clients pass elsewhere)"
-            )
-            yield Protected(backend.address, f'a backend of service "{service.name}"', cut)
+            lost = f"its ICMP errors, its answers to health checks{more} ({_answers(service)})"
+            yield Protected(backend.address, f'a backend of service "{service.name}"', lost)
+
+
+def _answers(service: Service) -> str:
+    """What becomes of those that its backends give to clients."""
+    if service.mode is not Mode.NAT:
+        return "its answers to clients pass elsewhere"
+    if service.nat_source is NatSource.KEEP:
+        return "and its answers to clients"
+    return "its answers to clients pass"
 
 
 def _of_pools(config: Config) -> Iterator[Protected]:
@@ -130,7 +137,7 @@ class Used:
 
 
 def _same_places(services: Mapping[str, Service], others: Mapping[str, Service]) -> bool:
-    """Whether services have the same VIPs and backends."""
+    """Whether services have the same VIPs and backends, and what they send back takes the same way."""
     if services is others:
         return True
     return services.keys() == others.keys() and all(
@@ -140,4 +147,4 @@ def _same_places(services: Mapping[str, Service], others: Mapping[str, Service])
 
 
 def _places(service: Service) -> tuple[object, ...]:
-    return service.vip, *(backend.address for backend in service.backends)
+    return service.vip, service.mode, service.nat_source, *(backend.address for backend in service.backends)

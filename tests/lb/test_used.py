@@ -155,3 +155,19 @@ def test_a_weight_is_nobody_new() -> None:
     ):
         assert other is not first
         first = other
+
+
+def test_what_is_lost_follows_the_mode() -> None:
+    """A block of a backend takes its answers to clients only with keep, where they are asked too."""
+    used, services = Used(), []
+    for mode in ({"mode": "ipip"}, {"mode": "nat"}, {"mode": "nat", "nat_source": "keep"}):
+        document = {"name": "a", "vip": "192.0.2.1", "port": 80, "protocol": "tcp", **mode}
+        services.append(Service.model_validate({**document, "backends": [{"address": "10.0.0.1"}]}))
+
+    said = [used.around(Config(services={"a": service}), {}).everyone[1].cut for service in services]
+
+    assert [re.findall(r"\((.*)\)", text) for text in said] == [
+        ["its answers to clients pass elsewhere"],
+        ["its answers to clients pass"],
+        ["and its answers to clients"],
+    ]
