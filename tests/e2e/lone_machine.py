@@ -34,7 +34,7 @@ class Machine:
     def __init__(self, folder: Path, pid: int) -> None:
         self.namespace = f"{PREFIX}{pid}"
         self.interface = f"sla{pid % 10**7}"
-        self._served: set[str] = set()
+        self._served = {self.interface}
         self.socket = folder / "run" / "sluice.sock"
         self.state = folder / "state"
 
@@ -65,10 +65,7 @@ class Machine:
 
     def serve(self, *more: str, command: Sequence[str] = (SLUICE,)) -> subprocess.Popen[str]:
         """Start the daemon; command: what is the sluice command."""
-        self._served |= {
-            self.interface,
-            *(name for option, name in pairwise(more) if option == "--interface"),
-        }
+        self._served |= {name for option, name in pairwise(more) if option == "--interface"}
         words = [*command, "serve", "--interface", self.interface, "--socket", str(self.socket), *SMALL]
         return subprocess.Popen(
             inside.command(self.namespace, [*words, "--state-dir", str(self.state), *more]),
