@@ -172,7 +172,9 @@ class Book:
         if health is Health.UNHEALTHY:
             page.seen[address] = Seen(health, failed_at=now)
         else:
-            returned = now if before is Health.UNHEALTHY else seen.returned_at
+            # Whom the guard held, or who was let in as all were down, has its share already.
+            was_out = page.standing is not None and page.standing.is_out(address)
+            returned = now if before is Health.UNHEALTHY and was_out else seen.returned_at
             page.seen[address] = Seen(health, returned_at=returned)
         where = str(ip_address(address))
         self.transitions[name, where, str(health)] += 1

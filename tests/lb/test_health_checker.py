@@ -209,6 +209,19 @@ def test_slow_start(world: World) -> None:
     assert world.shares()[3] == pytest.approx(1 / 25, abs=0.001)
 
 
+def test_who_was_held_does_not_start_slowly(world: World) -> None:
+    """It has never left the ring, so nothing moves when the guard lets go and checks are good again."""
+    world.apply(document(slow_start_seconds=70, mass_failure_guard=0.5))
+    for number in (1, 2):
+        world.check(number, BAD, BAD, BAD)
+    assert world.shares() == [0.333] * 3
+
+    world.check(1, GOOD, GOOD)
+    assert world.shares() == [0.5, 0.0, 0.5]
+    world.check(2, GOOD, GOOD)
+    assert world.shares() == [0.471, 0.059, 0.471]
+
+
 def test_slow_start_after_the_operator_enables(world: World) -> None:
     """A backend that was disabled comes back slowly, in the very change that enables it."""
     one = document(slow_start_seconds=70)
