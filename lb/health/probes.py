@@ -160,7 +160,8 @@ def _unprivileged() -> list[str]:
     setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
     if setpriv is None:
         raise UnableError("setpriv is not there to run commands as nobody: install util-linux")
-    words = [setpriv, "--no-new-privs", "--inh-caps=-all"]
+    # Whatever kills us, it ends too: nobody else would wait for it.
+    words = [setpriv, "--no-new-privs", "--inh-caps=-all", "--pdeathsig=KILL"]
     if os.geteuid() == 0:
         return [*words, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
     return [*words, "--ambient-caps=-all"]

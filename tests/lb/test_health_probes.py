@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import multiprocessing
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -360,6 +361,28 @@ def test_command_that_does_not_end() -> None:
     outcome = asyncio.run(asyncio.wait_for(run(), 60))
     assert outcome.ok is not True
     assert outcome.seconds < 60
+
+
+def ask_command(port: int) -> None:
+    """A check that connects to that port, and does not end."""
+    words = ["/bin/bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}; exec sleep 600"]
+    asyncio.run(ask(target("command", 80, command=words, interval_seconds=600, timeout_seconds=60), Dialer()))
+
+
+def test_command_ends_with_the_daemon() -> None:
+    """Also where that is killed, and can end nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        daemon = multiprocessing.get_context("spawn").Process(
+            target=ask_command, args=(server.getsockname()[1],)
+        )
+        daemon.start()
+        command, _ = server.accept()
+        with command:
+            daemon.kill()
+            daemon.join()
+            command.settimeout(60)
+            assert command.recv(1) == b""
 
 
 class NoMark:
