@@ -211,7 +211,7 @@ async def _serve(server: ApiServer, reconciler: Reconciler, certificates: Certif
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, partial(_reload, reconciler.events, certificates))
     notifier = Notifier()
-    told = asyncio.create_task(keep_told(notifier, reconciler.readiness))
+    told = asyncio.create_task(keep_told(notifier, reconciler.readiness, reconciler.serving))
     await server.serve()
     told.cancel()
     notifier.stopping()

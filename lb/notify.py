@@ -47,17 +47,20 @@ class Notifier:
             pass  # who does not listen does not hear
 
 
-async def keep_told(notifier: Notifier, reasons: Callable[[], Sequence[str]]) -> None:
+async def keep_told(
+    notifier: Notifier, reasons: Callable[[], Sequence[str]], hindrances: Callable[[], Sequence[str]]
+) -> None:
     """Tell the manager, for as long as the daemon serves, how it is.
 
-    reasons: why the data plane is not in step; it is called on another thread. So the watchdog hears of us only while
-    the event loop turns, threads are to be had, and nobody sits on what they wait for.
+    reasons: what is not as it should be; it is called on another thread. So the watchdog hears of us only while the
+    event loop turns, threads are to be had, and nobody sits on what they wait for. hindrances: those of them with which
+    we do not count as started. With a full disk we do: to be started anew would not help.
     """
     is_ready = False
     often = READY_PAUSE if notifier.watchdog_seconds is None else notifier.watchdog_seconds / 3
     while True:
         found = await asyncio.to_thread(reasons)
-        if not found and not is_ready:
+        if not is_ready and not (found and await asyncio.to_thread(hindrances)):
             notifier.ready()
             is_ready = True
         notifier.status("; ".join(found) or "forwarding, in step with what is desired")

@@ -101,10 +101,14 @@ class Observing:
             ]
 
     def readiness(self) -> list[str]:
+        """Why packets are not served as is desired, or changes cannot be kept; empty when all is well."""
+        others = (problem() for problem in (self._store.problem, *self._others))
+        return self.serving() + [each for each in others if each]
+
+    def serving(self) -> list[str]:
         """Why the data plane is not in step with the desired state; empty when it is."""
-        others = (problem() for problem in self._others)
-        reasons = [each for each in (self._maps.failure, self._store.problem(), *others) if each]
-        return reasons + [problem for s in self._dataplane.interfaces() if (problem := s.problem)]
+        problems = (each.problem for each in self._dataplane.interfaces())
+        return [each for each in (self._maps.failure, *problems) if each]
 
     def hear(self, problem: Callable[[], str | None]) -> None:
         """Ask another part of the daemon too, whenever it is asked why something is out of order."""

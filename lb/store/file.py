@@ -1,6 +1,7 @@
 """Opens Sluice's SQLite files: only what is Sluice's, whole, of a version that is known, and not in use by another."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ FAULTS = (sqlite3.Error, UnicodeDecodeError)
 """What sqlite3 raises: of a damaged file not even its own words need be UTF-8."""
 _MAGIC = b"SQLite format 3\0"
 VERSION = STATE.version
+_READING_BYTES = 64 << 10
+"""What SQLite needs beside a file to read it while others might."""
 
 
 def connect(path: Path | str, schema: Schema = STATE) -> sqlite3.Connection:
@@ -23,7 +26,7 @@ def connect(path: Path | str, schema: Schema = STATE) -> sqlite3.Connection:
     """
     if str(path) == MEMORY:
         return _opened(MEMORY, schema)
-    path = Path(path)
+    path, is_full = Path(path), False
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.parent.stat().st_mode & 0o022:
@@ -35,7 +38,7 @@ def connect(path: Path | str, schema: Schema = STATE) -> sqlite3.Connection:
                 start = file.read(len(_MAGIC))
             if start != _MAGIC and (start or _has_company(path)):
                 raise _not_ours(path, schema)
-            if start:
+            if start and not (is_full := _is_full(path.parent)):
                 with reading(path, schema) as connection:
                     _check(connection, str(path), schema)
         path.touch(mode=0o600)
@@ -45,7 +48,13 @@ def connect(path: Path | str, schema: Schema = STATE) -> sqlite3.Connection:
         raise StoreError(
             f"{path} cannot be opened ({error.strerror}): correct that, or give another --state-dir"
         ) from error
-    return _opened(str(path), schema)
+    return _opened(str(path), schema, is_checked=not is_full)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a file cannot be read before it is opened for good, which takes no room."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _READING_BYTES
 
 
 def _has_company(path: Path) -> bool:
@@ -85,19 +94,23 @@ def reading(path: Path, schema: Schema = STATE) -> Iterator[sqlite3.Connection]:
             file.unlink(missing_ok=True)  # SQLite leaves them where it may not write the rest
 
 
-def _opened(path: str, schema: Schema) -> sqlite3.Connection:
+def _opened(path: str, schema: Schema, *, is_checked: bool = True) -> sqlite3.Connection:
     connection = None
     try:
         connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
         connection.create_function("row_checksum", -1, row_checksum, deterministic=True)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # two daemons must not share it
+        if not is_checked:
+            _check(connection, path, schema)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {schema.synchronous}")
         connection.execute("PRAGMA journal_size_limit = 16777216")
         _migrate(connection, schema)
-    except FAULTS as error:
+    except (*FAULTS, StoreError) as error:
         if connection is not None:
             connection.close()
+        if isinstance(error, StoreError):
+            raise
         raise translated(error, path, schema) from error
     return connection
 

@@ -31,6 +31,7 @@ def test_it_is_ready_when_nothing_is_amiss(manager: socket.socket, monkeypatch: 
     monkeypatch.setattr(notify, "STARTING_PAUSE", 0.0)
     monkeypatch.setattr(notify, "READY_PAUSE", 0.0)
     answers = iter([["interface eth0\nis not there", "more"], [], []])
+    hindrances = ["interface eth0 is not there"]
 
     class OverError(Exception):
         pass
@@ -42,7 +43,7 @@ def test_it_is_ready_when_nothing_is_amiss(manager: socket.socket, monkeypatch: 
         return found
 
     with pytest.raises(OverError):
-        asyncio.run(keep_told(notifier(manager), reasons))
+        asyncio.run(keep_told(notifier(manager), reasons, lambda: hindrances))
 
     heard = [manager.recv(4096).decode() for _ in range(7)]
     assert heard == [
@@ -56,6 +57,18 @@ def test_it_is_ready_when_nothing_is_amiss(manager: socket.socket, monkeypatch: 
     ]
 
 
+def test_it_is_ready_with_a_full_disk(manager: socket.socket) -> None:
+    """What no other start would mend does not keep it from being started."""
+
+    async def main() -> None:
+        told = asyncio.create_task(keep_told(notifier(manager), lambda: ["the disk is full"], list))
+        heard = [await asyncio.to_thread(manager.recv, 4096) for _ in range(2)]
+        told.cancel()
+        assert heard == [b"READY=1", b"STATUS=the disk is full"]
+
+    asyncio.run(main())
+
+
 def test_who_hangs_gives_no_sign_of_life(manager: socket.socket) -> None:
     """As long as what is asked does not answer, the watchdog hears nothing."""
     asked, answer = threading.Event(), threading.Event()
@@ -66,7 +79,7 @@ def test_who_hangs_gives_no_sign_of_life(manager: socket.socket) -> None:
         return []
 
     async def main() -> None:
-        told = asyncio.create_task(keep_told(notifier(manager), reasons))
+        told = asyncio.create_task(keep_told(notifier(manager), reasons, list))
         await asyncio.to_thread(asked.wait, 30)
         manager.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -1,16 +1,19 @@
 """A state file whose disk is full, read-only or gone: what would be lost is not acknowledged, and the store says so."""
 
+import contextlib
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from service_samples import addresses, service
 
-from lb.errors import StoreError
+from lb.errors import DamagedError, StoreError
 from lb.model import Config
 from lb.model.access import Role
-from lb.store import SqliteStore
+from lb.store import SqliteStore, file
 from lb.store.access import AccessStore, AuditRecord
 
 WEB = Config().with_service(service("web", *addresses(3)))
@@ -125,3 +128,33 @@ def test_what_was_refused_is_said_until_it_works(store: SqliteStore, monkeypatch
     assert "disk I/O error" in str(store.problem())
     refuses = False
     assert store.problem() is None
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_full_disk_is_started_on(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """SQLite has no room then for what it lays beside a file that it only reads. The file is opened all the same, with
+    what a killed daemon left in its log, unless it is damaged or of a later version."""
+    path, left = tmp_path / "state" / "state.db", tmp_path / "left"
+    commit(store)
+    if killed:
+        shutil.copytree(path.parent, left)
+    store.close()
+    if not killed:
+        shutil.copytree(path.parent, left)
+    assert (left / "state.db-wal").exists() == killed
+    monkeypatch.setattr(file, "_is_full", lambda _folder: True)
+    monkeypatch.setattr(file, "reading", None)
+
+    again = SqliteStore(left / "state.db")
+    assert again.load() == (1, WEB)
+    again.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+        db.commit()
+    with pytest.raises(StoreError, match="written by a later version"):
+        SqliteStore(path)
+    path.write_bytes(path.read_bytes()[:4096] + bytes(4096))
+    with pytest.raises(DamagedError):
+        SqliteStore(path)
