@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "xdp"))
 # Before the directory of this file, which holds folders called lb and api.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from differential import Difference, Pair, Step
-from plane import BPFFS, RigDataPlane, pin_root
+from leftovers import BPFFS
+from plane import RigDataPlane, pin_root
 from rig import Programs, Rig
 from shrink import shrunk
 

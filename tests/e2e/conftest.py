@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "netns-lab"))
 
 import balancer
 import inside
+import leftovers
 import lifecycle
-import processes
-from place import RUN_ROOT, Lab
+from place import Lab
 from pyroute2 import IPRoute
-from shared_lab import NAME, PREFIX, AddService
+from shared_lab import NAME, AddService
 from topology import POOL, Role
 
 
@@ -36,19 +36,11 @@ def as_root() -> None:
         pytest.skip("namespaces and BPF need root")
 
 
-def left_by_killed_runs() -> list[str]:
-    """The labs of runs whose process is gone."""
-    names = [path.name for path in RUN_ROOT.glob(f"{PREFIX}*")]
-    return [name for name in names if not processes.find(int(name.split("-")[1]))]
-
-
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder into which any user may look; those of runs that were killed go."""
-    for left in Path("/tmp").glob("sluice-e2e-*"):
-        if not processes.find(int(left.name.split("-")[2])):
-            shutil.rmtree(left)
-    folder = Path(f"/tmp/sluice-e2e-{os.getpid()}")
+    leftovers.folders()
+    folder = leftovers.FOLDERS / f"{leftovers.FOLDER}{os.getpid()}"
     folder.mkdir(mode=0o755)
     try:
         yield folder
@@ -58,8 +50,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def lab(as_root: None) -> Iterator[Lab]:
-    for name in left_by_killed_runs():
-        lifecycle.down(name)
+    leftovers.labs()
     try:
         yield lifecycle.up(NAME, document=False)
     finally:

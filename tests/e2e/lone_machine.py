@@ -14,26 +14,24 @@ from typing import Any
 import balancer
 import httpx
 import inside
-import processes
+import leftovers
+from leftovers import SLUICE
 from pyroute2 import IPRoute, netns
 from rerun import CHECKOUT
 
 from lb.dataplane import xdpload
 
-SLUICE = str(CHECKOUT / ".venv" / "bin" / "sluice")
 PASS_PROGRAM = CHECKOUT / "netns-lab" / "pass.c"
 SMALL = ["--flow-slots", "4096", "--rings", "32", "--deny-hosts", "1024", "--deny-ipv6", "1024"]
 PATIENCE_SECONDS = 120.0
-PREFIX = "sl-around-"
-"""Of the namespace's name; the test run's pid follows."""
 
 
 class Machine:
     """A network namespace with one cable, and the daemon in it."""
 
     def __init__(self, folder: Path, pid: int) -> None:
-        self.namespace = f"{PREFIX}{pid}"
-        self.interface = f"sla{pid % 10**7}"
+        self.namespace = f"{leftovers.MACHINE}{pid}"
+        self.interface = leftovers.machine_interface(pid)
         self._served = {self.interface}
         self.socket = folder / "run" / "sluice.sock"
         self.state = folder / "state"
@@ -82,15 +80,11 @@ class Machine:
 
     def detach(self) -> None:
         """Take the program off every interface that it is on."""
-        for name in self._served:
-            words = [SLUICE, "detach", "--interface", name]
-            subprocess.run(inside.command(self.namespace, words), capture_output=True, check=False)
+        leftovers.detach(self.namespace, self._served)
 
     def clear(self) -> None:
         """Take all of it away."""
-        processes.end_inside([self.namespace])
-        self.detach()
-        netns.remove(self.namespace)
+        leftovers.end_machine(self.namespace, self._served)
 
     def wait(self, http: httpx.Client, ready: bool) -> httpx.Response:
         """/readyz, once it says what is waited for."""
@@ -135,10 +129,7 @@ class Machine:
 @contextmanager
 def lone_machine(folder: Path) -> Iterator[Machine]:
     """A namespace of this run's own, and an end to those of runs that were killed."""
-    for name in netns.listnetns():
-        pid = name.removeprefix(PREFIX)
-        if pid.isdecimal() and not Path("/proc", pid).exists():
-            Machine(folder, int(pid)).clear()
+    leftovers.machines()
     machine = Machine(folder, os.getpid())
     netns.create(machine.namespace)
     try:

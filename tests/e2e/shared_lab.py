@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-PREFIX = "e2e-"
-NAME = f"{PREFIX}{os.getpid()}"
+import leftovers
+
+NAME = f"{leftovers.LAB}{os.getpid()}"
 """Names of further labs of the run begin with it."""
 AddService = Callable[..., dict[str, Any]]
 """What the fixture `add_service` gives."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import leftovers
 import plane
 import pytest
 from rig import Programs, Rig, RigDataPlane
@@ -26,7 +27,7 @@ def missing() -> str | None:
         return "loading BPF programs needs root: run pytest as root"
     try:
         import_bcc()
-        ensure_bpffs(plane.BPFFS)
+        ensure_bpffs(leftovers.BPFFS)
     except SluiceError as error:
         return str(error)
     return None

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
+import leftovers
+
 from lb.dataplane import clock
 from lb.dataplane.build import Build, Program, compile_program
 from lb.dataplane.explain import TracedProgram, Tracers
@@ -17,8 +19,6 @@ from lb.dataplane.samples import PIN, RingBuffer
 from lb.dataplane.tables import Tables, size_flags
 from lb.settings import TableSizes
 
-BPFFS = Path("/sys/fs/bpf")
-PIN_PREFIX = "sluice-test-"
 OUR_MAC, OUR_IFINDEX = "02:00:00:00:aa:01", 7
 EVERYTHING = frozenset(layout().features) - {"HAVE_FRAGS"}
 NAT = frozenset(name for name in EVERYTHING if name.startswith("HAVE_NAT"))
@@ -51,10 +51,8 @@ _MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
 @contextlib.contextmanager
 def pin_root() -> Iterator[Path]:
     """This process's own directory in bpffs, and an end to those of processes that are no more."""
-    for left in BPFFS.glob(f"{PIN_PREFIX}*"):
-        if not Path("/proc", left.name.removeprefix(PIN_PREFIX)).exists():
-            shutil.rmtree(left, ignore_errors=True)  # another test run may be at it
-    root = BPFFS / f"{PIN_PREFIX}{os.getpid()}"
+    leftovers.pins()
+    root = leftovers.BPFFS / f"{leftovers.PINS}{os.getpid()}"
     root.mkdir(mode=0o700)
     try:
         yield root
