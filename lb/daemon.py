@@ -56,6 +56,7 @@ def run(settings: ServeSettings) -> int:
     """
     logs.set_up(settings.log_format, settings.log_level)
     os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes while we start must not end us
     check_rights(settings.pin_root)
     files = TlsFiles.of(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     events = Events(first_of_run())

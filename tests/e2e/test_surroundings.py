@@ -82,6 +82,19 @@ def test_an_interface_has_one_daemon(machine: Machine, daemon: subprocess.Popen[
         assert found.json()["packets"][0]["verdict"] == "DROP_BLOCKLIST"
 
 
+def test_a_reload_does_not_end_a_start(machine: Machine) -> None:
+    """SIGHUP before the daemon serves is passed over."""
+    with machine.serve() as process:
+        for line in process.stderr or ():
+            if "daemon.starting" in line:
+                break
+        process.send_signal(signal.SIGHUP)
+        machine.wait_until_listening(process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+
+
 def test_pins_that_are_gone(machine: Machine, daemon: subprocess.Popen[str]) -> None:
     """Without its pin the program would end with the daemon: as long as that is so, /readyz says it."""
     link = Path("/sys/fs/bpf/sluice") / machine.interface / "link"
