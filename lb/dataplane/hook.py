@@ -152,6 +152,12 @@ class Hook:
             link is not None and self._link_fd >= 0 and libbpf.link_info(self._link_fd).ifindex == link.index
         )
 
+    def was_taken_off(self) -> bool:
+        """Whether somebody has detached the link, of which the kernel tells nobody."""
+        with contextlib.suppress(OSError):
+            return self._link_fd >= 0 and not libbpf.link_info(self._link_fd).ifindex
+        return False
+
 
 def _reason(mode: XdpMode, flags: int, refused: OSError | None) -> str:
     if mode is not XdpMode.AUTO:

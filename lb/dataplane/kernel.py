@@ -263,7 +263,7 @@ class KernelDataPlane(Examined):
             changed()
             refit.tell()
 
-        self._neighbours.watch(look)
+        self._neighbours.watch(look, lambda: any(hook.was_taken_off() for hook in self._hooks.values()))
 
     def _try_to_refit(self) -> None:
         try:

@@ -59,6 +59,7 @@ class Neighbours:
         self._ip = IPRoute()
         self._lock = threading.Lock()
         self._changed: list[Callable[[], None]] = []
+        self._is_amiss: Callable[[], bool] = lambda: False
         self._events: socket.socket | None = None
         self._settle: Settle | None = None
         self._known: dict[tuple[int, bytes], bytes] = {}
@@ -160,9 +161,13 @@ class Neighbours:
                 routes[length][network] = route
         return dict(sorted(routes.items(), reverse=True))
 
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Call back, from a thread of its own, after links, addresses, routes or neighbours have changed."""
+    def watch(self, changed: Callable[[], None], is_amiss: Callable[[], bool] = lambda: False) -> None:
+        """Call back, from a thread of its own, after links, addresses, routes or neighbours have changed.
+
+        is_amiss: asked each second without news whether something is to be seen to that the kernel does not tell of.
+        """
         self._changed.append(changed)
+        self._is_amiss = is_amiss
         if self._events is None:
             self._settle = Settle(self._call)
             self._events = _event_socket()
@@ -178,7 +183,7 @@ class Neighbours:
                     return
                 is_news = any([self._is_news(one) for one in rtnetlink.events(data)])  # noqa: C419  # each has effects
             except TimeoutError:
-                is_news = False
+                is_news = self._is_amiss()
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     if self._events is events:  # it was not closed by us

@@ -1,5 +1,7 @@
 """What surrounds the daemon is not as it should be: each time one clear sentence, and nothing half done."""
 
+import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ import balancer
 import inside
 import pytest
 from lone_machine import PATIENCE_SECONDS, SLUICE, Machine, lone_machine
+
+from lb.dataplane import libbpf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
@@ -80,6 +84,30 @@ def test_an_interface_has_one_daemon(machine: Machine, daemon: subprocess.Popen[
             "/v1/explain", json={"src": "198.51.100.7", "dst": "192.0.2.1:80", "protocol": "tcp"}
         )
         assert found.json()["packets"][0]["verdict"] == "DROP_BLOCKLIST"
+
+
+def test_program_that_is_taken_off_is_put_back(machine: Machine, daemon: subprocess.Popen[str]) -> None:
+    """Root can detach a link, of which the kernel tells nobody: the daemon sees it, and attaches the program again."""
+    with machine.client() as http:
+        machine.wait(http, ready=True)
+        taken_off(Path("/sys/fs/bpf/sluice") / machine.interface / "link")
+
+        asked = {"kind": "interface.attached", "after": 0, "follow": True}
+        with http.stream("GET", "/v1/events", params=asked) as events:
+            found = (
+                json.loads(line[6:])["text"] for line in events.iter_lines() if line.startswith("data: ")
+            )
+            assert "instructions" in next(found)
+            assert next(found).endswith(f"which it had before, attached on {machine.interface}")
+        machine.wait(http, ready=True)
+
+
+def taken_off(link: Path) -> None:
+    descriptor = libbpf.obj_get(link)
+    try:
+        assert libbpf._lib().bpf_link_detach(descriptor) == 0
+    finally:
+        os.close(descriptor)
 
 
 def test_a_reload_does_not_end_a_start(machine: Machine) -> None:
