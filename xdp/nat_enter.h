@@ -3,6 +3,8 @@
 
 struct handover {
 	u64 way; /* NAT_* << 32 | word */
+	u64 former[2];   /* hashes of an entry that was taken over, its request's and, with keep, its reply's */
+	u64 former_slot; /* 0: there is none */
 	struct service service;
 	u64 packet[HANDED_OVER / 8];
 };

@@ -85,6 +85,47 @@ static __always_inline bool nat_clashes(const struct packet *p, const struct bac
 	return false;
 }
 
+/* An entry that is taken over leaves its words in the index, where nobody would ever take them out: the next packet does. Here,
+ * on the way of so many kinds of packets, a look through two buckets is more than the verifier walks. */
+static __always_inline void nat_note_former(const struct nat_flow *flow)
+{
+	const struct nat_forward *forward = flow->forward;
+	const struct nat_reply *reply = flow->reply;
+	u64 ports = (reply->live & 0xffff) | (u64)reply->client_port << 16 | forward->ports >> 32 << 32;
+	u32 key = 0;
+	struct handover *handover = handovers.lookup(&key);
+
+	if (!handover || !forward->state) /* a slot that was free has no state */
+		return;
+	handover->former[0] = nat_hash(forward->client, forward->vip, forward->ports);
+	if (HAVE_NAT_KEEP)
+		handover->former[1] = nat_hash(reply->backend, reply->client, ports);
+	handover->former_slot = flow->slot;
+}
+
+static __always_inline void nat_forget_former(struct handover *handover)
+{
+	u32 slot = handover->former_slot, i;
+	struct nat_forward *forward;
+	struct nat_reply *reply;
+
+	if (TRACE || !slot)
+		return;
+	handover->former_slot = 0;
+	forward = nat_forward.lookup(&slot);
+	reply = nat_reply.lookup(&slot);
+	if (!forward || !reply)
+		return;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < (HAVE_NAT_KEEP ? 2 : 1); i++) {
+		u64 hash = handover->former[i & 1], tag = nat_tag(hash);
+
+		/* Unless the same flow is back at the same slot. */
+		if (forward->word >> NAT_SLOT_BITS != tag && reply->live >> NAT_SLOT_BITS != tag)
+			nat_unpublish(hash, slot);
+	}
+}
+
 /* A new entry for a flow, or the one that another CPU has made of it just now. */
 static __always_inline int nat_open(struct packet *p, const struct service *service,
 				    const struct backend *backend, u64 hash, struct nat_flow *flow)
@@ -110,6 +151,7 @@ static __always_inline int nat_open(struct packet *p, const struct service *serv
 		return DROP_INTERNAL;
 	if (TRACE)
 		return keep && nat_clashes(p, backend, kept, slot) ? DROP_NAT_CLASH : CONTINUE;
+	nat_note_former(flow);
 	nat_fill(p, service, p->backend, backend, flow, keep ? nat_tag(kept) : tag, now_s);
 	published = (!keep || nat_publish(kept, slot, false)) && nat_publish(hash, slot, true);
 	if (nat_find(p, hash, false, &first) && first.slot != slot) {

@@ -60,5 +60,6 @@ int sluice_nat(struct xdp_md *ctx)
 		p.backend = p.service_number = NONE;
 		return finish(ctx, &p, DROP_INTERNAL);
 	}
+	nat_forget_former(handover);
 	return finish(ctx, &p, run_nat(ctx, &p, handover));
 }

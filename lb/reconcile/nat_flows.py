@@ -149,7 +149,9 @@ def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Arra
         index = arrays.nat_index.reshape(-1)
         wanted = np.zeros(len(arrays.nat_forward), bool)
         wanted[slots] = True
-        held = np.flatnonzero(index)
+        held = np.flatnonzero(
+            index != 0
+        )  # of the comparison: numpy counts first, and gives up if packets change that
         words = index[held]
         at = (words & _SLOT).astype(np.int64)
         mine = wanted[np.minimum(at, len(wanted) - 1)]
@@ -161,14 +163,23 @@ def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Arra
             )
             if came.any():
                 wanted[slots[came]] = False
-                back = ~wanted[at]
-                still = index[places[back]] == 0
-                index[places[back][still]] = words[back][still]
+                back = np.flatnonzero(~wanted[at])
+                back = back[(index[places[back]] == 0) & _lead_somewhere(arrays, words[back], at[back])]
+                index[places[back]] = words[back]
                 slots = slots[~came]
         arrays.nat_reply["live"][slots] = 0
         arrays.nat_forward["state"][slots] = 0
         arrays.nat_forward["word"][slots] = 0
     return slots
+
+
+def _lead_somewhere(arrays: Arrays, words: Array, slots: Ints) -> Array:
+    """Which words of the index are still of the entry at their slot, as its request's or, with keep, its reply's."""
+    tags = words >> _SLOT_BITS
+    found: Array = (arrays.nat_forward["word"][slots] >> _SLOT_BITS == tags) | (
+        arrays.nat_reply["live"][slots] >> _SLOT_BITS == tags
+    )
+    return found
 
 
 def is_used(arrays: Arrays) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from echo_frames import expect_pong, ping, pinged, pong
-from frames import VIP4, service, tcp, udp
+from frames import VIP4, VIP6, service, tcp, udp
 from nat_frames import POOL4, POOLS, answer, expect_reply, expect_request
 from rig import Rig
 
@@ -143,3 +143,30 @@ def test_last_flow_that_crossed_the_families(exact_rig: Rig) -> None:
     assert exact_rig.verdict(reply) == "DROP_NAT_UNTRANSLATABLE"
     exact_rig.sweep()
     assert exact_rig.verdict(reply) == "PASS_NO_SERVICE"
+
+
+@pytest.mark.parametrize("vip", [VIP4, VIP6])
+@pytest.mark.parametrize("nat_source", ["pool", "keep"])
+def test_entries_taken_over_leave_nothing_behind(nat_rig: Rig, nat_source: str, vip: str) -> None:
+    """Without a daemon newcomers take what is over; the index then leads to them alone, or it would fill in time."""
+    backends = ["fd00::11" if ":" in vip else BACKEND]
+    nat_rig.apply(
+        settings=POOLS, services=[service(vip=vip, mode="nat", nat_source=nat_source, backends=backends)]
+    )
+    arrays = nat_rig.plane.tables.arrays
+    flows = [tcp(dst=vip, sport=1000 + n) for n in range(8)]
+
+    for some in (flows[:4], flows[4:], flows[:4]):
+        arrays.nat_forward["state"][arrays.nat_forward["word"] != 0] = (
+            1 | 1 << 32
+        )  # seen in the first second of all
+        arrays.nat_cursors.view("u1")[:] = 0
+        for flow in some:
+            assert nat_rig.verdict(flow) == "TX_NAT"
+    nat_rig.run(some[0])  # whoever comes next takes out what the last newcomer found
+
+    entries = np.flatnonzero(arrays.nat_forward["word"])
+    words = arrays.nat_index[arrays.nat_index != 0]
+    assert len(entries) == 4
+    assert len(words) == (4 if nat_source == "pool" else 8)
+    assert {int(word) & 0xFFFFFF for word in words} == set(entries.tolist())

@@ -13,10 +13,12 @@ from nat_frames import POOL4, POOLS
 from rig import Rig
 
 from lb.dataplane.layout import layout
+from lb.reconcile.nat_flows import forget_nat
 
 pytestmark = pytest.mark.root
 
 FLOWS, ROUNDS_MOST, RACES = 20_000, 20, 300
+OPENED, GONE = 200_000, 200
 BASE = int(ip_address("10.32.0.0"))
 SLOT = layout().constants["NAT_SLOT_MASK"]
 CPUS = sorted(os.sched_getaffinity(0))[:2]
@@ -78,3 +80,29 @@ def test_one_entry_of_a_flow(nat_rig: Rig, keep: bool) -> None:
             feeder.close()
 
     assert raced >= RACES
+
+
+def test_entries_are_freed_while_flows_open(nat_rig: Rig) -> None:
+    """Freeing goes through the index beside packets that change it, and takes what it is told and no more."""
+    pools = {"nat_pools": ["10.9.1.0/30"]}
+    nat_rig.apply(settings=pools, services=[service(mode="nat", backends=["10.0.0.11"])])
+    arrays, feeder, freed = nat_rig.plane.tables.arrays, Feeder(), 0
+    nobody = nat_rig.plan("web").number + 1
+    for n in range(GONE):
+        nat_rig.run(tcp(sport=1 + n))
+    doomed = np.flatnonzero(arrays.nat_forward["word"])
+    feeding = threading.Thread(target=lambda: feeder.run(nat_rig.program, bytes(tcp()), BASE, OPENED))
+
+    feeding.start()
+    try:
+        for slot in doomed:
+            if feeding.is_alive():
+                arrays.nat_forward["service"][slot] = nobody
+                forget_nat(arrays, [nobody], [])
+                freed += 1
+    finally:
+        feeding.join()
+        feeder.close()
+
+    entries = np.count_nonzero(arrays.nat_forward["word"])
+    assert np.count_nonzero(arrays.nat_index) == entries == OPENED + GONE - freed
