@@ -39,7 +39,7 @@ class BlocklistEntryDocument(BlocklistEntry):
 
     kind: Literal["blocklist"]
     age_seconds: int = Field(description="since it was made")
-    ttl_left_seconds: int | None = Field(description="null if it stays")
+    ttl_left_seconds: int | None = Field(description="null if it does not expire")
 
 
 class AllowlistEntryDocument(AllowlistEntry):
@@ -47,7 +47,7 @@ class AllowlistEntryDocument(AllowlistEntry):
 
     kind: Literal["allowlist"]
     age_seconds: int = Field(description="since it was made")
-    ttl_left_seconds: int | None = Field(description="null if it stays")
+    ttl_left_seconds: int | None = Field(description="null if it does not expire")
 
 
 class RuleDocument(Rule):

@@ -101,13 +101,13 @@ class RuleSet(Taken[Rule]):
 class RuleAnswer(Rule):
     """A rule as it was accepted."""
 
-    warnings: list[str] = Field(description="what is accepted, but can hardly be meant")
+    warnings: list[str] = Field(description="what is accepted, but is probably not intended")
 
 
 class RulesAnswer(Rules):
     """Several rules as they were accepted."""
 
-    warnings: list[str] = Field(description="what is accepted, but can hardly be meant")
+    warnings: list[str] = Field(description="what is accepted, but is probably not intended")
 
 
 class Revision(BaseModel):

@@ -11,19 +11,19 @@
     ├── CapacityError           a map is full
     ├── StoreError              the state file cannot be read or written
     │   └── DamagedError        what it holds is not what was written
-    ├── AuthenticationError     nobody knows who asks
-    ├── ForbiddenError          who asks may not do this
-    ├── TooManyError            who asks does so too often, or holds too much open
-    ├── TooSlowError            a request does not come on
-    ├── FeedError               a feed could not be had, or what came is refused
+    ├── AuthenticationError     the caller is not identified
+    ├── ForbiddenError          the caller may not do this
+    ├── TooManyError            the caller sends too many requests, or holds too many answers open
+    ├── TooSlowError            a request arrives too slowly
+    ├── FeedError               a feed could not be fetched, or what came is refused
     ├── SetupError              this machine lacks something Sluice needs
     └── DataPlaneError          the kernel refused, or the data plane is not there
         ├── InterfaceError      the interface does not exist, or went away
-        ├── LargeFramesError    the interface takes only a program for frames in several buffers
+        ├── LargeFramesError    the interface accepts only a multi-buffer program
         ├── ForeignProgramError another XDP program holds the hook
-        ├── NotYetError         it is being made, and will be there in seconds
+        ├── NotYetError         it is being made, and will be ready in seconds
         ├── CompileError        the XDP program did not compile or load
-        └── KnownAnswerError    the compiled program does with a known packet what it should not
+        └── KnownAnswerError    the compiled program answers a known packet wrongly
 
 The message of each is one sentence that says what is wrong and what to do.
 """
@@ -34,7 +34,7 @@ from typing import Any
 
 
 class SluiceError(Exception):
-    """The root: raised as one of its subclasses only."""
+    """The root: raised only as one of its subclasses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class DamagedError(StoreError):
 
 
 class AuthenticationError(SluiceError):
-    """Raised when a request bears no credentials, or such as are malformed, unknown or over.
+    """Raised when a request has no credentials, or malformed, unknown or expired ones.
 
     error: RFC 6750's word for it, None where there were no credentials.
     """
@@ -125,11 +125,11 @@ class AuthenticationError(SluiceError):
 
 
 class ForbiddenError(SluiceError):
-    """Raised when it is known who asks, and that they may not do this."""
+    """Raised when the caller is known, but may not do this."""
 
 
 class TooManyError(SluiceError):
-    """Raised when a caller asks more often, or holds more answers open, than the settings let it."""
+    """Raised when a caller sends more requests, or holds more answers open, than the settings allow."""
 
     def __init__(self, message: str, retry_seconds: float = 1.0) -> None:
         super().__init__(message)
@@ -137,11 +137,11 @@ class TooManyError(SluiceError):
 
 
 class TooSlowError(SluiceError):
-    """Raised when a request does not come on, and would be held open for ever."""
+    """Raised when a request arrives too slowly, and would be held open for ever."""
 
 
 class FeedError(SluiceError):
-    """Raised when a feed cannot be had, cannot be read, or would change what it must not; its last entries stay."""
+    """Raised when a feed cannot be fetched or parsed, or would change what it must not; its last entries stay."""
 
 
 class SetupError(SluiceError):
@@ -157,15 +157,15 @@ class InterfaceError(DataPlaneError):
 
 
 class LargeFramesError(DataPlaneError):
-    """Raised when an interface's driver takes only a program for frames in several buffers, and this is none."""
+    """Raised when an interface's driver accepts only a multi-buffer program, and this is not one."""
 
 
 class ForeignProgramError(DataPlaneError):
-    """Raised when another XDP program is attached to the interface; it is not replaced unless told to."""
+    """Raised when another XDP program is attached to the interface; it is replaced only on request."""
 
 
 class NotYetError(DataPlaneError):
-    """Raised while what is asked for is being made; to ask again in a moment helps."""
+    """Raised while what was requested is still being made; retry in a moment."""
 
 
 class CompileError(DataPlaneError):

@@ -36,10 +36,12 @@ class TableSizes:
     )
     services: int = field(default=4096, metadata={"least": 64, "help": "services"})
     service_ports: int = field(
-        default=65536, metadata={"least": 256, "help": "VIP, protocol and port combinations, a family"}
+        default=65536,
+        metadata={"least": 256, "help": "VIP, protocol and port combinations, per address family"},
     )
     backends: int = field(
-        default=65536, metadata={"least": 512, "help": "backend places; a service takes a power of two"}
+        default=65536,
+        metadata={"least": 512, "help": "backend places; each service takes a power of two of them"},
     )
     rings: int = field(
         default=512,
@@ -52,15 +54,17 @@ class TableSizes:
         default=4096, metadata={"least": 4, "help": "IPv4 /24s with over 15 longer prefixes; 512 bytes each"}
     )
     deny_ipv6: int = field(default=1 << 20, metadata={"least": 64, "help": "IPv6 blocklist prefixes"})
-    allow: int = field(default=1 << 16, metadata={"least": 64, "help": "allowlist prefixes, a family"})
+    allow: int = field(
+        default=1 << 16, metadata={"least": 64, "help": "allowlist prefixes, per address family"}
+    )
     limit_slots: int = field(
         default=1 << 18,
-        metadata={"help": "heavy sources that limits follow one by one; a power of two; 16 bytes each"},
+        metadata={"help": "heavy sources that limits track individually; a power of two; 16 bytes each"},
     )
     syn_tests: int = field(
         default=1 << 20,
         metadata={
-            "help": "SYNs remembered under attack until they are sent again; a power of two; 4 bytes each"
+            "help": "SYNs remembered under attack until they are repeated; a power of two; 4 bytes each"
         },
     )
 

@@ -9,7 +9,7 @@ from lb.doctor.finding import Finding, fail, ok, warn
 FULL_PACKET = 1500
 """The longest packet that clients on the Internet send."""
 UNPROVEN_TO_TELL = 3
-"""So many flows without an answer are no accident."""
+"""This many flows without an answer are no accident."""
 
 
 def examine(backends: Sequence[BackendFacts]) -> Iterator[Finding]:
@@ -22,12 +22,12 @@ def examine(backends: Sequence[BackendFacts]) -> Iterator[Finding]:
             yield first
             continue
         found = list(answers(some))
-        yield from found or [ok("backend", address, f"{address} does what it should{_asked(some)}")]
+        yield from found or [ok("backend", address, f"{address} works as it should{_asked(some)}")]
     yield from return_path(active)
 
 
 def _asked(some: Sequence[BackendFacts]) -> str:
-    return "" if any(one.answers.vip for one in some) else ", as far as was asked"
+    return "" if any(one.answers.vip for one in some) else ", as far as tested"
 
 
 def way(some: Sequence[BackendFacts]) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def way(some: Sequence[BackendFacts]) -> Iterator[Finding]:
             "reachable",
             one.address,
             f"{one.address} does not answer a ping: it is down, or a filter is in between",
-            effect=f"What {services} sends to it is lost.",
+            effect=f"Packets of {services} to it are lost.",
             command=_backend_setup(one),
         )
 
@@ -83,7 +83,7 @@ def headroom(backends: Sequence[BackendFacts]) -> Iterator[Finding]:
             interface,
             f"a packet of {FULL_PACKET} bytes to {worst.address} has {need} in its outer header ({worst.mode}), "
             f"and {interface} takes {worst.mtu}",
-            effect="Clients are told to send less, which costs each a round trip; what they do not hear is lost.",
+            effect="Clients are told to send less, which costs a round trip; if that message is lost, so are packets.",
             command=f"ip link set dev {interface} mtu {need}",
         )
 
@@ -122,7 +122,7 @@ def _vip(some: Sequence[BackendFacts]) -> Finding | None:
         one.address,
         f"{one.address} takes packets, but does not answer for {one.vip}: the VIP is not on its lo, "
         "or its answers do not come back",
-        effect=f"What {_services(some)} sends to it is lost.",
+        effect=f"Packets of {_services(some)} to it are lost.",
         command=vip_command(one.vip),
         run_on=one.address,
     )
@@ -142,7 +142,7 @@ def _server(some: Sequence[BackendFacts]) -> Iterator[Finding]:
         "server",
         one.address,
         f"{one.address} does not serve {one.protocol} port {one.port} of {_services(some)}: {why}",
-        effect=f"{effect} Start the server; until then take the backend out.",
+        effect=f"{effect} Start the server; until then, disable the backend.",
         command=" && ".join(f"sluice backend disable {each.service} {one.address}" for each in some),
     )
 
@@ -152,9 +152,9 @@ def _not_unwrapped(one: BackendFacts, services: str) -> Finding:
     return fail(
         "encapsulation",
         one.address,
-        f"{one.address} does not take the outer header off ({one.mode}): "
-        + ("its kernel says so by ICMP" if refused else "nothing comes back for what is sent in one"),
-        effect=f"What {services} sends to it is lost.",
+        f"{one.address} does not strip the outer header ({one.mode}): "
+        + ("its kernel says so by ICMP" if refused else "packets sent in one get no reply"),
+        effect=f"Packets of {services} to it are lost.",
         command=_backend_setup(one),
     )
 
@@ -169,7 +169,7 @@ def _full_size(some: Sequence[BackendFacts]) -> Iterator[Finding]:
         "path-mtu",
         one.address,
         f"a packet of {need} bytes does not reach {one.address}, though {one.interface} takes {one.mtu}",
-        effect="Full-sized packets of clients are lost on the way, and nobody tells them: uploads hang.",
+        effect="Clients' full-sized packets are lost on the way, and nothing tells the clients: uploads hang.",
         command=f'ip link set dev "$({interface_of(one.address)})" mtu {need}',
         run_on=one.address,
     )
@@ -189,9 +189,9 @@ def return_path(backends: Iterable[BackendFacts]) -> Iterator[Finding]:
             yield found(
                 "return-path",
                 one.address,
-                f"{one.unproven} clients of {service} sent a SYN to {one.address}, and none has heard its answer",
-                effect="Its answers do not reach clients: it drops what comes by another way than it would answer "
-                "(rp_filter), has no route to them, or a filter is in between.",
+                f"{one.unproven} clients of {service} sent a SYN to {one.address}, and none has received its answer",
+                effect="Its answers do not reach clients: it drops packets that arrive by another "
+                "path than it would answer by (rp_filter), has no route to them, or a filter is in between.",
                 command="sysctl -w net.ipv4.conf.all.rp_filter=0 && ip route get CLIENT",
                 run_on=one.address,
             )
@@ -199,23 +199,25 @@ def return_path(backends: Iterable[BackendFacts]) -> Iterator[Finding]:
 
 def _not_back(one: BackendFacts, found: Callable[..., Finding]) -> Finding:
     """Of mode nat: what the backend answers does not come by here."""
-    to, way = "the addresses of nat_pools", "Its way to them has to lead here"
+    to, way = "the addresses of nat_pools", "Its route to them must lead here"
     if one.keeps_source:
         to, way = (
             "clients",
-            "With nat_source keep its way to clients has to lead here, where they are translated back",
+            "With nat_source keep, its route to clients must lead here, where answers are translated back",
         )
     effect, command = (
         f"Its answers to {to} go elsewhere, or a filter is in between. {way}.",
         _backend_setup(one),
     )
     if one.interface not in one.served:
-        effect = f"It is reached by {one.interface}, which is not served: what it answers there is not translated back."
+        effect = (
+            f"It is reached by {one.interface}, which is not served: its answers are not translated back."
+        )
         command = "sluice serve " + " ".join(f"--interface {name}" for name in (*one.served, one.interface))
     return found(
         "return-path",
         one.address,
-        f"{one.unproven} clients of {one.service} sent a SYN to {one.address}, and no answer of it came by here",
+        f"{one.unproven} clients of {one.service} sent a SYN to {one.address}, and no answer from it came through here",
         effect=effect,
         command=command,
     )

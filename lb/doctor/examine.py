@@ -37,9 +37,9 @@ def daemon(facts: DaemonFacts) -> Iterator[Finding]:
             "daemon",
             "daemon",
             f"the daemon does not answer: {facts.unreachable}",
-            effect="What is attached goes on forwarding, but follows no change of next hops, and no entry ends."
+            effect="The attached program goes on forwarding, but follows no change of next hops, and no entry expires."
             if facts.expected
-            else "Nothing is attached yet; only the machine was looked at.",
+            else "Nothing is attached yet; only the machine was checked.",
             command="systemctl start sluice" if facts.expected else "sluice serve --interface IF",
         )
         return
@@ -48,7 +48,7 @@ def daemon(facts: DaemonFacts) -> Iterator[Finding]:
             "daemon",
             "daemon",
             reason,
-            effect="The packet path is not what is desired; what was in force goes on.",
+            effect="The packet path differs from the desired state; the previous state stays in force.",
             command="sluice events --since 10m",
         )
 

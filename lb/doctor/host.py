@@ -11,7 +11,7 @@ from lb.doctor.finding import Finding, fail, ok, warn
 STEP_SECONDS = 2.0
 """By how much the wall clock may have been set while the daemon ran."""
 NO_START = (
-    "No program can be compiled and loaded: the daemon does not start, and one that runs cannot change it."
+    "No program can be compiled and loaded: the daemon does not start, and a running one cannot change."
 )
 
 
@@ -42,7 +42,7 @@ def kernel(facts: HostFacts) -> Finding:
         return fail(
             "kernel",
             facts.release,
-            f"{name} refuses BPF to this process, as it does without privileges, in a container or under lockdown",
+            f"{name} refuses BPF to this process: it lacks privileges, is in a container, or the kernel is locked down",
             effect=NO_START,
             command="sudo sluice doctor",
         )
@@ -77,7 +77,7 @@ def headers(facts: HostFacts) -> Finding:
         return fail(
             "headers",
             str(facts.headers),
-            f"BCC_KERNEL_SOURCE names {facts.headers}, which holds no complete kernel headers",
+            f"BCC_KERNEL_SOURCE names {facts.headers}, which does not hold complete kernel headers",
             effect=NO_START,
             command="unset BCC_KERNEL_SOURCE",
         )
@@ -85,7 +85,7 @@ def headers(facts: HostFacts) -> Finding:
     return fail(
         "headers",
         facts.release,
-        "there are no kernel headers; those of any recent kernel do",
+        "there are no kernel headers; those of any recent kernel will do",
         effect=NO_START,
         command=f"apt-get install {package} && {facts.python} -m lb.dataplane.headers merge",
     )
@@ -94,16 +94,18 @@ def headers(facts: HostFacts) -> Finding:
 def bpffs(facts: HostFacts) -> Finding:
     """Where programs and maps are pinned."""
     if facts.bpffs_mounted:
-        return ok("bpffs", facts.bpffs, f"a bpf file system is mounted at {facts.bpffs}")
+        return ok("bpffs", facts.bpffs, f"a BPF file system is mounted at {facts.bpffs}")
     found = warn if facts.can_mount else fail
     return found(
         "bpffs",
         facts.bpffs,
-        f"no bpf file system is mounted at {facts.bpffs}"
+        f"no BPF file system is mounted at {facts.bpffs}"
         + (
-            "; a daemon that starts mounts one" if facts.can_mount else ", and this process may not mount one"
+            "; the daemon mounts one when it starts"
+            if facts.can_mount
+            else ", and this process may not mount one"
         ),
-        effect="What is pinned cannot be found or kept: forwarding would end with the daemon.",
+        effect="Nothing can be pinned: forwarding would end with the daemon.",
         command=f"mount -t bpf bpf {facts.bpffs}",
     )
 
@@ -138,7 +140,7 @@ def clock(facts: HostFacts) -> Finding:
             "clock",
             "clock",
             "the clock is not synchronised",
-            effect="Forwarding does not mind; entries end, and events are dated, by a clock that may be wrong.",
+            effect="Forwarding is not affected; entries expire, and events are dated, by a clock that may be wrong.",
             command="timedatectl set-ntp true",
         )
     return ok("clock", "clock", "the clock is synchronised and was not set while the daemon ran")

@@ -21,7 +21,7 @@ def examine(facts: InterfaceFacts) -> Iterator[Finding]:
             "interface",
             facts.name,
             f"there is no interface {facts.name}",
-            effect="Nothing is forwarded until it is back; it is then attached by itself.",
+            effect="Nothing is forwarded until it is back; then the program is attached automatically.",
             command="ip link show",
         )
         return
@@ -49,9 +49,9 @@ def attachment(facts: InterfaceFacts) -> Iterator[Finding]:
             "foreign-program",
             facts.name,
             f"{facts.name} has an XDP program that is not Sluice's: {facts.foreign_program}",
-            effect="It sees every packet, and Sluice none."
+            effect="It sees every packet, and Sluice sees none."
             if facts.served
-            else "Sluice could not be attached there; what it sends out of there passes the program unseen.",
+            else "Sluice could not be attached there; what it sends out of there passes that program unseen.",
             command=f"ip link set dev {facts.name} xdp off",
         )
     elif facts.served and not facts.attached:
@@ -78,7 +78,7 @@ def mode(facts: InterfaceFacts) -> Finding:
         return warn(
             "xdp-mode",
             facts.name,
-            f"{facts.name} runs the program in generic mode, because --xdp-mode generic was asked for",
+            f"{facts.name} runs the program in generic mode, because of --xdp-mode generic",
             effect=slow,
             command=f"sluice detach --interface {facts.name} && "
             f"sluice serve --interface {facts.name} --xdp-mode native",
@@ -87,7 +87,7 @@ def mode(facts: InterfaceFacts) -> Finding:
         return warn(
             "xdp-mode",
             facts.name,
-            f"{facts.name} runs the program in generic mode: no device of kind {facts.kind} takes one otherwise",
+            f"{facts.name} runs the program in generic mode: devices of kind {facts.kind} support no other",
             effect=slow,
             command=None,
         )
@@ -95,7 +95,7 @@ def mode(facts: InterfaceFacts) -> Finding:
         return warn(
             "xdp-mode",
             facts.name,
-            f"{facts.name} runs the program in generic mode: as native, a bond takes it in mode balance-rr, "
+            f"{facts.name} runs the program in generic mode: a bond supports native mode only as balance-rr, "
             "active-backup, balance-xor or 802.3ad, if every port's driver does",
             effect=slow,
             command=f"cat /proc/net/bonding/{facts.name}",
@@ -103,8 +103,8 @@ def mode(facts: InterfaceFacts) -> Finding:
     return warn(
         "xdp-mode",
         facts.name,
-        f"{facts.name} runs the program in generic mode, because {driver} does not take it "
-        f"(no XDP, too few queues, or an MTU of {facts.mtu} that it cannot do with XDP)",
+        f"{facts.name} runs the program in generic mode, because {driver} does not support it "
+        f"(no XDP, too few queues, or XDP not possible with an MTU of {facts.mtu})",
         effect=slow,
         command=f"sluice detach --interface {facts.name} && ip link set dev {facts.name} mtu 1500 && "
         f"sluice serve --interface {facts.name} --xdp-mode native",
@@ -122,7 +122,7 @@ def merging(facts: InterfaceFacts) -> Iterator[Finding]:
                 "merging",
                 facts.name,
                 f"{card} merges packets before the program {_on(facts, card)}sees them ({', '.join(names)} on)",
-                effect="Merged packets are longer than any way to a backend takes: uploads crawl, or stop.",
+                effect="Merged packets are too long for any path to a backend: uploads crawl, or stop.",
                 command=f"ethtool -K {card} {' '.join(f'{name} off' for name in names)}",
             )
 
@@ -147,7 +147,7 @@ def tags(facts: InterfaceFacts) -> Iterator[Finding]:
         yield warn(
             "rxvlan",
             facts.name,
-            f"{card} takes VLAN tags off before the program {_on(facts, card)}sees them, "
+            f"{card} strips VLAN tags before the program {_on(facts, card)}sees them, "
             f"and {facts.name} carries {', '.join(facts.vlans)}",
             effect="A tagged packet for a VIP leaves without its tag, in the wrong network.",
             command=f"ethtool -K {card} rxvlan off",
@@ -161,8 +161,8 @@ def reverse_path(facts: InterfaceFacts) -> Finding:
     return warn(
         "rp-filter",
         facts.name,
-        f"the kernel drops packets that come in by {facts.name} from where it would not send (rp_filter=1)",
-        effect="Answers of backends to this machine, which have a VIP as source, are lost: "
+        f"the kernel drops packets on {facts.name} whose source it would not reach by it (rp_filter=1)",
+        effect="Backends' answers to this machine, which have a VIP as source, are lost: "
         "health checks through the data path fail.",
         command=f"sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{facts.name.replace('.', '/')}.rp_filter=0",
     )
@@ -186,6 +186,6 @@ def spread(facts: InterfaceFacts) -> Finding:
         "rss",
         facts.name,
         f"one CPU has taken {busiest / total:.0%} of all packets on {facts.name} ({queues})",
-        effect="The other CPUs stand by while that one drops what it cannot take.",
+        effect="The other CPUs are idle while that one drops what it cannot handle.",
         command=command,
     )

@@ -6,7 +6,7 @@ from lb.doctor.finding import Finding, fail, ok, warn
 
 CHECK = "nat-pool"
 _REMEMBERED = "Answers came back lately: by what neighbours remember, which ends, or by a proxy of yours."
-_LOST = "What backends answer goes nowhere: connections of mode nat do not open."
+_LOST = "Backends' answers go nowhere: connections of mode nat do not open."
 
 
 def examine(facts: PoolFacts, router: str | None) -> Finding:

@@ -97,22 +97,22 @@ def _doing(wish: Wish) -> Iterator[Step]:
         return
     if inner == 4:
         yield Step(
-            "The VIP is the backend's, but only the balancer says so on the wire.",
+            "The backend has the VIP, but only the balancer answers ARP for it.",
             ("sysctl -q -w net.ipv4.conf.all.arp_ignore=1", "sysctl -q -w net.ipv4.conf.all.arp_announce=2"),
         )
         yield Step(
-            "Packets come by the balancer and are answered directly: the way in is not the way out.",
+            "Packets come through the balancer and are answered directly: the paths in and out differ.",
             ("sysctl -q -w net.ipv4.conf.all.rp_filter=0", 'sysctl -q -w "net/ipv4/conf/$dev/rp_filter=0"'),
         )
-    yield Step(f"The kernel takes packets for {wish.vip} as its own.", tuple(_vip(wish)))
+    yield Step(f"The kernel accepts packets for {wish.vip} as its own.", tuple(_vip(wish)))
     if wish.mode == "gue":
         family = " -6" if wish.families[1] == 6 else ""
         yield Step(
-            "The kernel takes GUE from its UDP port.",
+            "The kernel receives GUE on its UDP port.",
             (f"ip{family} fou add port {wish.gue_port} gue || true",),
         )
     if wish.overhead:
-        yield Step("The outer header is taken off.", tuple(_tunnel(wish)))
+        yield Step("The outer header is stripped.", tuple(_tunnel(wish)))
 
 
 def _routes(wish: Wish, verb: str) -> Iterator[str]:
@@ -124,22 +124,22 @@ def _routes(wish: Wish, verb: str) -> Iterator[str]:
 def _undoing(wish: Wish) -> Iterator[Step]:
     inner, outer = wish.families
     if wish.mode == NAT:
-        yield Step("Answers go where they would by themselves.", tuple(_routes(wish, "del")))
+        yield Step("Answers take the default route again.", tuple(_routes(wish, "del")))
         return
     if wish.overhead and not wish.keeps_tunnel:
         name, _, _ = TUNNELS[wish.families]
         yield Step(
-            "Outer headers are no longer taken off.",
+            "Outer headers are no longer stripped.",
             (f"ip link delete dev {name}", "sluice decap detach $dev"),
         )
         if wish.mode == "gue":
             family = " -6" if outer == 6 else ""
-            yield Step("GUE is no longer taken.", (f"ip{family} fou del port {wish.gue_port}",))
+            yield Step("GUE is no longer received.", (f"ip{family} fou del port {wish.gue_port}",))
     if not wish.keeps_vip:
         yield Step(f"{wish.vip} is no longer the backend's.", (_without_vip(wish.vip),))
     if inner == 4 and not wish.keeps_arp:
         yield Step(
-            "Every address is answered for again, as the kernel does by itself.",
+            "The kernel answers ARP for every address again, as by default.",
             ("sysctl -q -w net.ipv4.conf.all.arp_ignore=0", "sysctl -q -w net.ipv4.conf.all.arp_announce=0"),
         )
 
@@ -167,7 +167,7 @@ def _tunnel(wish: Wish) -> Iterator[str]:
 _SCRIPT = Template("""\
 #!/bin/sh
 # $title
-# Run it as root on the backend. It can be run again; nothing of it outlives a reboot, so run it at each boot.
+# Run it as root on the backend. It is safe to repeat; nothing outlives a reboot, so run it at each boot.
 set -eu
 
 say() { echo "backend-setup: $$*" >&2; }
@@ -192,22 +192,22 @@ say "$done"
 """)
 
 _TUNNEL = Template("""\
-# The outer header is taken off: by the kernel's own device, or else by Sluice's XDP program.
+# The outer header is stripped by the kernel's own device, or else by Sluice's XDP program.
 modprobe -q $module 2>/dev/null || true
 if $condition{ ip link show dev $name >/dev/null 2>&1 ||
     ip link add name $name type $kind ${more}local "$$own" 2>/dev/null; }; then
     ip link set dev $name up
-$filter    say "$name takes the outer header off"
+$filter    say "$name strips the outer header"
 elif command -v sluice >/dev/null 2>&1; then
     sluice decap attach "$$dev" --gue-port $port
-    say "this kernel has no $kind device: an XDP program on $$dev takes the outer header off"
+    say "this kernel has no $kind device: an XDP program on $$dev strips the outer header"
 else
-    fail "this kernel has no $kind device: install that module, or Sluice, whose sluice decap attach does as well"
+    fail "this kernel has no $kind device: install that module, or Sluice for its sluice decap attach"
 fi
 """)
 
 _FOU = Template("""\
-# The kernel takes GUE from its UDP port, if it can; the XDP program needs nothing of it.
+# The kernel receives GUE on its UDP port, if it can; the XDP program does not need this.
 modprobe -q fou$six 2>/dev/null || true
 ip$family fou show 2>/dev/null | grep -q "port $port " || ip$family fou add port $port gue 2>/dev/null || true
 """)
@@ -215,11 +215,11 @@ ip$family fou show 2>/dev/null | grep -q "port $port " || ip$family fou add port
 _MTU = Template("""\
 mtu=$$(ip -o link show dev "$$dev" | sed -n 's/.* mtu \\([0-9]*\\) .*/\\1/p')
 [ "$$mtu" -ge $need ] || say "$$dev takes $$mtu bytes, a full-sized packet has $need in its outer header:" \\
-    "ip link set dev $$dev mtu $need, if every switch on the way takes it; else clients are told to send less"
+    "ip link set dev $$dev mtu $need, if every switch on the way allows it; else clients are told to send less"
 """)
 
 _UNTUNNEL = Template("""\
-# Outer headers are no longer taken off.
+# Outer headers are no longer stripped.
 ! ip link show dev $name >/dev/null 2>&1 || ip link delete dev $name
 ! command -v sluice >/dev/null 2>&1 || sluice decap detach "$$dev" || true
 """)

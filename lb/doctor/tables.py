@@ -37,12 +37,12 @@ def examine(table: TableFacts, daemon: DaemonFacts) -> Finding:
 
 def _effect(name: str) -> str:
     if name == CACHE:
-        return "New flows are not remembered: a change of backends moves them."
+        return "New flows are not remembered: a change of backends may move them."
     if name in POOLS:
         return "New flows find no port and are dropped (DROP_NAT_PORTS); known ones go on. Add addresses to nat_pools."
     if name == "nat_keep":
-        return "New flows that keep their source find no place and are dropped (DROP_NAT_PORTS); known ones go on."
-    return "A change that needs more is refused (507), whole; what is in force stays."
+        return "New flows that keep their source find no slot and are dropped (DROP_NAT_PORTS); known ones go on."
+    return "A change that needs more is refused as a whole (507); what is in force stays."
 
 
 def larger(capacity: int) -> int:

@@ -18,10 +18,13 @@ MEANT = frozenset({"DROP_BLOCKLIST", "DROP_RULE", "DROP_LIMIT", "DROP_SYN_TEST",
 """Drops that somebody asked for."""
 REMEDIES: Mapping[str, tuple[str, str]] = {
     "DROP_NO_BACKEND": ("Their service has no backend that takes new flows.", "sluice service list"),
-    "DROP_NO_NEXT_HOP": ("The MAC of the way to their backend is not known.", "sluice doctor --all"),
-    "DROP_TOO_BIG": ("They do not fit the way to their backend in the outer header.", "sluice doctor --all"),
+    "DROP_NO_NEXT_HOP": ("The next hop's MAC of their backend is not known.", "sluice doctor --all"),
+    "DROP_TOO_BIG": (
+        "With the outer header they exceed the MTU of the path to their backend.",
+        "sluice doctor --all",
+    ),
     "DROP_SPOOFED": (
-        "Their source is a VIP or this host's: answers of backends are routed through here.",
+        "Their source is a VIP or this host's: backends' answers are routed through here.",
         "sluice capture --verdict DROP_SPOOFED -c 5",
     ),
     "DROP_NAT_PORTS": (
@@ -75,7 +78,7 @@ def _fate(
         broken = f", {sum(lost.values())} lost ({', '.join(one.name for one in lost)})" if lost else ""
         return ok("traffic", "packets", f"{forwarded} packets were forwarded {when}{dropped}{broken}")
     if not vips:
-        return ok("traffic", "packets", "there is no service yet")
+        return ok("traffic", "packets", "there are no services yet")
     strangers = counts.get("PASS_NOT_OUR_MAC", 0)
     seen = f"; {strangers} came for other machines" if strangers else ""
     return ok("traffic", "packets", f"no packet for any VIP came {when}{seen}")
@@ -87,8 +90,8 @@ def examine_vip(facts: VipFacts, router: str | None) -> Finding:
         return fail(
             "vip",
             facts.vip,
-            f"{facts.vip} is answered for by {', '.join(facts.answered_by)} too: a backend claims the VIP",
-            effect="Clients and routers of this network send there what should come here.",
+            f"{facts.vip} is also answered for by {', '.join(facts.answered_by)}: a backend claims the VIP",
+            effect="Clients and routers of this network send packets there that should come here.",
             command="sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
             run_on=f"the machine with MAC {facts.answered_by[0]}",
         )
@@ -97,7 +100,7 @@ def examine_vip(facts: VipFacts, router: str | None) -> Finding:
             "vip",
             facts.vip,
             f"{facts.vip} is an address of this machine, and the kernel drops answers that have it as source",
-            effect="Clients are served; but health checks through the data path hear nothing, nor does this doctor.",
+            effect="Clients are served; but health checks through the data path get no answers, nor does this doctor.",
             command=_listen(facts),
         )
     if facts.packets:

@@ -27,7 +27,7 @@ async def addresses_of(host: str, port: int, *, allow_private: bool) -> list[str
     for text in texts:
         if not (allow_private or is_public(ip_address(text))):
             raise FeedError(
-                f'the host "{host}" is {text}, which is no address of the public internet: '
+                f'the host "{host}" is {text}, which is not an address of the public internet: '
                 "give another URL, or set allow_private_url"
             )
     return texts

@@ -33,9 +33,9 @@ def _account(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("it is neither a number nor a name: write 1000 or alice")
     if isinstance(value, int) and not 0 <= value <= _ID_MAX:
-        raise ValueError(f"it is no number of an account: 0 to {_ID_MAX}")
+        raise ValueError(f"it is not an account number: 0 to {_ID_MAX}")
     if isinstance(value, str) and not _ACCOUNT.fullmatch(value):
-        raise ValueError("it is no name of an account: a letter, then letters, digits, _ . and -")
+        raise ValueError("it is not an account name: a letter, then letters, digits, _ . and -")
     return value
 
 
@@ -82,16 +82,20 @@ class Limits(Strict):
         gt=0,
         le=1_000_000,
         strict=True,
-        description="requests a second, of each caller, in the long run",
+        description="requests per second, per caller, in the long run",
     )
     request_burst: int = Field(
-        2000, ge=1, le=10_000_000, strict=True, description="requests at once, of each caller"
+        2000, ge=1, le=10_000_000, strict=True, description="requests at once, per caller"
     )
     streams_per_caller: int = Field(
-        16, ge=1, le=100_000, strict=True, description="answers that go on (events, captures), of each caller"
+        16, ge=1, le=100_000, strict=True, description="streaming answers (events, captures), per caller"
     )
     streams: int = Field(
-        512, ge=1, le=100_000, strict=True, description="answers that go on, of all callers, root's too"
+        512,
+        ge=1,
+        le=100_000,
+        strict=True,
+        description="streaming answers, of all callers together, including root",
     )
 
 
@@ -101,22 +105,22 @@ class Access(Strict):
     unix: tuple[UnixGrant, ...] = Field(
         (),
         max_length=256,
-        description="who may what on the unix socket: the first that fits counts; then the socket's group is admin",
+        description="roles on the unix socket: the first match counts; without one, the socket's group is admin",
     )
     certificates: tuple[CertificateGrant, ...] = Field(
-        (), max_length=1024, description="roles of client certificates: the first that fits counts"
+        (), max_length=1024, description="roles of client certificates: the first match counts"
     )
     loopback: Role | None = Field(
         Role.ADMIN,
-        description="role of who comes without a token to a loopback address without TLS; null: none",
+        description="role of callers without a token on a loopback address without TLS; null: none",
     )
     hosts: tuple[Annotated[OneLine, Field(min_length=1, max_length=255), AfterValidator(str.lower)], ...] = (
         Field(
             (),
             max_length=64,
-            description="names, without a port, by which a loopback listener may be asked beside loopback's own: "
+            description="host names, without port, that a loopback listener accepts beside its own: "
             "those of a proxy in front",
             examples=[["sluice.example.net"]],
         )
     )
-    limits: Limits = Field(default_factory=Limits, description="how much a caller may ask for")
+    limits: Limits = Field(default_factory=Limits, description="limits per caller")

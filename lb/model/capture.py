@@ -56,7 +56,7 @@ def read_capture(data: bytes) -> Iterator[Captured]:
         raise MalformedError("the capture is compressed: unpack it first (gunzip)")
     else:
         raise MalformedError(
-            f"the capture begins with {data[:4].hex()}, which neither pcap nor pcapng does: send a file as "
+            f"the capture begins with {data[:4].hex()}, unlike any pcap or pcapng file: send a file as "
             '"tcpdump -w" or Wireshark writes it'
         )
     empty = True
@@ -99,7 +99,7 @@ def _pcapng(data: bytes) -> Iterator[Captured]:
             order, interfaces = _SECTION_ORDER[data[at + 8 : at + 12]], []
         kind, size = Struct(order + "II").unpack_from(data, at)
         if size < 12 or size % 4:
-            raise _block_error(at, f"says that it has {size} bytes, which no block has")
+            raise _block_error(at, f"says that it has {size} bytes, which is impossible for a block")
         if at + size > len(data):
             raise _block_error(
                 at, f"says that it has {size} bytes, and {len(data) - at} are left: it is cut off"
@@ -109,7 +109,7 @@ def _pcapng(data: bytes) -> Iterator[Captured]:
         body = data[at + 8 : at + size - 4]
         if kind == _INTERFACE:
             if len(body) < 8:
-                raise _block_error(at, "is too short for an interface's")
+                raise _block_error(at, "is too short for an interface description")
             interfaces.append(Struct(order + "HxxI").unpack_from(body))
         elif kind in (_PACKET, _OLD_PACKET, _SIMPLE_PACKET):
             number += 1
@@ -123,7 +123,7 @@ def _packet_of_block(
     """The frame in the body of a packet's block. interfaces: (link type, snapshot length or 0)."""
     head = 4 if kind == _SIMPLE_PACKET else 20
     if len(body) < head:
-        raise _block_error(at, "is too short for a packet's")
+        raise _block_error(at, "is too short for a packet")
     interface = 0
     if kind == _SIMPLE_PACKET:
         (length,) = Struct(order + "I").unpack_from(body)
@@ -146,7 +146,7 @@ def _check_ethernet(link_type: int) -> None:
         name = _LINK_TYPES.get(link_type, "not known here")
         raise InvalidError.one(
             "",
-            f"the capture has link type {link_type} ({name}), and frames of Ethernet (1) are wanted: capture on the "
+            f"the capture has link type {link_type} ({name}), but Ethernet (1) is needed: capture on the "
             "one interface that Sluice serves (tcpdump -i eth0 -w FILE)",
         )
 
@@ -154,10 +154,10 @@ def _check_ethernet(link_type: int) -> None:
 def _cut_off(number: int, at: int, wanted: int, end: int) -> MalformedError:
     without = f", or leave it out (editcap -r IN OUT 1-{number - 1})" if number > 1 else ""
     return MalformedError(
-        f"packet {number} of the capture is cut off: {wanted} bytes from byte {at} on are announced, and "
-        f"{end - at} are there; capture anew{without}"
+        f"packet {number} of the capture is cut off: {wanted} bytes from byte {at} on are announced, but "
+        f"{end - at} are there; capture again{without}"
     )
 
 
 def _block_error(at: int, says: str) -> MalformedError:
-    return MalformedError(f"the capture's block at byte {at} {says}: capture anew, or repair it (editcap)")
+    return MalformedError(f"the capture's block at byte {at} {says}: capture again, or repair it (editcap)")

@@ -60,73 +60,85 @@ class Settings(Strict):
         IPv6Network("100::/64"), description="outer IPv6 sources: the low 32 bits vary by flow"
     )
     udp_idle_seconds: int = Field(
-        30, ge=1, le=86400, strict=True, description="a UDP flow unseen for so long is a new one"
+        30,
+        ge=1,
+        le=86400,
+        strict=True,
+        description="a UDP flow that has been silent for this long is a new one",
     )
     tcp_idle_seconds: int = Field(
-        3600, ge=10, le=604800, strict=True, description="a TCP flow unseen for so long is forgotten"
+        3600,
+        ge=10,
+        le=604800,
+        strict=True,
+        description="a TCP flow that has been silent for this long is forgotten",
     )
     drop_spoofed: bool = Field(
         True,
         strict=True,
-        description="drop packets whose source can be no client's: this host's, loopback, multicast, or a VIP",
+        description="drop packets whose source cannot be a client's: this host's, loopback, multicast, or a VIP",
     )
     answer_echo: bool = Field(
-        True, strict=True, description="answer echo requests for VIPs here; else they go to the kernel"
+        True, strict=True, description="answer echo requests for VIPs here; otherwise they go to the kernel"
     )
     too_big_replies_per_second: int = Field(
         1000,
         ge=0,
         le=1_000_000,
         strict=True,
-        description="clients told, at most, that a packet is too big for its outer header; 0: none",
+        description="how many clients per second are told that a packet is too big for its outer header; 0: none",
     )
     gue_port: int = Field(
-        6080, ge=1, le=65535, strict=True, description="UDP port on which backends take GUE"
+        6080, ge=1, le=65535, strict=True, description="UDP port on which backends receive GUE"
     )
     max_moved_percent: float | None = Field(
         None,
         ge=0,
         le=100,
         strict=True,
-        description="a change that would move more of any service's ring or live flows is refused; null: none is",
+        description="a change that would move more of any service's ring or live flows is refused; null: no bound",
     )
     access: Access = Field(default_factory=Access, description="who may use the API")
     nat_pools: tuple[Pool, ...] = Field(
         (),
-        description="addresses and prefixes of this machine that mode nat sends from, of each family of backends",
+        description="addresses and prefixes of this machine that mode nat sends from, for each family of backends",
         examples=[["192.0.2.50", "2001:db8::50"]],
     )
     nat_ports: PoolPorts = Field(
         Port(low=1024, high=65535),
-        description="ports of these addresses that flows are given",
+        description="ports of these addresses that flows are assigned",
         json_schema_extra={"default": "1024-65535"},
     )
     nat_opening_seconds: int = Field(
-        30, ge=1, le=3600, strict=True, description="a NAT flow without a reply ends when unseen for so long"
+        30,
+        ge=1,
+        le=3600,
+        strict=True,
+        description="a NAT flow without a reply ends after being silent for this long",
     )
     nat_closing_seconds: int = Field(
-        60, ge=1, le=3600, strict=True, description="a closed TCP flow keeps its NAT port for so long"
+        60, ge=1, le=3600, strict=True, description="a closed TCP flow keeps its NAT port for this long"
     )
     nat_tcp_idle_seconds: int = Field(
         7440,
         ge=10,
         le=604800,
         strict=True,
-        description="an open TCP flow of NAT ends when unseen for so long",
+        description="an open TCP flow of NAT ends after being silent for this long",
     )
     nat_udp_idle_seconds: int = Field(
         120,
         ge=1,
         le=86400,
         strict=True,
-        description="a UDP flow of NAT with replies ends when unseen for so long",
+        description="a UDP flow of NAT with replies ends after being silent for this long",
     )
     nat_icmp_idle_seconds: int = Field(
         60,
         ge=60,
         le=86400,
         strict=True,
-        description="an ICMP echo flow of NAT with replies ends when unseen for so long",
+        description="an ICMP echo flow of NAT with replies ends after being silent for this long",
     )
 
 
@@ -176,7 +188,7 @@ class Config:
         rule = next((rule for rule in self.rules.values() if rule.service == name), None)
         if rule is not None:
             raise ConflictError(
-                f'rule "{rule.name}" names service "{name}": remove the rule first, or let it name a destination'
+                f'rule "{rule.name}" names service "{name}": remove the rule first, or give it a destination instead'
             )
         return replace(self, services={n: s for n, s in self.services.items() if n != name})
 
@@ -241,7 +253,7 @@ def _named(kind: str, known: Mapping[str, T], name: str) -> T:
         return known[name]
     except KeyError:
         raise NotFoundError(
-            f'there is no {kind} "{name}": "sluice {kind} list" shows those there are'
+            f'there is no {kind} "{name}": "sluice {kind} list" shows the existing ones'
         ) from None
 
 

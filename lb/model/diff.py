@@ -35,9 +35,11 @@ class Change(BaseModel):
         description="the service, SERVICE/ADDRESS, the prefix, the feed or the setting",
         examples=["web/10.0.0.11"],
     )
-    before: Any = Field(None, description="what it was; of a change only the fields that differ; null if new")
+    before: Any = Field(
+        None, description="what it was; for a change, only the fields that differ; null if new"
+    )
     after: Any = Field(
-        None, description="what it will be; of a change only the fields that differ; null if gone"
+        None, description="what it will be; for a change, only the fields that differ; null if removed"
     )
 
 
@@ -53,9 +55,9 @@ class Diff(BaseModel):
     """What differs between two desired states."""
 
     same: bool = Field(description="whether both ask for the same")
-    changes: list[Change] = Field(description=f"of each list's entries the first {ENTRIES_SHOWN} only")
-    counts: dict[Kind, Counts] = Field(description="how many there are of each kind, shown or not")
-    warnings: list[str] = Field([], description="what is accepted, but can hardly be meant")
+    changes: list[Change] = Field(description=f"for entries, only the first {ENTRIES_SHOWN} of each list")
+    counts: dict[Kind, Counts] = Field(description="how many there are of each kind, whether shown or not")
+    warnings: list[str] = Field([], description="what is accepted, but is probably not intended")
 
 
 def diff(have: Config, want: Config, *, now: float | None = None) -> Diff:

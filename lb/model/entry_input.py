@@ -53,18 +53,18 @@ class AllowlistInput(Strict):
     """An entry of the allowlist to be. Without ttl_seconds or expires_at it stays until it is removed."""
 
     prefix: PrefixField = Field(description="a prefix or an address", examples=["203.0.113.0/24"])
-    reason: OneLine = Field("", max_length=REASON_MAX, description="why, on one line")
+    reason: OneLine = Field("", max_length=REASON_MAX, description="reason, on one line")
     ttl_seconds: Duration | None = Field(
-        None, description='seconds to live, or a text such as "1h"', examples=[3600]
+        None, description='time to live in seconds, or a text such as "1h"', examples=[3600]
     )
     expires_at: Moment | None = Field(
-        None, description="the end, in RFC 3339", examples=["2030-01-31T12:00:00Z"]
+        None, description="when it expires, in RFC 3339", examples=["2030-01-31T12:00:00Z"]
     )
 
     @model_validator(mode="after")
     def _check_deadline(self) -> "AllowlistInput":
         if self.ttl_seconds is not None and self.expires_at is not None:
-            faults([(("expires_at",), "ttl_seconds and expires_at exclude each other: give one of them")])
+            faults([(("expires_at",), "ttl_seconds and expires_at contradict each other: give one of them")])
         return self
 
     def attributes(self, now: float) -> Attributes:
@@ -84,7 +84,7 @@ class AllowlistInput(Strict):
             given = format_moment(self.expires_at)
             raise InvalidError.one(
                 "/expires_at",
-                f"{given} is in the past: give a moment to come"
+                f"{given} is in the past: give a time in the future"
                 if self.expires_at <= now
                 else f"{given} is over 10 years ahead: leave expires_at out for an entry that stays",
             )
@@ -98,7 +98,7 @@ class AllowlistInput(Strict):
 class BlocklistInput(AllowlistInput):
     """An entry of the blocklist to be. Without ttl_seconds or expires_at it stays until it is removed."""
 
-    action: Action = Field(Action.DROP, description="count: its packets are counted, and go on")
+    action: Action = Field(Action.DROP, description="count: its packets are counted, and pass")
 
     def attributes(self, now: float) -> Attributes:
         """What an entry made at that time says beside its prefix; InvalidError as in an AllowlistInput."""

@@ -17,10 +17,12 @@ class AllowlistView(BaseModel):
     prefix: str = Field(examples=["203.0.113.0/24"])
     reason: str
     owner: str = Field(description='"operator", or "feed:NAME"', examples=["operator"])
-    owners: list[str] = Field(description="all that hold this very prefix, the foremost first")
+    owners: list[str] = Field(description="all owners of this very prefix, in order of precedence")
     created_at: str = Field(json_schema_extra={"format": "date-time"})
-    ttl_seconds: int | None = Field(description="the TTL it was given; null if none")
-    expires_at: str | None = Field(json_schema_extra={"format": "date-time"}, description="null if it stays")
+    ttl_seconds: int | None = Field(description="the TTL that was given; null if none")
+    expires_at: str | None = Field(
+        json_schema_extra={"format": "date-time"}, description="null if it does not expire"
+    )
 
     @classmethod
     def of(cls, entry: Entry) -> "AllowlistView":

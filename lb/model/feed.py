@@ -38,9 +38,9 @@ def _url(text: str) -> str:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"it is no URL ({error}): write https://lists.example.net/drop.txt") from None
+        raise ValueError(f"it is not a URL ({error}): write https://lists.example.net/drop.txt") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("it is no http or https URL: write https://lists.example.net/drop.txt")
+        raise ValueError("it is not an http or https URL: write https://lists.example.net/drop.txt")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             "it holds a user or password, which everyone who reads the feed would see: leave it out"
@@ -52,7 +52,7 @@ def _url(text: str) -> str:
 
 def _path(text: str) -> str:
     if not text.startswith("/"):
-        raise ValueError("it is no absolute path: begin it with /, as the daemon sees it")
+        raise ValueError("it is not an absolute path: begin it with /, as the daemon sees it")
     return text
 
 
@@ -68,24 +68,24 @@ class Feed(Strict):
         None, description="http or https, of the list itself", examples=["https://lists.example.net/drop.txt"]
     )
     file: Path | None = Field(None, description="in place of url: an absolute path on the daemon's machine")
-    format: FeedFormat = Field(FeedFormat.AUTO, description="how it is written; auto looks at what came")
-    action: Action = Field(Action.DROP, description="count: its packets are counted, and go on")
+    format: FeedFormat = Field(FeedFormat.AUTO, description="the list's format; auto detects it")
+    action: Action = Field(Action.DROP, description="count: its packets are counted, and pass")
     refresh_seconds: int = Field(
-        3600, ge=REFRESH_MIN, le=REFRESH_MAX, strict=True, description="from one refresh to the next"
+        3600, ge=REFRESH_MIN, le=REFRESH_MAX, strict=True, description="seconds from one refresh to the next"
     )
     jitter: float = Field(
         0.1,
         ge=0,
         le=1,
         strict=True,
-        description="share of refresh_seconds by which a refresh may come later, by chance",
+        description="share of refresh_seconds by which a refresh may be delayed, at random",
     )
     max_change: float = Field(
         0.5,
         ge=0,
         le=1000,
         strict=True,
-        description="share of the entries that one refresh may add, or take out",
+        description="share of the entries that one refresh may add, or remove",
     )
     allow_private_url: bool = Field(
         False, strict=True, description="the URL may lead to a private, loopback or link-local address"
@@ -98,7 +98,7 @@ class Feed(Strict):
     api_key_file: Path | None = Field(
         None, description="crowdsec: a file with the bouncer's API key, which others cannot read"
     )
-    reason: OneLine = Field("", max_length=REASON_MAX, description="why, of every entry, on one line")
+    reason: OneLine = Field("", max_length=REASON_MAX, description="reason of every entry, on one line")
 
     @model_validator(mode="after")
     def _check(self) -> "Feed":
@@ -108,9 +108,11 @@ class Feed(Strict):
             found.append((("url",), f"one of url and file {says}: give exactly one of them"))
         if self.format is FeedFormat.CROWDSEC:
             if self.url is None:
-                found.append((("url",), "a crowdsec feed is had from its local API: give its url"))
+                found.append((("url",), "a crowdsec feed comes from its local API: give its url"))
             if self.api_key_file is None:
-                found.append((("api_key_file",), "a crowdsec feed needs it: cscli bouncers add makes a key"))
+                found.append(
+                    (("api_key_file",), "a crowdsec feed needs it: create a key with cscli bouncers add")
+                )
         elif self.api_key_file is not None:
             found.append((("api_key_file",), "only a crowdsec feed has a key: leave it out"))
         faults(found)

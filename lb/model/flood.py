@@ -14,8 +14,8 @@ HOLD_SECONDS_MAX = 86400
 def _some(rate: int) -> int:
     if rate < 1:
         raise ValueError(
-            f"{rate} would be an attack without end: give what the service bears, 1 or more, "
-            "or make flood_protection null"
+            f"{rate} would be a permanent attack: give what the service can take, 1 or more, "
+            "or set flood_protection to null"
         )
     return rate
 
@@ -44,7 +44,7 @@ class FloodProtection(Strict):
     test_unknown: bool = Field(
         False,
         strict=True,
-        description="under attack the first SYN of an unknown source is dropped, and passes when it is sent again; "
+        description="under attack, the first SYN of an unknown source is dropped, and passes when retransmitted; "
         "else flows of unknown sources pass within the budget; only with protocol tcp",
     )
 

@@ -42,7 +42,7 @@ def compiled(regex: str) -> Any:
     except re2.error as error:
         [said] = error.args
         says = said.decode(errors="replace") if isinstance(said, bytes) else said
-        raise ValueError(f"it is no regular expression of RE2: {says}") from error
+        raise ValueError(f"it is not an RE2 expression: {says}") from error
 
 
 class CheckType(StrEnum):
@@ -92,13 +92,13 @@ class Passive(Strict):
     vote: bool = Field(
         False,
         strict=True,
-        description="a backend over a threshold fails its checks, whatever they find; false: it is shown, no more",
+        description="a backend over a threshold fails its checks, whatever they find; false: it is only shown",
     )
     syn_retries: int = Field(
-        20, ge=1, strict=True, description="so many SYNs sent again within the window are too many"
+        20, ge=1, strict=True, description="this many repeated SYNs within the window are too many"
     )
     unreachables: int = Field(
-        20, ge=1, strict=True, description="so many ICMP unreachables within the window are too many"
+        20, ge=1, strict=True, description="this many ICMP unreachables within the window are too many"
     )
     window_seconds: int = Field(10, ge=1, le=600, strict=True)
 
@@ -119,49 +119,55 @@ _ONLY: dict[str, frozenset[CheckType]] = {
 class HealthCheck(Strict):
     """How often backends are asked, what, and what follows from their answers."""
 
-    type: CheckType = Field(description="what is asked")
+    type: CheckType = Field(description="type of check")
     via: Via | None = Field(
         None,
-        description="how it goes there; null: by the data path, but for commands and mode nat, which go direct",
+        description="path of the check; null: through the data path, except for commands and mode nat, which go direct",
     )
     port: int | None = Field(
         None,
         ge=1,
         le=65535,
         strict=True,
-        description="the port that is asked; null: the backend's own, or the service's",
+        description="the port to check; null: the backend's own, or the service's",
     )
     interval_seconds: float = Field(
         5.0,
         ge=INTERVAL_LEAST,
         le=INTERVAL_MOST,
         strict=True,
-        description="from one check of a backend to the next",
+        description="seconds from one check of a backend to the next",
     )
     timeout_seconds: float = Field(
         2.0,
         gt=0,
         le=INTERVAL_MOST,
         strict=True,
-        description="an answer that takes longer is none; at most the interval",
+        description="seconds within which an answer must come; at most the interval",
     )
     rise: int = Field(
-        2, ge=1, le=COUNT_MOST, strict=True, description="so many good checks in a row make a backend healthy"
+        2,
+        ge=1,
+        le=COUNT_MOST,
+        strict=True,
+        description="this many consecutive good checks make a backend healthy",
     )
     fall: int = Field(
-        3, ge=1, le=COUNT_MOST, strict=True, description="so many bad checks in a row make it unhealthy"
+        3, ge=1, le=COUNT_MOST, strict=True, description="this many consecutive bad checks make it unhealthy"
     )
 
-    path: Text = Field("/", description="http, https: what is asked for")
+    path: Text = Field("/", description="http, https: the path to request")
     method: Method = Method.GET
     host: Text | None = Field(None, description="http, https: the Host header; null: the VIP")
     status: Text = Field(
         "200-299",
-        description="http, https: the status codes that are good, as a list of codes and ranges",
+        description="http, https: the good status codes, as a list of codes and ranges",
         examples=["200-299,301"],
     )
     body: Text | None = Field(
-        None, description="http, https: what the first 64 KiB of the body must hold", examples=[None, "ok"]
+        None,
+        description="http, https: text that the first 64 KiB of the body must contain",
+        examples=[None, "ok"],
     )
     body_regex: Text | None = Field(
         None,
@@ -174,10 +180,10 @@ class HealthCheck(Strict):
         description="https: the name asked for in TLS (SNI), and looked for in the certificate; null: host",
     )
     verify: bool = Field(
-        False, strict=True, description="https: the certificate must be good, for server_name and today"
+        False, strict=True, description="https: verify the certificate, its name (server_name) and validity"
     )
     ca_file: Text | None = Field(
-        None, description="https: who may have signed it, a PEM file on this machine; null: the system's"
+        None, description="https: trusted CAs, a PEM file on this machine; null: the system's"
     )
 
     request: Text | None = Field(
@@ -186,19 +192,17 @@ class HealthCheck(Strict):
         examples=[None, "ping", "hex:00010203"],
     )
     reply: Text | None = Field(
-        None, description="udp: what the answer must begin with, likewise; null: any answer is good"
+        None, description="udp: what the answer must begin with, in the same form; null: any answer is good"
     )
 
-    dns_name: Text | None = Field(None, description="dns: the name asked for", examples=[None, "example.com"])
-    dns_type: Text = Field("A", description="dns: the type of record asked for")
-    dns_rcode: Text = Field(
-        "NOERROR", description="dns: the response code that is good", examples=["NOERROR"]
-    )
+    dns_name: Text | None = Field(None, description="dns: the name to query", examples=[None, "example.com"])
+    dns_type: Text = Field("A", description="dns: the record type to query")
+    dns_rcode: Text = Field("NOERROR", description="dns: the expected response code", examples=["NOERROR"])
 
     command: tuple[Text, ...] | None = Field(
         None,
         max_length=64,
-        description="command: a program by its whole path and its arguments, run without a shell, as nobody; "
+        description="command: a program by its absolute path, and its arguments, run without a shell, as nobody; "
         "exit code 0 is good",
         examples=[None, ["/usr/local/bin/check-backend", "--quick"]],
     )
@@ -222,7 +226,7 @@ class HealthCheck(Strict):
         ge=0,
         le=SLOW_START_MOST,
         strict=True,
-        description="how long the share of a backend that returns grows, from an eighth to all of it",
+        description="seconds over which a returning backend's share grows, from an eighth to all of it",
     )
     established: Established = Field(
         Established.KEEP,
@@ -230,7 +234,7 @@ class HealthCheck(Strict):
         "at once; those of a service with udp_migration always move",
     )
     passive: Passive | None = Field(
-        None, description="what is seen of clients' packets counts too; null: it is not looked at"
+        None, description="signals from clients' packets, counted too; null: none"
     )
 
     @model_validator(mode="after")
@@ -289,9 +293,9 @@ class HealthCheck(Strict):
                 "verify needs the name that the certificate is for: give server_name or host",
             )
         if self.ca_file is not None and not self.verify:
-            yield ("ca_file",), "it is only read to verify: set verify to true, or leave it out"
+            yield ("ca_file",), "it is used only to verify: set verify to true, or leave it out"
         if self.ca_file is not None and not self.ca_file.startswith("/"):
-            yield ("ca_file",), "give the whole path, from / on"
+            yield ("ca_file",), "give the absolute path, from / on"
 
     def _udp_faults(self) -> Iterator[Fault]:
         if self.request is None:
@@ -309,7 +313,7 @@ class HealthCheck(Strict):
         import dns.rdatatype
 
         if self.dns_name is None:
-            yield ("dns_name",), "a dns check needs a name to ask for"
+            yield ("dns_name",), "a dns check needs a name to query"
         else:
             try:
                 dns.name.from_text(self.dns_name)
@@ -320,12 +324,12 @@ class HealthCheck(Strict):
             if dns.rdatatype.is_metatype(kind) and kind != dns.rdatatype.ANY:
                 yield (
                     ("dns_type",),
-                    f"{self.dns_type} cannot be asked for: write a type such as A, AAAA or SOA",
+                    f"{self.dns_type} cannot be queried: write a type such as A, AAAA or SOA",
                 )
         except (dns.exception.DNSException, ValueError):
             yield (
                 ("dns_type",),
-                f'"{self.dns_type}" is not a type of record: write one such as A, AAAA or SOA',
+                f'"{self.dns_type}" is not a record type: write one such as A, AAAA or SOA',
             )
         try:
             code = dns.rcode.from_text(self.dns_rcode)
@@ -341,11 +345,11 @@ class HealthCheck(Strict):
         if not self.command:
             yield ("command",), "a command check needs a program: a list of its path and its arguments"
         elif not self.command[0].startswith("/"):
-            yield ("command", 0), f'"{self.command[0]}" is not a whole path: write it from / on'
+            yield ("command", 0), f'"{self.command[0]}" is not an absolute path: write it from / on'
         if self.via is Via.DATA_PATH:
-            yield ("via",), "a command's packets are its own: leave via out, or write direct"
+            yield ("via",), "a command sends its own packets: leave via out, or write direct"
         if self.port is not None:
-            yield ("port",), "a command is told the service's port: leave it out"
+            yield ("port",), "a command is given the service's port: leave it out"
 
     @cached_property
     def statuses(self) -> tuple[tuple[int, int], ...]:
@@ -381,4 +385,4 @@ def datagram(text: str) -> bytes:
     try:
         return bytes.fromhex(text.removeprefix(HEX))
     except ValueError:
-        raise ValueError(f'after "{HEX}" stand pairs of hexadecimal digits, such as {HEX}0001ff') from None
+        raise ValueError(f'"{HEX}" is followed by pairs of hexadecimal digits, such as {HEX}0001ff') from None

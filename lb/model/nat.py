@@ -78,7 +78,7 @@ def pool_faults(pools: Iterable[AnyPool], services: Iterable[Service]) -> Iterat
                     yield (
                         (index,),
                         f'{_text(pool)} overlaps {backend.address}, a backend of service "{service.name}": '
-                        "use addresses that are this machine's alone",
+                        "use addresses that only this machine has",
                     )
 
 

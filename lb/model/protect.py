@@ -92,7 +92,7 @@ def check(
             f" (and {len(refused) - 1} more: {more}{', …' if len(refused) > SHOWN else ''})" if more else ""
         )
         raise ConflictError(f"{refused[0]}{others}; {REMEDY}")
-    return [f"{one}; unblock or allowlist it if that is not meant" for one in warned]
+    return [f"{one}; unblock or allowlist it if this is not intended" for one in warned]
 
 
 class _Look:

@@ -48,7 +48,7 @@ class TupleQuestion(BaseModel):
     model_config = _STRICT
 
     src: str = Field(description="ADDRESS:PORT, [IPV6]:PORT or ADDRESS", examples=["198.51.100.7:40000"])
-    dst: str = Field(description="likewise; TCP and UDP need the port", examples=["192.0.2.10:80"])
+    dst: str = Field(description="as src; TCP and UDP need the port", examples=["192.0.2.10:80"])
     protocol: str = Field(description="tcp, udp or icmp", examples=["tcp"])
     syn: bool = Field(False, description="TCP only: the packet opens the connection")
 
@@ -79,9 +79,11 @@ def frame_of_hex(text: str) -> bytes:
         shown = wrong[0] if wrong[0].isprintable() else "\N{REPLACEMENT CHARACTER}"
         says = f'"{shown}" is not a hex digit: write a frame in 0 to 9 and a to f'
     elif len(digits) % 2:
-        says = f"it has {len(digits)} hex digits, and a byte takes two: one is missing or too many"
+        says = f"it has {len(digits)} hex digits, but a byte takes two: one is missing or too many"
     elif len(digits) > 2 * LONGEST:
-        says = f"the frame has {len(digits) // 2} bytes, and {LONGEST} are the most: shorten its payload"
+        says = (
+            f"the frame has {len(digits) // 2} bytes, but at most {LONGEST} are possible: shorten its payload"
+        )
     if says:
         raise InvalidError.one("/hex", says)
     return bytes.fromhex(digits)
@@ -144,7 +146,7 @@ def _endpoint(text: str) -> tuple[AnyAddress, int | None]:
             f'"{stripped[:60]}" is not an address: write 192.0.2.10:80, [2001:db8::10]:80, or the address alone'
         ) from None
     if isinstance(parsed, IPv6Address) and parsed.scope_id:
-        raise ValueError(f"{parsed} names an interface, which no packet does: leave out %{parsed.scope_id}")
+        raise ValueError(f"{parsed} names an interface, which a packet cannot: leave out %{parsed.scope_id}")
     if port is None:
         return parsed, None
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):

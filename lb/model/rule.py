@@ -61,20 +61,28 @@ class Fragments(StrEnum):
 class Limit(Strict):
     """So many a second, and so many at once."""
 
-    rate: int = Field(ge=1, le=RATE_MAX, strict=True, description="so many a second", examples=[1000])
+    rate: int = Field(ge=1, le=RATE_MAX, strict=True, description="how many per second", examples=[1000])
     unit: LimitUnit = Field(LimitUnit.PACKETS, description="bytes are those of frames as received")
     burst: int | None = Field(
         None,
         ge=1,
         strict=True,
-        description="so many at once; null: as many as in a second, and of bytes 65535 at least",
+        description="how many at once; null: as many as in a second, and for bytes at least 65535",
     )
     per: LimitPer = LimitPer.SOURCE
     ipv4_length: int = Field(
-        32, ge=8, le=32, strict=True, description="IPv4 sources with so many bits in common share a limit"
+        32,
+        ge=8,
+        le=32,
+        strict=True,
+        description="IPv4 sources with this many leading bits in common share a limit",
     )
     ipv6_length: int = Field(
-        64, ge=32, le=128, strict=True, description="IPv6 sources with so many bits in common share a limit"
+        64,
+        ge=32,
+        le=128,
+        strict=True,
+        description="IPv6 sources with this many leading bits in common share a limit",
     )
 
     @property
@@ -114,11 +122,11 @@ class Rule(Strict):
         description="the lowest is asked first, of equal ones the first by name; but those that allow before those "
         "that drop, and these before all others",
     )
-    action: RuleAction = Field(description="drop and allow end the packet's way through the rules")
+    action: RuleAction = Field(description="drop and allow end the evaluation of rules")
     count_only: bool = Field(
-        False, strict=True, description="only count what would be dropped; with drop and limit"
+        False, strict=True, description="only count what would be dropped; for drop and limit"
     )
-    reason: OneLine = Field("", max_length=REASON_MAX, description="why, on one line")
+    reason: OneLine = Field("", max_length=REASON_MAX, description="reason, on one line")
     source: PrefixField | None = Field(
         None, description="prefix of the source address", examples=["203.0.113.0/24"]
     )
@@ -133,18 +141,21 @@ class Rule(Strict):
         None, description="of TCP and UDP", examples=["53", "1024-65535"]
     )
     ports: NumberSetField | None = Field(
-        None, description="of the destination; of TCP and UDP", examples=["80,443,8000-8080"]
+        None, description="destination ports; for TCP and UDP", examples=["80,443,8000-8080"]
     )
     tcp_flags: TcpFlagsField | None = Field(
         None,
         description='set, or with "!" clear; flags that are not named may be either',
         examples=["syn,!ack"],
     )
-    length: NumberSetField | None = Field(None, description="bytes of the IP packet", examples=["0-64"])
+    length: NumberSetField | None = Field(
+        None, description="length of the IP packet in bytes", examples=["0-64"]
+    )
     fragments: Fragments | None = Field(None, description="null: any packet")
-    limit: Limit | None = Field(None, description="only with action limit, and needed there")
+    limit: Limit | None = Field(None, description="only for action limit, and required there")
     ban_seconds: Duration | None = Field(
-        None, description="who is over the limit is blocked for so long; only with a limit per source"
+        None,
+        description="sources over the limit are blocked for this many seconds; only for a limit per source",
     )
 
     @model_validator(mode="after")
@@ -163,7 +174,7 @@ class Rule(Strict):
         if self.ban_seconds is not None and (self.limit is None or self.limit.per is not LimitPer.SOURCE):
             yield (
                 ("ban_seconds",),
-                'only a limit with per "source" can tell whom to ban: leave it out, or set one',
+                'only a limit with per "source" knows whom to ban: leave it out, or set one',
             )
         if self.limit is not None and self.limit.unit is LimitUnit.NEW_FLOWS:
             if self.protocol not in (None, TCP, UDP):
@@ -200,7 +211,7 @@ class Rule(Strict):
             if getattr(self, name) is not None and self.protocol not in (None, TCP, UDP):
                 yield (
                     (name,),
-                    f"ports are read of tcp and udp, not of {show_protocol(self.protocol)}: leave it out, or change "
+                    f"only tcp and udp have ports, not {show_protocol(self.protocol)}: leave it out, or change "
                     "the protocol",
                 )
         if self.tcp_flags and self.service is None and self.protocol != TCP:
@@ -210,7 +221,7 @@ class Rule(Strict):
             what = f"IPv{self.family}" if self.family else "IP"
             yield (
                 ("length",),
-                f"no {what} packet is shorter than {least} bytes: give a range that reaches so far",
+                f"no {what} packet is shorter than {least} bytes: give a range that includes that",
             )
 
     @property

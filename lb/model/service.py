@@ -113,7 +113,7 @@ class Backend(Strict):
         ge=1,
         le=QUIC_ID_MAX,
         strict=True,
-        description="what its server writes into the QUIC connection ids it gives out; only with `quic`",
+        description="the number that its server writes into QUIC connection IDs; only for services with `quic`",
         examples=[None, 7],
     )
 
@@ -122,7 +122,7 @@ class Backend(Strict):
         ge=1,
         le=PORT_MAX,
         strict=True,
-        description="the port it listens on, where that is not the one clients name; only with mode nat",
+        description="the port it listens on, if not the service's; only in mode nat",
         examples=[None, 8080],
     )
 
@@ -142,7 +142,7 @@ class Service(Strict):
     )
     port: ServicePort = Field(
         NO_PORT,
-        description='a port, a range "8000-8010", or "any"; icmp has none, all else needs it',
+        description='a port, a range "8000-8010", or "any"; required, except for icmp, which has none',
         examples=[80],
         json_schema_extra={"default": None},
     )
@@ -153,29 +153,29 @@ class Service(Strict):
     )
     nat_source: NatSource = Field(
         NatSource.POOL,
-        description="whom backends see: an address of nat_pools, or (keep) the client; only with mode nat",
+        description="the source that backends see: an address of nat_pools, or (keep) the client; only in mode nat",
     )
     affinity: Affinity = Field(
-        Affinity.FLOW, description="what keeps a client on one backend: what the choice of it depends on"
+        Affinity.FLOW, description="what keeps a client on one backend: the fields that the choice depends on"
     )
     udp_migration: bool = Field(
         False,
         strict=True,
-        description="flows leave a backend that drains or has weight 0 at once; only with protocol udp",
+        description="flows leave a backend that drains or has weight 0 at once; only for protocol udp",
     )
     quic: bool = Field(
         False,
         strict=True,
-        description="packets go to the backend whose quic_id their connection id holds; only with protocol udp",
+        description="packets go to the backend whose quic_id is in their connection ID; only for protocol udp",
     )
     flood_protection: FloodProtection | None = Field(
-        None, description="what is done against floods of new flows; null: nothing"
+        None, description="protection against floods of new flows; null: none"
     )
     labels: dict[LabelKey, LabelValue] = Field(
-        default_factory=dict, max_length=32, description="free key and value pairs"
+        default_factory=dict, max_length=32, description="any key and value pairs"
     )
     health_check: HealthCheck | None = Field(
-        None, description="how its backends are checked; null: they are not, and all count as healthy"
+        None, description="how its backends are checked; null: not at all, and all count as healthy"
     )
     backends: tuple[Backend, ...] = Field((), max_length=BACKENDS_MAX)
 
@@ -215,7 +215,7 @@ class Service(Strict):
         if self.mode is not Mode.NAT:
             yield (
                 ("mode",),
-                f"with mode {self.mode} echo requests for a VIP are answered here, not by backends: use mode nat, "
+                f"in mode {self.mode} echo requests for a VIP are answered here, not by backends: use mode nat, "
                 "or protocol tcp or udp",
             )
         if self.affinity is Affinity.DESTINATION_PORT:
@@ -265,7 +265,7 @@ class Service(Strict):
         if self.protocol is not Protocol.TCP and self.flood_protection and self.flood_protection.test_unknown:
             yield (
                 ("flood_protection", "test_unknown"),
-                "only TCP sends again what was lost: leave it out, or use protocol tcp",
+                "only TCP retransmits what was lost: leave it out, or use protocol tcp",
             )
 
     def _health_faults(self) -> Iterator[Fault]:
@@ -283,7 +283,7 @@ class Service(Strict):
         ):
             which = "every port" if self.port.is_any else f"ports {self.port}"
             takes = "has no port" if self.port == NO_PORT else f"takes {which}"
-            yield ("health_check", "port"), f"the service {takes}: say which one is asked"
+            yield ("health_check", "port"), f"the service {takes}: give the port to check"
 
     def _backend_faults(self) -> Iterator[Fault]:
         seen: set[AnyAddress] = set()
@@ -318,7 +318,7 @@ class Service(Strict):
             if not self.quic:
                 yield where, "the service has no quic: set quic to true, or leave quic_id out"
             elif owner != backend.address:
-                yield where, f"backend {owner} has the quic_id {backend.quic_id} too: give each its own"
+                yield where, f"backend {owner} also has the quic_id {backend.quic_id}: give each its own"
 
     @property
     def vip_packed(self) -> bytes:

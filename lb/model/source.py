@@ -39,7 +39,7 @@ def read(data: bytes) -> Source:
         raise MalformedError(f"line {line} of the document is not UTF-8: save it as UTF-8") from None
     source = Source(_from_json(text) if text.lstrip().startswith("{") else yaml_events.load(text), text)
     if source.document is None:
-        raise MalformedError("the document is empty: write {} if nothing at all is wanted")
+        raise MalformedError("the document is empty: write {} for an empty state")
     return source
 
 
@@ -60,7 +60,7 @@ def _from_json(text: str) -> Any:
     except RecursionError:
         raise MalformedError(yaml_events.TOO_DEEP) from None
     except ValueError as error:  # an integer of thousands of digits
-        raise MalformedError(f"the document is no JSON: {error}") from None
+        raise MalformedError(f"the document is not JSON: {error}") from None
     if twice:
         _lines_of(text)  # which knows the places
         raise InvalidError([FieldError("", f'the key "{key}" is given twice') for key in twice])

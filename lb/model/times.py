@@ -42,7 +42,7 @@ def parse_moment(value: object) -> float:
     elif isinstance(value, datetime):
         moment = value
     else:
-        raise ValueError("a moment is a text in RFC 3339, such as 2030-01-31T12:00:00Z")
+        raise ValueError("a timestamp is a text in RFC 3339, such as 2030-01-31T12:00:00Z")
     if moment.tzinfo is None:
         raise ValueError(f"{value} lacks its offset: write {moment.isoformat()}Z if it is UTC")
     return moment.timestamp()

@@ -116,7 +116,7 @@ def _events(text: str) -> Iterator[Any]:
             if isinstance(event, yaml.NodeEvent):
                 tag = getattr(event, "tag", None)
                 if tag not in _TAGS:
-                    raise _malformed(event.start_mark, f"the tag {tag} is not taken")
+                    raise _malformed(event.start_mark, f"the tag {tag} is not accepted")
                 yield event
             elif isinstance(event, _END):
                 yield event
@@ -127,7 +127,7 @@ def _events(text: str) -> Iterator[Any]:
     except yaml.MarkedYAMLError as error:
         raise _malformed(error.problem_mark, error.problem or "it cannot be read") from None
     except yaml.YAMLError as error:
-        raise MalformedError(f"the document is no YAML: {error}") from None
+        raise MalformedError(f"the document is not YAML: {error}") from None
 
 
 def _aliased(event: Any, anchors: dict[str, Any]) -> Any:

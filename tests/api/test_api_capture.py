@@ -193,7 +193,7 @@ def test_who_hangs_up_looks_no_more(live: httpx.Client, plane: TwinDataPlane, re
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
-        ({"verdict": "DROP_NOTHING"}, 422, "DROP_NOTHING is no verdict"),
+        ({"verdict": "DROP_NOTHING"}, 422, "DROP_NOTHING is not a verdict"),
         ({"prefix": "10.0.0.1/8"}, 422, "host bits"),
         ({"service": "nobody"}, 404, 'there is no service "nobody"'),
         ({"bytes": 257}, 422, "bytes"),

@@ -187,8 +187,8 @@ def test_generic_mode_says_why() -> None:
         for mode in ("generic", "auto")
     )
 
-    assert "was asked for" in asked.summary
-    assert "driver ixgbe does not take it" in driver.summary
+    assert "because of --xdp-mode" in asked.summary
+    assert "driver ixgbe does not support it" in driver.summary
 
 
 def test_merging_matters_before_the_program_alone() -> None:

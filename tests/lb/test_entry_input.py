@@ -76,11 +76,11 @@ def test_times_are_kept_to_the_millisecond() -> None:
         ({"prefix": "::1", "ttl": 5}, [("/ttl", "this key is not known here: correct it or leave it out")]),
         (
             {"prefix": "::1", "ttl_seconds": 5, "expires_at": format_moment(NOW + 9)},
-            [("/expires_at", "ttl_seconds and expires_at exclude each other: give one of them")],
+            [("/expires_at", "ttl_seconds and expires_at contradict each other: give one of them")],
         ),
         (
             {"prefix": "::1", "expires_at": format_moment(NOW)},
-            [("/expires_at", "2027-01-15T08:00:00Z is in the past: give a moment to come")],
+            [("/expires_at", "2027-01-15T08:00:00Z is in the past: give a time in the future")],
         ),
         (
             {"prefix": "::1", "expires_at": "9999-12-31T23:59:59Z"},
@@ -146,8 +146,8 @@ def test_moments(given: str, seconds: float) -> None:
         ("2027-01-15", "lacks its offset"),
         ("tomorrow", '"tomorrow" is not a timestamp: write RFC 3339'),
         ("2027-02-30T00:00:00Z", "is not a timestamp"),
-        (1800000000, "a moment is a text in RFC 3339"),
-        (None, "a moment is a text in RFC 3339"),
+        (1800000000, "a timestamp is a text in RFC 3339"),
+        (None, "a timestamp is a text in RFC 3339"),
     ],
 )
 def test_moments_that_are_refused(given: object, says: str) -> None:

@@ -36,9 +36,9 @@ def config(*feeds: Feed, entries: str = "203.0.113.0/24") -> Config:
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"url": None}, "/url", "one of url and file is needed"),
     ({"file": "/lists/drop", "url": URL}, "/url", "exclude each other"),
-    ({"url": "ftp://lists.example.net/drop"}, "/url", "no http or https URL"),
-    ({"url": "https:///drop"}, "/url", "no http or https URL"),
-    ({"url": "https://lists.example.net:x/"}, "/url", "no URL"),
+    ({"url": "ftp://lists.example.net/drop"}, "/url", "not an http or https URL"),
+    ({"url": "https:///drop"}, "/url", "not an http or https URL"),
+    ({"url": "https://lists.example.net:x/"}, "/url", "not a URL"),
     ({"url": "https://lists.example.net/a b"}, "/url", "percent-encode"),
     ({"url": "https://me:secret@lists.example.net/"}, "/url", "leave it out"),
     ({"url": f"{URL}#part"}, "/url", "fragment"),

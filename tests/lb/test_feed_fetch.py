@@ -216,7 +216,7 @@ def test_redirect_to_a_private_address_is_refused(
     server.put(b"", status=302, headers={"Location": "http://10.0.0.1/"})
     monkeypatch.setattr("lb.feeds.addresses.is_public", lambda address: str(address) == "127.0.0.1")
 
-    assert '"10.0.0.1" is 10.0.0.1, which is no address' in refusal(
+    assert '"10.0.0.1" is 10.0.0.1, which is not an address' in refusal(
         f"http://{NAME}:{server.port}/list", allow_private=False
     )
 
@@ -349,14 +349,14 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         file.truncate(2 << 30)
     cases = {
         "none": "No such file",
-        "pipe": "no regular file",
+        "pipe": "not a regular file",
         ".": "regular file|Is a directory",
         "sparse": "over 64 MiB",
     }
     for name, words in cases.items():
         with pytest.raises(FeedError, match=words):
             read_file(str(tmp_path / name))
-    with pytest.raises(FeedError, match="no regular file"):
+    with pytest.raises(FeedError, match="not a regular file"):
         read_file("/dev/zero")
 
 

@@ -53,8 +53,8 @@ def test_the_protection_is_part_of_the_service() -> None:
         (
             {"new_flows_per_second": 0},
             "new_flows_per_second",
-            "0 would be an attack without end: give what the service bears, 1 or more, "
-            "or make flood_protection null",
+            "0 would be a permanent attack: give what the service can take, 1 or more, "
+            "or set flood_protection to null",
         ),
         (
             {"new_flows_per_second": "5000"},
@@ -94,6 +94,6 @@ def test_only_tcp_can_be_tested() -> None:
     assert faults({"protocol": "udp"}, new_flows_per_second=9, test_unknown=True) == [
         (
             "/flood_protection/test_unknown",
-            "only TCP sends again what was lost: leave it out, or use protocol tcp",
+            "only TCP retransmits what was lost: leave it out, or use protocol tcp",
         )
     ]

@@ -116,7 +116,7 @@ def test_program_takes_the_header_off_where_the_kernel_cannot(machine: Machine, 
 
     assert code == 0
     assert done[-1] == "sluice decap attach eth7 --gue-port 6080"
-    assert "an XDP program on eth7 takes the outer header off" in said
+    assert "an XDP program on eth7 strips the outer header" in said
 
 
 def test_neither_device_nor_sluice_is_a_failure_that_names_both(machine: Machine) -> None:

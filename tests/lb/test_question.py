@@ -122,11 +122,11 @@ def test_hex_in_every_spelling(frame: bytes) -> None:
     [
         ("", "it is empty: write a frame in hex"),
         (" : ", "it is empty"),
-        ("abc", "it has 3 hex digits, and a byte takes two"),
+        ("abc", "it has 3 hex digits, but a byte takes two"),
         ("abxd", '"x" is not a hex digit'),
         ("ab\x1bd", "is not a hex digit"),
         ("é0", '"é" is not a hex digit'),
-        ("00" * (LONGEST + 1), f"the frame has {LONGEST + 1} bytes, and {LONGEST} are the most"),
+        ("00" * (LONGEST + 1), f"the frame has {LONGEST + 1} bytes, but at most {LONGEST} are possible"),
     ],
 )
 def test_hex_that_is_no_frame(text: str, says: str) -> None:

@@ -279,7 +279,7 @@ def test_quic_ids() -> None:
         None,
     ]
     assert faults(**udp, backends=given) == [
-        ("/backends/3/quic_id", "backend 10.0.0.0 has the quic_id 1 too: give each its own")
+        ("/backends/3/quic_id", "backend 10.0.0.0 also has the quic_id 1: give each its own")
     ]
     assert faults(protocol="udp", backends=given[2:]) == [
         ("/backends/1/quic_id", "the service has no quic: set quic to true, or leave quic_id out")

@@ -23,7 +23,7 @@ def test_report_names_faults_and_their_remedies(web: Shell) -> None:
 
     assert (bad.exit_code, good.exit_code) == (1, 0)
     lines = bad.stdout.splitlines()
-    assert lines[0].startswith("FAIL  encapsulation: 10.0.0.11 does not take the outer header off")
+    assert lines[0].startswith("FAIL  encapsulation: 10.0.0.11 does not strip the outer header")
     assert lines[2] == "      → sluice backend-setup web 10.0.0.11 --script | ssh root@10.0.0.11 sh"
     assert lines[-1].startswith("1 fail, ")
     assert "WARN  vip: no packet for 192.0.2.10" in good.stdout

@@ -157,7 +157,7 @@ def test_usage_errors(tracing: Shell, arguments: tuple[str, ...], says: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("--hex", "abc"), 1, "/hex: it has 3 hex digits, and a byte takes two"),
+        (("--hex", "abc"), 1, "/hex: it has 3 hex digits, but a byte takes two"),
         (("--hex", ""), 1, "/hex: it is empty"),
         (
             ("--src", "10.0.1.1", "--dst", "10.2.1.1:80", "--protocol", "pigeon"),
@@ -177,7 +177,7 @@ def test_what_the_daemon_refuses(tracing: Shell, arguments: tuple[str, ...], cod
 
 
 @pytest.mark.parametrize(
-    ("data", "says"), [(b"", "the capture is empty"), (bytes(30), "neither pcap nor pcapng")]
+    ("data", "says"), [(b"", "the capture is empty"), (bytes(30), "unlike any pcap or pcapng file")]
 )
 def test_a_file_that_is_no_capture(tracing: Shell, tmp_path: Path, data: bytes, says: str) -> None:
     """What is wrong with it comes from the daemon."""

@@ -123,7 +123,7 @@ def test_a_quic_id_that_is_taken_names_its_owner(shell: Shell) -> None:
     result = shell.run("backend", "add", "h3", "10.0.0.12", "--quic-id", "7")
 
     assert result.exit_code == 1
-    assert result.stderr == "sluice: /quic_id: backend 10.0.0.11 has the quic_id 7 too: give each its own\n"
+    assert result.stderr == "sluice: /quic_id: backend 10.0.0.11 also has the quic_id 7: give each its own\n"
 
 
 def test_add_prints_the_document_of_the_answer(shell: Shell) -> None:
