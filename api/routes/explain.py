@@ -89,7 +89,7 @@ def _of_capture(body: Body, after: int, limit: int) -> Asked:
         if captured.length > LONGEST:
             raise InvalidError.one(
                 "",
-                f"packet {total} of the capture has {captured.length} bytes, and {LONGEST} are the most: leave it out",
+                f"packet {total} of the capture has {captured.length} bytes, but at most {LONGEST} are possible: leave it out",
             )
         if after < total <= after + limit:
             frames.append(captured.data.ljust(captured.length, b"\0"))

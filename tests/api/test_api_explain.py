@@ -302,7 +302,7 @@ def test_a_question_with_a_fault_is_refused(
         (
             pcap(bytes(60), more=70000),
             422,
-            "packet 1 of the capture has 70060 bytes, and at most 65557 are possible",
+            "packet 1 of the capture has 70060 bytes, but at most 65557 are possible",
         ),
         (b"\x0a\x0d\x0d\x0a" + bytes(3), 400, "is cut off"),
     ],
