@@ -17,10 +17,12 @@ class TokenInput(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Name = Field(description="who bears it: names it in the history and the audit", examples=["ci"])
+    name: Name = Field(
+        description="its name: stands for its bearer in the history and the audit", examples=["ci"]
+    )
     role: Role = Field(description="what its bearer may do")
     expires_in_seconds: Annotated[int, Field(ge=1, le=SECONDS_MAX, strict=True)] | None = Field(
-        DAYS_90, description="how long it counts; null: until it is revoked"
+        DAYS_90, description="how long it is valid; null: until it is revoked"
     )
 
 
@@ -30,9 +32,9 @@ class TokenView(BaseModel):
     name: str
     role: Role
     created_at: str = Field(description="RFC 3339")
-    created_by: str = Field(description="who made it")
+    created_by: str = Field(description="who created it")
     expires_at: str | None = Field(description="RFC 3339; null: never")
-    expired: bool = Field(description="whether its time is over")
+    expired: bool = Field(description="whether it has expired")
 
     @classmethod
     def of(cls, token: Token, now: float) -> "TokenView":
@@ -43,7 +45,7 @@ class TokenView(BaseModel):
 class NewToken(TokenView):
     """A token that was just made."""
 
-    token: str = Field(description="what its bearer shows as Authorization: Bearer; it is never told again")
+    token: str = Field(description="the secret for Authorization: Bearer; it is never shown again")
 
     @classmethod
     def made(cls, token: Token, text: str, now: float) -> "NewToken":
@@ -67,24 +69,26 @@ class WhoAmI(BaseModel):
 
     name: str = Field(description='"uid 0", "token NAME", "certificate CN:NAME", or an address')
     role: Role = Field(description="what it may do")
-    by: str = Field(description="how that is known: unix, token, certificate, loopback or inside")
-    expires_at: str | None = Field(description="when the token is over, RFC 3339; null: never, or no token")
+    by: str = Field(description="how this was determined: unix, token, certificate, loopback or inside")
+    expires_at: str | None = Field(description="when the token expires, RFC 3339; null: never, or no token")
 
 
 class AuditLine(BaseModel):
     """One write, or one refusal."""
 
-    id: int = Field(description="goes up by time")
+    id: int = Field(description="increases over time")
     time: str = Field(description="RFC 3339")
-    actor: str = Field(description="who asked; unknown where there was no proof")
-    role: Role | None = Field(description="the role it had")
+    actor: str = Field(description="the caller; unknown without proof")
+    role: Role | None = Field(description="the caller's role")
     origin: str = Field(description="from where: an address and port, or the process at the unix socket")
     method: str
-    path: str = Field(description="and query")
+    path: str = Field(description="with its query")
     status: int = Field(description="what was answered")
     detail: str = Field(description="why it was refused")
-    revision_before: int | None = Field(description="of the desired state, where it was to be changed")
-    revision_after: int | None = Field(description="what the change made; the same if it changed nothing")
+    revision_before: int | None = Field(description="of the desired state, if it was to be changed")
+    revision_after: int | None = Field(
+        description="the revision that the change made; the same if it changed nothing"
+    )
 
     @classmethod
     def of(cls, record: AuditRecord) -> "AuditLine":

@@ -50,7 +50,7 @@ ETags name the state of one resource: send them back as `If-Match` to write only
 _TAGS = [
     {"name": DESIRED, "description": "what the operator wants"},
     {"name": OBSERVED, "description": "what is"},
-    {"name": ACCESS, "description": "who may use the API, and who has"},
+    {"name": ACCESS, "description": "who may use the API, and who has done so"},
 ]
 
 

@@ -51,7 +51,7 @@ class Body:
         try:
             return from_json(self.data, allow_inf_nan=False)
         except ValueError as error:
-            raise MalformedError(f"the body is no JSON: {error}") from None
+            raise MalformedError(f"the body is not JSON: {error}") from None
 
 
 def _media_of(content_type: str, taken: tuple[Media, ...]) -> Media:
@@ -63,7 +63,7 @@ def _media_of(content_type: str, taken: tuple[Media, ...]) -> Media:
             return media
     raise HTTPException(
         415,
-        f'Content-Type "{name}" is not taken here: send {" or ".join(taken)}',
+        f'Content-Type "{name}" is not accepted here: send {" or ".join(taken)}',
         {"Accept": ", ".join(taken)},
     )
 
@@ -78,7 +78,7 @@ def body_of(*taken: Media, limits: Mapping[Media, int] = LIMITS) -> Callable[[Re
     async def read(request: Request) -> Body:
         media = _media_of(request.headers.get("content-type", ""), taken)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise HTTPException(415, "a compressed body is not taken: send it without Content-Encoding")
+            raise HTTPException(415, "a compressed body is not accepted: send it without Content-Encoding")
         limit = limits[media]
         too_large = TooLargeError(
             f"the body is over {limit // MIB} MiB, the limit for {media}: send less, or in several requests"

@@ -58,7 +58,7 @@ async def _read(
     response: Response,
     reconciler: ReconcilerDep,
     if_none_match: Annotated[
-        Tags | None, Header(description="ETags the caller has: 304 if one is still right")
+        Tags | None, Header(description="ETags that the caller has: 304 if one is still current")
     ] = None,
 ) -> Read:
     desired = reconciler.desired
@@ -69,16 +69,17 @@ async def _read(
 async def _guard(
     request: Request,
     force: Annotated[
-        bool, Query(description="even if it drops an address that is in use, or moves more than is allowed")
+        bool, Query(description="proceed even if it drops an address in use, or moves more than is allowed")
     ] = False,
     sluice_caller_address: Annotated[
-        AddressText | None, Header(description="where the session of a caller on this host comes from")
+        AddressText | None,
+        Header(description="the address that the session of a caller on this host comes from"),
     ] = None,
 ) -> Guard:
     try:
         return Guard(callers_of(request, sluice_caller_address), force)
     except ValueError:
-        says = "it is no IPv4 or IPv6 address: leave it out, or write one"
+        says = "it is not an IPv4 or IPv6 address: leave it out, or write one"
         raise parameter_error("header", "Sluice-Caller-Address", says) from None
 
 
@@ -87,7 +88,9 @@ async def _write(
     response: Response,
     reconciler: ReconcilerDep,
     if_match: Annotated[Tags | None, Header(description="write only if the ETag is one of these")] = None,
-    if_none_match: Annotated[Tags | None, Header(description="* writes only if nothing is there yet")] = None,
+    if_none_match: Annotated[
+        Tags | None, Header(description="* creates only: writes if nothing is there yet")
+    ] = None,
     *,
     guard: Annotated[Guard, Depends(_guard)],
 ) -> AsyncIterator[Write]:
@@ -166,7 +169,7 @@ FollowersDep = Annotated[Followers, Depends(_followers)]
 FeedsDep = Annotated[Feeds, Depends(_feeds)]
 FeedNameDep = Annotated[str, Path(description="name of the feed", examples=["drop"])]
 NameDep = Annotated[str, Path(description="name of the service", examples=["web"])]
-OperationDep = Annotated[str, Path(description="as Location named it", examples=["drain~web~10.0.0.11"])]
+OperationDep = Annotated[str, Path(description="as given in Location", examples=["drain~web~10.0.0.11"])]
 
 
 def address_of(where: str, name: str, text: str) -> IPv4Address | IPv6Address:
@@ -211,7 +214,7 @@ PrefixDep = Annotated[Prefix, Depends(_prefix_in_path)]
 
 async def _after(
     after: Annotated[
-        PrefixText | None, Query(description="the `next` of the page before", examples=["203.0.113.0/24"])
+        PrefixText | None, Query(description="the `next` of the previous page", examples=["203.0.113.0/24"])
     ] = None,
 ) -> Prefix | None:
     return None if after is None else prefix_of("query", "after", after)
@@ -228,17 +231,17 @@ async def _overlaps(
     return None if overlaps is None else prefix_of("query", "overlaps", overlaps)
 
 
-DryRunDep = Annotated[bool, Query(description="only say what would change, and move")]
+DryRunDep = Annotated[bool, Query(description="only show what would change, and move")]
 MaxMovedDep = Annotated[
     float | None,
     Query(
         ge=0,
         le=100,
         allow_inf_nan=False,
-        description="refuse it if more of any service's ring or live flows would move; without: as the settings say",
+        description="refuse if more of any service's ring or live flows would move; default: as in the settings",
     ),
 ]
-AcceptDep = Annotated[str, Header(description="the formats that the caller reads, by preference")]
+AcceptDep = Annotated[str, Header(description="the formats that the caller accepts, by preference")]
 AfterDep = Annotated[Prefix | None, Depends(_after)]
 OverlapsDep = Annotated[Prefix | None, Depends(_overlaps)]
-LimitDep = Annotated[int, Query(ge=1, le=10000, description="entries of a page, at most")]
+LimitDep = Annotated[int, Query(ge=1, le=10000, description="entries per page, at most")]

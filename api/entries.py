@@ -49,7 +49,7 @@ def take(present: PrefixList, prefix: Prefix, owner: str, now: float, name: str)
     """
     entry = present.get(prefix, now)
     if entry is None:
-        raise NotFoundError(f'{prefix} is not on the {name}: "sluice {name} list" shows what is')
+        raise NotFoundError(f'{prefix} is not on the {name}: "sluice {name} list" shows what is there')
     if owner == EVERYONE:
         layers = {name: layer.without([prefix]) for name, layer in present.layers.items()}
         return PrefixList({name: layer for name, layer in layers.items() if len(layer)})
@@ -73,7 +73,7 @@ def refuse_foreign(config: Config, owner: str, *, removes: bool = False) -> None
     """
     if is_declared_feed(config, owner):
         raise ConflictError(
-            f"the entries of {owner} are what its source says, and would be back: allowlist the prefix, "
+            f"the entries of {owner} come from its source, and would come back: allowlist the prefix, "
             "or remove the feed"
         )
     if owner.startswith(RULE_PREFIX) and not removes:

@@ -36,7 +36,7 @@ class AllowlistWord(BaseModel):
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     ttl_seconds: int | None
     expires_at: str | None = Field(json_schema_extra={"format": "date-time"})
-    hits: EntryHits = Field(description="what it has decided while this owner's word was the foremost")
+    hits: EntryHits = Field(description="what it has decided while this owner took precedence")
 
 
 class BlocklistWord(AllowlistWord):
@@ -72,13 +72,13 @@ class AllowlistEntry(AllowlistView):
 class BlocklistDetail(BlocklistEntry):
     """An entry of the blocklist, and what each of its owners says."""
 
-    entries: list[BlocklistWord] = Field(description="the foremost owner's first: its word counts")
+    entries: list[BlocklistWord] = Field(description="in order of precedence: the first one decides")
 
 
 class AllowlistDetail(AllowlistEntry):
     """An entry of the allowlist, and what each of its owners says."""
 
-    entries: list[AllowlistWord] = Field(description="the foremost owner's first: its word counts")
+    entries: list[AllowlistWord] = Field(description="in order of precedence: the first one decides")
 
 
 class BlocklistPage(Collection[BlocklistEntry]):
@@ -100,9 +100,9 @@ class AllowlistSet(Taken[AllowlistItem]):
 class Changed(BaseModel):
     """What a change of many entries came to, in the layer of the owner they belong to."""
 
-    added: int = Field(description="that were not there")
-    replaced: int = Field(description="that were there and said something else")
-    removed: int = Field(description="that are there no more")
+    added: int = Field(description="entries that are new")
+    replaced: int = Field(description="entries that existed and have changed")
+    removed: int = Field(description="entries that were removed")
     total: int = Field(description="entries the owner now holds")
 
 

@@ -72,7 +72,7 @@ class Envelope:
             log.exception("%s %s failed", method, ascii(scope["path"]))
             if status:
                 raise  # half an answer is out: only cutting the connection tells the client
-            failed = problem(INTERNAL, "an error that Sluice did not foresee: its log says more")
+            failed = problem(INTERNAL, "an unexpected error: the daemon's log says more")
             await failed(scope, receive, send_counted)
 
     def _tell(self, scope: Scope, method: str, status: int, seconds: float) -> None:

@@ -31,7 +31,7 @@ def _tags(header: str | None) -> tuple[str, ...] | None:
     if header.strip() == "*":
         return _ANY
     if not _LIST.fullmatch(header.strip()):
-        raise ValueError("it is no ETag: send what ETag said, its quotes too, or *")
+        raise ValueError("it is not an ETag: send the value of the ETag header, with its quotes, or *")
     return tuple(m[0] for m in _TAG.finditer(header))
 
 

@@ -38,7 +38,7 @@ class BlocklistEntryDocument(BlocklistEntry):
     """The blocklist's entry, as /blocklist/{prefix} has it."""
 
     kind: Literal["blocklist"]
-    age_seconds: int = Field(description="since it was made")
+    age_seconds: int = Field(description="since it was created")
     ttl_left_seconds: int | None = Field(description="null if it does not expire")
 
 
@@ -46,7 +46,7 @@ class AllowlistEntryDocument(AllowlistEntry):
     """The allowlist's entry, as /allowlist/{prefix} has it."""
 
     kind: Literal["allowlist"]
-    age_seconds: int = Field(description="since it was made")
+    age_seconds: int = Field(description="since it was created")
     ttl_left_seconds: int | None = Field(description="null if it does not expire")
 
 
@@ -67,9 +67,9 @@ class PacketDocument(BaseModel):
     backend: str | None = Field(description="its address, if one was chosen")
     via: Literal["flow", "ring", "quic-cid"] | None = Field(description="what chose the backend")
     entry: FlowEntryDocument | BlocklistEntryDocument | AllowlistEntryDocument | RuleDocument | None = Field(
-        description="the entry or rule that had the last word: what drops, else the flow's, else what let it in"
+        description="the entry or rule that decided: the one that drops, else the flow's, else the one that let it in"
     )
-    frame_out: str | None = Field(description="the frame that leaves, in hex; null if none does")
+    frame_out: str | None = Field(description="the frame that leaves, in hex; null if none")
     steps: list[StepDocument]
 
 

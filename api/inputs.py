@@ -15,7 +15,7 @@ _COLLECTION_KEYS = frozenset({"items", "total", "next"})
 def object_of(data: Any) -> dict[str, Any]:
     """The JSON object; InvalidError if it is anything else."""
     if not isinstance(data, dict):
-        raise InvalidError.one("", "the body has to be a JSON object")
+        raise InvalidError.one("", "the body must be a JSON object")
     return data
 
 
@@ -27,7 +27,7 @@ def items_of(data: Any) -> tuple[list[Any], str]:
     if isinstance(data, list):
         return data, ""
     if not isinstance(data, dict) or not isinstance(data.get("items"), list):
-        raise InvalidError.one("", 'the body has to be an array, or an object with an array "items"')
+        raise InvalidError.one("", 'the body must be an array, or an object with an array "items"')
     unknown = sorted(data.keys() - _COLLECTION_KEYS)
     if unknown:
         raise InvalidError([FieldError(pointer(key), unknown_key(key, _COLLECTION_KEYS)) for key in unknown])

@@ -55,7 +55,7 @@ def read_whole(kind: ListKind, body: Body, query: ListQuery, now: float) -> Want
     items, at = items_of(body.json())
     whose = query.owner or OPERATOR
     foreign = [
-        FieldError(f"{at}/{index}/owner", f"this entry is that of {item['owner']}: leave it out")
+        FieldError(f"{at}/{index}/owner", f"this entry belongs to {item['owner']}: leave it out")
         for index, item in enumerate(items)
         if isinstance(item, Mapping) and item.get("owner", whose) != whose
     ]
@@ -141,5 +141,5 @@ def _refuse_text_parameters(query: ListQuery) -> None:
     names = [*query.said, *(["feed"] if query.feed is not None else [])]
     if names:
         raise parameter_error(
-            "query", names[0], "it is for text/plain only: say it in each entry of the JSON"
+            "query", names[0], "it is for text/plain only: put it in each entry of the JSON"
         )

@@ -43,12 +43,14 @@ class ListQuery:
 
 
 Whose = Annotated[
-    Owner | None, Query(description="whose entries they are, where they do not say; else the operator's")
+    Owner | None, Query(description="owner of the entries that do not name one; default: operator")
 ]
-Feed = Annotated[Name | None, Query(description="text only: the lines become all that this feed holds")]
-Reason = Annotated[str | None, Query(description="text only: why, of every line")]
-Ttl = Annotated[str | None, Query(description="text only: seconds to live of every line", examples=["3600"])]
-Act = Annotated[Action | None, Query(description="text only: what becomes of the packets of every line")]
+Feed = Annotated[Name | None, Query(description="text only: the lines replace all entries of this feed")]
+Reason = Annotated[str | None, Query(description="text only: reason, for every line")]
+Ttl = Annotated[
+    str | None, Query(description="text only: time to live in seconds, for every line", examples=["3600"])
+]
+Act = Annotated[Action | None, Query(description="text only: action, for every line")]
 
 
 async def _allowlist_query(

@@ -18,7 +18,8 @@ _GROUPS = {"pass": {"pass"}, "tx": {"tx", "redirect"}, "redirect": {"redirect"},
 VerdictsQuery = Annotated[
     list[str] | None,
     Query(
-        description="only these: a verdict's name, or pass, tx (redirected too), drop", examples=[["drop"]]
+        description="only these: a verdict's name, or pass, tx (including redirect), drop",
+        examples=[["drop"]],
     ),
 ]
 

@@ -66,7 +66,7 @@ BACKEND_BYTES = Definition(
 BACKEND_UP = Definition(
     GAUGE,
     "sluice_backend_up",
-    "1 if packets can be sent to the backend, and no check says that it should get none.",
+    "1 if packets can be sent to the backend, and health checks do not forbid it.",
     _BACKEND,
 )
 BACKEND_WEIGHT = Definition(GAUGE, "sluice_backend_weight", "Weight the operator gave the backend.", _BACKEND)
@@ -95,7 +95,7 @@ FLOW_MISSES = Definition(
     COUNTER, "sluice_flow_table_misses", "Packets whose flow was new: the ring chose the backend."
 )
 FLOW_EVICTIONS = Definition(
-    COUNTER, "sluice_flow_table_evictions", "Flows put out to make room for newer ones."
+    COUNTER, "sluice_flow_table_evictions", "Flows evicted to make room for newer ones."
 )
 FLOW_UNTRACKED = Definition(
     COUNTER, "sluice_flow_table_untracked", "Packets of new flows that found no room."
@@ -107,9 +107,9 @@ QUIC_PACKETS = Definition(
     ("id",),
 )
 NAT_ENTRIES = Definition(
-    GAUGE, "sluice_nat_entries", "Ports of mode nat that flows have, by pool: ipv4, ipv6 or keep.", ("pool",)
+    GAUGE, "sluice_nat_entries", "Ports of mode nat in use, by pool: ipv4, ipv6 or keep.", ("pool",)
 )
-NAT_CAPACITY = Definition(GAUGE, "sluice_nat_capacity", "Ports of mode nat that there are.", ("pool",))
+NAT_CAPACITY = Definition(GAUGE, "sluice_nat_capacity", "Ports of mode nat in total.", ("pool",))
 NAT_REFUSED = Definition(
     COUNTER, "sluice_nat_refused_flows", "New flows of mode nat for which no port was free.", ("pool",)
 )
@@ -141,7 +141,7 @@ GUARD_FLOWS = Definition(
 HEALTH_DURATION = Definition(
     HISTOGRAM,
     "sluice_health_check_duration_seconds",
-    "How long checks took, those that failed too.",
+    "How long checks took, including failed ones.",
     ("service",),
 )
 HEALTH_TRANSITIONS = Definition(
@@ -161,7 +161,7 @@ FEED_BYTES = Definition(
 FEED_SUCCESS = Definition(
     GAUGE,
     "sluice_feed_last_success_timestamp_seconds",
-    "When a feed was last had, changed or not; 0 if never.",
+    "When a feed was last fetched successfully, changed or not; 0 if never.",
     ("feed",),
 )
 FEED_FAILING = Definition(
@@ -177,6 +177,4 @@ API_SECONDS = Definition(
     ("method", "route"),
 )
 API_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
-EVENTS = Definition(
-    COUNTER, "sluice_events", "Things that happened, as /v1/events tells them.", ("kind", "level")
-)
+EVENTS = Definition(COUNTER, "sluice_events", "Events, as in /v1/events.", ("kind", "level"))

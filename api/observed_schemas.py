@@ -24,12 +24,12 @@ class RuleCounts(BaseModel):
 
     packets: int
     bytes: int
-    dropped_packets: int = Field(description="of them dropped; in count-only mode: that would have been")
+    dropped_packets: int = Field(description="of them dropped; in count-only mode: would have been dropped")
     dropped_bytes: int
     last_match_at: str | None = Field(
         json_schema_extra={"format": "date-time"}, description="null if none matched"
     )
-    position: int = Field(description="the rule's place in the order in which rules are asked, from 1")
+    position: int = Field(description="the rule's place in the order of evaluation, from 1")
 
     @classmethod
     def of(cls, tally: RuleTally) -> "RuleCounts":
@@ -45,21 +45,21 @@ class Verdicts(Collection[VerdictInfo]):
 class EventDocument(BaseModel):
     """One thing that happened."""
 
-    id: int = Field(description="goes up, over restarts too")
+    id: int = Field(description="increases, over restarts too")
     time: str = Field(json_schema_extra={"format": "date-time"})
     kind: str = Field(examples=["config.changed"])
     level: Literal["info", "warning", "error"]
     text: str = Field(description="in one sentence")
-    facts: dict[str, Any] = Field(description="the same as values; which, depends on the kind")
-    request_id: str | None = Field(description="the request that it was done for; null if it was none")
+    facts: dict[str, Any] = Field(description="the same as values; the keys depend on the kind")
+    request_id: str | None = Field(description="the request that caused it; null if none")
 
 
 class EventsPage(BaseModel):
     """Events, the oldest first."""
 
     items: list[EventDocument]
-    total: int = Field(description="of those asked for, how many are kept from `after` on")
-    next: int | None = Field(description="give it as `after` for the next page; null: this is the last")
+    total: int = Field(description="how many matching events are kept, from `after` on")
+    next: int | None = Field(description="`after` of the next page; null on the last")
     last: int = Field(description="the number to go on from with Last-Event-ID")
 
 
@@ -96,7 +96,7 @@ class CaptureRecord(BaseModel):
     unseen: int | None = None
     lost: int | None = None
     over_rate: int | None = None
-    why: str | None = Field(None, description="what ended it: count, seconds, or a sentence")
+    why: str | None = Field(None, description="why it ended: count, seconds, or a sentence")
 
 
 class TopTalker(BaseModel):
@@ -113,9 +113,9 @@ class TopTalkers(BaseModel):
     """Who sends the most."""
 
     by: Literal["source", "prefix", "service", "verdict"]
-    seconds: float = Field(description="how long was looked")
-    packets: int = Field(description="that came, by the counters")
-    sampled: int = Field(description="of these, looked at")
+    seconds: float = Field(description="how long packets were sampled")
+    packets: int = Field(description="packets that came, by the counters")
+    sampled: int = Field(description="packets of these that were sampled")
     packets_per_second: float
     items: list[TopTalker]
 
@@ -130,7 +130,7 @@ class Stats(BaseModel):
     flow_table: FlowTableStats = Field(description="what became of flow lookups")
     quic: QuicStats = Field(description="packets of services with quic, by what their connection id said")
     nat: NatStats = Field(description="flows of mode nat")
-    rules: dict[str, RuleCounts] = Field(description="by rule, in the order in which they are asked")
+    rules: dict[str, RuleCounts] = Field(description="by rule, in the order of evaluation")
     flood_protection: dict[str, GuardStats] = Field(
         description="new flows under attack, by service, of those that have flood protection"
     )

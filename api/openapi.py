@@ -98,10 +98,13 @@ def _complete(document: dict[str, Any]) -> None:
             "schema": {"type": "string"},
         },
         "RequestId": {
-            "description": "the id that the caller gave the request, or its own: problems, events and the log have it",
+            "description": "the caller's ID of the request, or a new one: problems, events and the log have it",
             "schema": {"type": "string"},
         },
-        "Location": {"description": "where what was made is, if it is one", "schema": {"type": "string"}},
+        "Location": {
+            "description": "where the new resource is, if there is one",
+            "schema": {"type": "string"},
+        },
     }
     for path in document["paths"].values():
         for verb, operation in path.items():

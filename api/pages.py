@@ -9,14 +9,12 @@ from api.problems import parameter_error
 
 PAGE_MOST = 10_000
 
-LimitDep = Annotated[int, Query(ge=1, le=PAGE_MOST, description="items of a page, at most")]
-AfterDep = Annotated[
-    str | None, Query(description="the `next` of the page before: what comes behind that item")
-]
+LimitDep = Annotated[int, Query(ge=1, le=PAGE_MOST, description="items per page, at most")]
+AfterDep = Annotated[str | None, Query(description="the `next` of the previous page: starts after that item")]
 LabelsDep = Annotated[
     list[str] | None,
     Query(
-        description="only what has this label: `KEY=VALUE`, or `KEY` whatever its value; once for each",
+        description="only items with this label: `KEY=VALUE`, or `KEY` with any value; may be repeated",
         examples=[["team=edge"]],
     ),
 ]
@@ -33,7 +31,7 @@ def page(
         names = [name(item) for item in items]
         if after not in names:
             raise parameter_error(
-                "query", "after", f'"{after}" is not among them any more: begin again without it'
+                "query", "after", f'"{after}" is no longer among them: begin again without it'
             )
         start = names.index(after) + 1
     found = list(items[start : start + limit])

@@ -57,15 +57,15 @@ INVALID = Kind(422, "invalid", "The request holds values that cannot be accepted
 NOT_READY = Kind(503, "data-plane", "The data plane is not in service")
 INTERNAL = Kind(500, "internal", "Something went wrong inside Sluice")
 
-FEED = Kind(502, "feed", "The feed was not taken, and what it held stays")
+FEED = Kind(502, "feed", "The feed was refused, and keeps its entries")
 
 KINDS: Mapping[type[SluiceError], Kind] = {
     MalformedError: MALFORMED,
-    AuthenticationError: Kind(401, "unauthenticated", "It is not known who asks"),
-    ForbiddenError: Kind(403, "forbidden", "Who asks may not do this"),
-    NotFoundError: Kind(404, "not-found", "There is no such thing"),
+    AuthenticationError: Kind(401, "unauthenticated", "The caller is not identified"),
+    ForbiddenError: Kind(403, "forbidden", "The caller may not do this"),
+    NotFoundError: Kind(404, "not-found", "Not found"),
     BudgetError: Kind(409, "budget", "It would move more than is allowed"),
-    TooSlowError: Kind(408, "timeout", "The request does not come on"),
+    TooSlowError: Kind(408, "timeout", "The request arrives too slowly"),
     ConflictError: Kind(409, "conflict", "It clashes with what exists"),
     PreconditionError: Kind(412, "precondition", "The state is no longer the one you have seen"),
     TooLargeError: Kind(413, "too-large", "The request is too large"),
@@ -84,7 +84,7 @@ KINDS: Mapping[type[SluiceError], Kind] = {
 HTTP_KINDS: Mapping[int, Kind] = {
     **{kind.status: kind for kind in KINDS.values() if kind.status < 500},
     405: Kind(405, "method-not-allowed", "The resource has no such method"),
-    415: Kind(415, "media-type", "The body is of a type that is not taken here"),
+    415: Kind(415, "media-type", "The body has a type that is not accepted here"),
     FEED.status: FEED,
 }
 """Statuses that the framework raises by itself."""
@@ -158,7 +158,7 @@ async def _on_parameter_errors(_request: Request, error: Exception) -> Response:
 
 _HTTP_DETAILS = {
     404: "there is nothing at {path}: /openapi.json lists what there is",
-    405: "{path} does not take {method}: the Allow header lists what it takes",
+    405: "{path} does not support {method}: the Allow header lists what it supports",
 }
 
 

@@ -11,7 +11,7 @@ class ProblemProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer, and close: nobody knows where the next request begins."""
-        answer = problem(MALFORMED, f"it is no HTTP/1.1 request: {msg.rstrip('.').lower()}")
+        answer = problem(MALFORMED, f"it is not an HTTP/1.1 request: {msg.rstrip('.').lower()}")
         headers = [*answer.raw_headers, (b"connection", b"close")]
         head = h11.Response(status_code=answer.status_code, headers=headers, reason=b"Bad Request")
         for part in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):

@@ -38,7 +38,7 @@ class Problem(BaseModel):
     status: int = Field(description="the HTTP status again")
     detail: str = Field(description="one sentence: what is wrong and what to do")
     errors: "list[Fault] | None" = Field(
-        None, description="each fault of the request, where it has several fields"
+        None, description="each fault of the request, if it has several fields"
     )
     reasons: list[str] | None = Field(None, description="why the data plane is not ready")
     request_id: str | None = Field(
@@ -46,7 +46,7 @@ class Problem(BaseModel):
         description="as in X-Request-Id: the log and the events have it too",
         examples=["9f86d081884c7d65"],
     )
-    disruption: list[ServiceMove] | None = Field(None, description="of services, what moves too much")
+    disruption: list[ServiceMove] | None = Field(None, description="the services that move too much")
 
 
 class Fault(BaseModel):
@@ -115,8 +115,8 @@ class Revision(BaseModel):
 
     revision: int
     created_at: str = Field(json_schema_extra={"format": "date-time"})
-    actor: str = Field(description='who asked: "uid 0" on the unix socket, else an address')
-    summary: str = Field(description="what was asked", examples=["PUT /v1/services/web"])
+    actor: str = Field(description='the caller: "uid 0" on the unix socket, otherwise an address')
+    summary: str = Field(description="what was requested", examples=["PUT /v1/services/web"])
 
 
 class Revisions(Collection[Revision]):
@@ -137,10 +137,8 @@ class ConfigDocument(BaseModel):
 class ConfigChange(Diff):
     """What was changed, or would be, and what that moves."""
 
-    disruption: list[ServiceMove] = Field(
-        description="what moves of the services that were there and are not left as they are"
-    )
-    pending: PendingStatus | None = Field(None, description="this change, where it waits to be confirmed")
+    disruption: list[ServiceMove] = Field(description="what moves, of existing services that change")
+    pending: PendingStatus | None = Field(None, description="this change, if it waits to be confirmed")
 
     @classmethod
     def of(cls, found: Diff, moves: Iterable[ServiceMove], pending: PendingStatus | None) -> "ConfigChange":
@@ -172,8 +170,8 @@ class OperationState(StrEnum):
 class FeedObserved(BaseModel):
     """What is seen of a feed. Packets are totals since the program was attached."""
 
-    entries: int = Field(description="prefixes that it has on the blocklist")
-    packets: int = Field(description="that its entries decided")
+    entries: int = Field(description="its prefixes on the blocklist")
+    packets: int = Field(description="packets that its entries decided")
     bytes: int = Field(description="of the frames of these packets")
     last_success_at: str | None = Field(
         json_schema_extra={"format": "date-time"}, description="null: never yet"
@@ -187,7 +185,7 @@ class FeedObserved(BaseModel):
     error: str | None = Field(description="why the last attempt failed; null if it did not")
     failures: int = Field(description="attempts that failed since the last success")
     passed_over: int = Field(
-        description="of a decisions stream: what the last answer had beside bans of addresses"
+        description="for a decisions stream: other decisions in the last answer, besides bans of addresses"
     )
 
 
@@ -219,7 +217,7 @@ class Operation(BaseModel):
     state: OperationState
     service: str = Field(examples=["web"])
     address: str = Field(examples=["10.0.0.11"])
-    flows: int = Field(description="flows that the backend still holds")
+    flows: int = Field(description="flows that the backend still has")
 
 
 class DrainRequest(BaseModel):
@@ -227,7 +225,7 @@ class DrainRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    addresses: list[Address] = Field(min_length=1, description="of backends that the service has")
+    addresses: list[Address] = Field(min_length=1, description="of backends of the service")
 
 
 class Drains(Collection[Operation]):

@@ -28,7 +28,9 @@ def check(scope: Mapping[str, Any], *, names: Iterable[str] | None) -> None:
     for origin in origins:
         text = origin.decode("latin-1").lower()
         if urlsplit(text).netloc != host:
-            raise ForbiddenError(f"a page of {_shown(text)} asks, which is another site: use a token")
+            raise ForbiddenError(
+                f"the request comes from a page of {_shown(text)}, which is another site: use a token"
+            )
 
 
 def _is_ours(name: str, names: Iterable[str]) -> bool:

@@ -160,11 +160,11 @@ class AccessMiddleware:
         least = needed(scope["method"], scope["path"])
         if caller.role is None:
             raise ForbiddenError(
-                f"{caller.name} may not use this API: an admin gives it a role in settings.access"
+                f"{caller.name} may not use this API: an admin can give it a role in settings.access"
             )
         if not caller.role.covers(least):
             raise ForbiddenError(
-                f"{caller.name} is {caller.role}, and {scope['method']} {ascii(scope['path'])[1:-1]} takes the role "
+                f"{caller.name} is {caller.role}, and {scope['method']} {ascii(scope['path'])[1:-1]} needs the role "
                 f"{least}"
             )
 
@@ -242,7 +242,7 @@ def _detail_of(body: bytes) -> str:
 
 
 def _too_slow() -> TooSlowError:
-    return TooSlowError(f"the body does not come on: send {LEAST_BYTES_PER_SECOND} bytes a second or more")
+    return TooSlowError(f"the body arrives too slowly: send {LEAST_BYTES_PER_SECOND} bytes a second or more")
 
 
 def _in_time(receive: Receive) -> Callable[[], Awaitable[Message]]:

@@ -22,7 +22,7 @@ CALLER_KEY = "sluice.caller"
 UNIX, LOOPBACK, TLS = "unix", "loopback", "tls"
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{1,256}=*) *")
-REMEDY = 'send a token as Authorization: Bearer TOKEN; an admin makes one by "sluice token create"'
+REMEDY = 'send a token as Authorization: Bearer TOKEN; an admin creates one with "sluice token create"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ class Identifier:
         token = self.tokens.match(found[1].decode() if found else "")
         if found is None:
             raise AuthenticationError(
-                f"the Authorization header is no bearer token: {REMEDY}", "invalid_request"
+                f"the Authorization header is not a bearer token: {REMEDY}", "invalid_request"
             )
         if token is None:
             raise AuthenticationError(f"there is no such token, or it was revoked: {REMEDY}", "invalid_token")
         if token.is_over(self.clock()):
             raise AuthenticationError(
-                f'the token "{token.name}" is over: an admin makes a new one by "sluice token create"',
+                f'the token "{token.name}" has expired: an admin creates a new one with "sluice token create"',
                 "invalid_token",
             )
         return Caller(f"token {token.name}", token.role, "token", origin, expires_at=token.expires_at)

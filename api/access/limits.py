@@ -56,7 +56,7 @@ class Quotas:
         wait = self._requests.take(caller, limits.requests_per_second, limits.request_burst)
         if wait:
             raise TooManyError(
-                f"{caller} asks more than {limits.requests_per_second:g} times a second: wait, and ask less often "
+                f"{caller} sends over {limits.requests_per_second:g} requests a second: wait, and send fewer "
                 "(settings.access.limits)",
                 wait,
             )
@@ -66,19 +66,19 @@ class Quotas:
         place = place_of(host)
         wait = self._requests.take(place, UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE)
         if wait:
-            raise TooManyError(f"from {place} too many ask without a token that is good: wait", wait)
+            raise TooManyError(f"from {place} too many requests come without a valid token: wait", wait)
 
     def hold(self, caller: str, *, is_exempt: bool) -> None:
         """One answer more that goes on, until it is let go; TooManyError: there are as many as may be."""
         limits = self._limits()
         if not is_exempt and self._streams[caller] >= limits.streams_per_caller:
             raise TooManyError(
-                f"{caller} has {self._streams[caller]} answers open that go on, the most there may be: end one "
+                f"{caller} has {self._streams[caller]} streaming answers open, the most allowed: end one "
                 "(settings.access.limits.streams_per_caller)"
             )
         if self._streams.total() >= limits.streams:
             raise TooManyError(
-                f"there are {limits.streams} answers open that go on, the most of all callers together: try later "
+                f"there are {limits.streams} streaming answers open, the most for all callers together: try later "
                 "(settings.access.limits.streams)",
                 10,
             )
@@ -103,7 +103,7 @@ class Turns:
         """A write's turn, once it is there; TooManyError: too many wait."""
         if self._count >= WRITES_MOST:
             raise TooManyError(
-                f"{self._count} writes are being made or wait already, the most of all callers together: "
+                f"{self._count} writes are already being made or waiting, the most for all callers together: "
                 "repeat it in a moment, or send several in one request",
                 1.0,
             )

@@ -16,16 +16,18 @@ router = APIRouter(prefix="/v1", tags=[ACCESS])
 def get_audit(
     access: AccessDep,
     *,
-    after: Annotated[int | None, Query(ge=1, description="the `next` of the page before")] = None,
+    after: Annotated[int | None, Query(ge=1, description="the `next` of the previous page")] = None,
     limit: LimitDep = 100,
-    actor: Annotated[str | None, Query(description="only what this one did", examples=["token ci"])] = None,
+    actor: Annotated[
+        str | None, Query(description="only actions of this caller", examples=["token ci"])
+    ] = None,
     refused: Annotated[
-        bool | None, Query(description="true: only refusals; false: only what was done")
+        bool | None, Query(description="true: only refusals; false: only accepted writes")
     ] = None,
 ) -> Collection[AuditLine]:
-    """The newest first. Lines are only ever added; of more than 500,000 the oldest go.
+    """Newest first. Lines are only ever added; beyond 500,000 the oldest are removed.
 
-    Changes that nobody asked for over the API (feeds, bans, the first configuration) stand in /config/revisions.
+    Changes that nobody requested over the API (feeds, bans, the first configuration) are in /config/revisions.
     """
     found = access.tokens.audit(limit=limit + 1, before=after, actor=actor, refused=refused)
     following = str(found[limit - 1].id) if len(found) > limit else None

@@ -87,7 +87,7 @@ def list_backends(
     name: NameDep,
     read: ReadDep,
     *,
-    state: Annotated[AdminState | None, Query(description="only those in this state")] = None,
+    state: Annotated[AdminState | None, Query(description="only backends in this state")] = None,
     after: AfterDep = None,
     limit: LimitDep = PAGE_MOST,
 ) -> Backends | Response:
@@ -121,7 +121,7 @@ def put_backends(name: NameDep, body: JsonDep, write: WriteDep) -> Backends:
 
 @router.get("/{address}", summary="One backend", response_model=Backend, responses=documented(404, 422))
 def get_backend(name: NameDep, address: AddressDep, read: ReadDep) -> Backend | Response:
-    """The backend as the operator wants it; how it is stands in the service's /status."""
+    """The desired backend; the service's /status has its observed state."""
     backend = _backend(read.config.service(name), address)
     etag = etag_of(_document(backend))
     return read.answer(etag, backend)
@@ -189,7 +189,7 @@ def delete_backend(name: NameDep, address: AddressDep, write: WriteDep) -> None:
 
 @router.post(
     "/{address}/drain",
-    summary="Take no new flows, keep those there are",
+    summary="Take no new flows, keep existing ones",
     status_code=202,
     responses=documented(404, 422, *WRITE),
 )

@@ -63,9 +63,10 @@ async def capture(
         PrefixText | None,
         Query(description="only packets from this prefix or address", examples=["203.0.113.0/24"]),
     ] = None,
-    count: Annotated[int | None, Query(ge=1, description="end after so many packets")] = None,
+    count: Annotated[int | None, Query(ge=1, description="stop after this many packets")] = None,
     seconds: Annotated[
-        float | None, Query(gt=0, le=86400, description="end after so long; else when the caller hangs up")
+        float | None,
+        Query(gt=0, le=86400, description="stop after this time; default: when the caller hangs up"),
     ] = None,
     octets: Annotated[
         int, Query(alias="bytes", ge=0, le=BYTES_MOST, description="of each packet, at most")
@@ -74,8 +75,8 @@ async def capture(
 ) -> Response:
     """Records: `began`, then a `packet` for each, `progress` every second, and `end`; each a JSON document on a line.
 
-    A packet is shown as it leaves: forwarded, with its outer header. The last two records count what was not shown. The
-    first one who looks waits a second or more, for the program is compiled with what hands packets out.
+    A packet is shown as it leaves: if forwarded, with its outer header. The last two records count what was not shown.
+    The first watcher waits a second or more, because sampling must be compiled into the program.
     """
     numbers = numbers_of(verdict or [], reconciler.verdicts())
     if service is not None:

@@ -69,7 +69,7 @@ def etag_of_config(config: Config, now: float) -> str:
     responses=documented() | _YAML,
 )
 def get_config(read: ReadDep, reconciler: ReconcilerDep, accept: AcceptDep = "") -> Response:
-    """The document that PUT takes, JSON or (by Accept) YAML. What feeds hold is no part of it."""
+    """The document in the form of PUT, JSON or (by Accept) YAML. Entries of feeds are not part of it."""
     now = reconciler.now()
     etag = etag_of_config(read.config, now)
     headers = {"ETag": etag, "Vary": "Accept"}
@@ -95,12 +95,12 @@ def put_config(
     max_moved_percent: MaxMovedDep = None,
     confirm_within_seconds: Annotated[
         int | None,
-        Query(ge=1, le=86400, description="take it back after so long, unless it is confirmed; 1 s to a day"),
+        Query(ge=1, le=86400, description="roll back after this time, unless it is confirmed; 1 s to a day"),
     ] = None,
 ) -> ConfigChange:
-    """The whole of what is wanted, in one step: what is left out is removed, but for what feeds hold.
+    """The whole desired state, in one step: what is left out is removed, except entries of feeds.
 
-    Answers with what changed and what moved, or with `dry_run` with what would.
+    Answers with what changed and what moved, or with `dry_run` what would.
     """
     if body.media is Media.JSON and not body.data.lstrip().startswith(b"{"):
         object_of(body.json())  # what is no JSON would be read as YAML

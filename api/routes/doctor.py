@@ -14,14 +14,14 @@ from lb.reconcile.preparation import preparations
 
 router = APIRouter(prefix="/v1", tags=[OBSERVED])
 
-SecondsQuery = Annotated[float, Query(ge=0, le=60, description="how long to look at what becomes of packets")]
+SecondsQuery = Annotated[float, Query(ge=0, le=60, description="how long to watch what becomes of packets")]
 
 
-@router.get("/doctor", summary="What is wrong, and what mends it", responses=documented())
+@router.get("/doctor", summary="What is wrong, and what fixes it", responses=documented())
 def get_doctor(reconciler: ReconcilerDep, seconds: SecondsQuery = 1.0) -> Report:
-    """Looks at the machine, interfaces, tables, VIPs and packets, and tries up to 256 backends with real packets.
+    """Checks the machine, interfaces, tables, VIPs and packets, and tests up to 256 backends with real packets.
 
-    Findings that fail come first, then those that warn, then what was found to be right. It changes nothing.
+    Findings that fail come first, then warnings, then what is as it should be. It changes nothing.
     """
     return reconciler.doctor.look(seconds=seconds)
 
@@ -30,7 +30,7 @@ def get_doctor(reconciler: ReconcilerDep, seconds: SecondsQuery = 1.0) -> Report
     "/services/{name}/doctor", summary="What is wrong with a service's backends", responses=documented(404)
 )
 def get_service_doctor(name: NameDep, reconciler: ReconcilerDep) -> Report:
-    """Tries each backend of the service with real packets, by the way that clients' packets take."""
+    """Tests each backend of the service with real packets, along the path of clients' packets."""
     return reconciler.doctor.look(name)
 
 
@@ -40,13 +40,13 @@ def get_service_doctor(name: NameDep, reconciler: ReconcilerDep) -> Report:
     responses=documented(404, 422),
 )
 def get_backend_doctor(name: NameDep, address: AddressDep, reconciler: ReconcilerDep) -> Report:
-    """Tries one backend of the service."""
+    """Tests one backend of the service."""
     return reconciler.doctor.look(name, str(address))
 
 
 @router.get(
     "/services/{name}/backend-setup",
-    summary="What prepares the backends of a service",
+    summary="Commands that prepare the backends of a service",
     responses=documented(404, 422),
 )
 def get_backend_setup(
@@ -55,7 +55,7 @@ def get_backend_setup(
     address: Annotated[
         IPv4Address | IPv6Address | None, Query(description="only this backend", examples=["10.0.0.11"])
     ] = None,
-    undo: Annotated[bool, Query(description="what takes it back")] = False,
+    undo: Annotated[bool, Query(description="undo it")] = False,
 ) -> Collection[Preparation]:
     """Commands and a script for the backends of IPv4, and of IPv6. Nothing is sent to them."""
     wanted = None if address is None else str(address)

@@ -23,13 +23,13 @@ _EXAMPLE = {"addresses": ["10.0.0.11", "10.0.0.12"]}
 
 @router.post(
     "",
-    summary="Take no new flows at several backends, keep those there are",
+    summary="Take no new flows at several backends, keep existing ones",
     status_code=202,
     responses=documented(404, *BODY, *WRITE),
     openapi_extra=takes({Media.JSON: DrainRequest}, _EXAMPLE),
 )
 def drain_backends(name: NameDep, body: JsonDep, write: WriteDep) -> Drains:
-    """All of them, or none. An operation each says how many flows are left."""
+    """All of them, or none. An operation for each says how many flows are left."""
     wanted = validated(_REQUEST, body.json())
 
     def edit(config: Config) -> Config:

@@ -34,15 +34,17 @@ _EXAMPLE = {"prefix": "203.0.113.0/24", "reason": "port scan", "ttl_seconds": 36
 
 WhoseDep = Annotated[
     str,
-    Query(description='whose: "operator", "fail2ban", "feed:NAME"; * is everyone', examples=["feed:spam"]),
+    Query(
+        description='the owner: "operator", "fail2ban", "feed:NAME"; * is everyone', examples=["feed:spam"]
+    ),
 ]
 ExportDep = Annotated[
     Literal["plain", "json"] | None,
     Query(
-        description="all of it at once, as POST takes it: what is dropped as lines, or each owner's entries"
+        description="everything at once, in the form of POST: dropped prefixes as lines, or each owner's entries"
     ),
 ]
-OnlyDep = Annotated[Owner | None, Query(description="only what this owner holds", examples=["fail2ban"])]
+OnlyDep = Annotated[Owner | None, Query(description="only entries of this owner", examples=["fail2ban"])]
 
 
 def router_of(kind: ListKind) -> APIRouter:
@@ -118,9 +120,8 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
     def add_entries(body: JsonOrTextDep, write: WriteDep, query: ListQuery = query_dep) -> Any:
         """Add one entry, an array or `{"items": […]}`, or lines of text: all or, if one is wrong, none.
 
-        An entry that is there is replaced. One entry is answered with itself, several with all of them,
-        text with what it changed. With `feed`, the lines become all that the feed holds. If-Match means the
-        list's ETag.
+        An existing entry is replaced. The answer to one entry is the entry, to several all of them, to text what it
+        changed. With `feed`, the lines replace all entries of the feed. If-Match refers to the list's ETag.
         """
         now = write.reconciler.now()
         wanted = read_added(kind, body, query, now)
@@ -143,7 +144,7 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         openapi_extra=takes({Media.JSON: kind.many, Media.TEXT: str}, [_EXAMPLE]),
     )
     def put_entries(body: JsonOrTextDep, write: WriteDep, query: ListQuery = query_dep) -> Changed:
-        """These become all that the operator (or that `owner`) holds; the others keep theirs.
+        """These become all entries of the operator (or of that `owner`); other owners keep theirs.
 
         An entry that asks for the same as before keeps its age and its deadline.
         """
@@ -159,7 +160,7 @@ def _add_routes_of_all(router: APIRouter, kind: ListKind) -> None:
         responses=documented(422, *WRITE),
     )
     def clear_entries(write: WriteDep, owner: WhoseDep = OPERATOR) -> None:
-        """Remove all that the operator, or that `owner`, holds; with `owner=*`, all but what declared feeds hold."""
+        """Remove all entries of the operator, or of that `owner`; with `owner=*`, all except declared feeds'."""
 
         def edit(config: Config) -> Config:
             present = kind.of(config)
@@ -177,11 +178,11 @@ def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
 
     @router.get(path, summary="One entry", response_model=kind.detail, responses=documented(404, 422))
     def get_entry(prefix: PrefixDep, read: ReadDep, reconciler: ReconcilerDep) -> Any:
-        """The entry of that very prefix, each owner's word, the packets decided. Hits are no part of the ETag."""
+        """The entry of that very prefix, what each owner says, the packets decided. Hits are not part of the ETag."""
         entry = kind.of(read.config).get(prefix, reconciler.now())
         if entry is None:
             raise NotFoundError(
-                f'{prefix} is not on the {kind.name}: "sluice {kind.name} list" shows what is'
+                f'{prefix} is not on the {kind.name}: "sluice {kind.name} list" shows what is there'
             )
         return read.answer(kind.etag(entry), kind.detailed(entry, reconciler))
 
@@ -193,7 +194,7 @@ def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
         openapi_extra=takes({Media.JSON: kind.item}, _EXAMPLE),
     )
     def put_entry(prefix: PrefixDep, body: JsonDep, write: WriteDep, owner: OnlyDep = None) -> Any:
-        """An owner's entry for that prefix; what is left out takes its default. A TTL starts anew."""
+        """An owner's entry for that prefix; what is left out takes its default. A TTL starts again."""
         now = write.reconciler.now()
         whose, attributes = read_kept(kind, object_of(body.json()), prefix, owner or OPERATOR, now)
         layer = Layer.of([(prefix, attributes)])
@@ -222,7 +223,7 @@ def _add_routes_of_one(router: APIRouter, kind: ListKind) -> None:
         responses=documented(404, 422, *WRITE),
     )
     def delete_entry(prefix: PrefixDep, write: WriteDep, owner: WhoseDep = OPERATOR) -> None:
-        """Remove what the operator (or that `owner`, or with `*` everyone) holds; 409 if only others do."""
+        """Remove the entry of the operator (or of that `owner`, with `*` everyone's); 409 if only others have one."""
         now = write.reconciler.now()
 
         def edit(config: Config) -> Config:

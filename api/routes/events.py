@@ -40,27 +40,27 @@ async def get_events(
     followers: FollowersDep,
     accept: AcceptDep = "*/*",
     last_event_id: Annotated[
-        EventNumber | None, Header(description="the number of the last event that was had: go on after it")
+        EventNumber | None, Header(description="the number of the last event received: continue after it")
     ] = None,
     kind: Annotated[
-        list[str] | None, Query(description="only these, and those below them: feed takes in feed.failed")
+        list[str] | None,
+        Query(description="only these kinds, and those below them: feed includes feed.failed"),
     ] = None,
     level: Annotated[
-        Literal["info", "warning", "error"] | None, Query(description="only these, and what is worse")
+        Literal["info", "warning", "error"] | None, Query(description="only this level and worse")
     ] = None,
-    after: Annotated[
-        int | None, Query(ge=0, description="as Last-Event-ID; 0: from the oldest that is kept")
-    ] = None,
+    after: Annotated[int | None, Query(ge=0, description="as Last-Event-ID; 0: from the oldest kept")] = None,
     since: Annotated[
-        str | None, Query(description="only of so long ago: seconds, or a text such as 10m", examples=["10m"])
+        str | None,
+        Query(description="only since that long ago: seconds, or a text such as 10m", examples=["10m"]),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=10000, description="events of a page, at most")] = 1000,
-    follow: Annotated[bool | None, Query(description="go on with what happens; else as Accept says")] = None,
+    limit: Annotated[int, Query(ge=1, le=10000, description="events per page, at most")] = 1000,
+    follow: Annotated[bool | None, Query(description="stream new events; default: as Accept says")] = None,
 ) -> Response:
-    """The last 10,000, the oldest first. With Accept: text/event-stream (or follow=true) an answer that goes on.
+    """The last 10,000, oldest first. With Accept: text/event-stream (or follow=true) the answer is a stream.
 
-    Such an answer begins with what comes next, or after Last-Event-ID, and has an event `lost` where some that a reader
-    should have had are no longer kept. Every 15 s without an event there is a comment.
+    The stream begins with the next event, or after Last-Event-ID, and has an event `lost` if some that the reader
+    missed are no longer kept. After every 15 s without an event there is a comment.
     """
     events, matches = reconciler.events, _matcher(kind or [], level, since)
     place = _place(last_event_id, after)
@@ -89,7 +89,7 @@ def _place(last_event_id: str | None, after: int | None) -> int | None:
         return after
     if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 19):
         raise parameter_error(
-            "header", "Last-Event-ID", "it is no event's number: send what an event's id: line said"
+            "header", "Last-Event-ID", "it is not an event's number: send the value of an event's id: line"
         )
     return int(last_event_id)
 

@@ -43,19 +43,19 @@ def explain(
     body: JsonOrPcapDep,
     reconciler: ReconcilerDep,
     interface: Annotated[
-        str | None, Query(description="by which packets come in; needed where there are several")
+        str | None, Query(description="by which packets come in; required if there are several")
     ] = None,
     after: Annotated[
-        int, Query(ge=0, description="of a capture: packets to leave out, the `next` before")
+        int, Query(ge=0, description="of a capture: packets to skip, the `next` of the previous page")
     ] = 0,
     limit: Annotated[
-        int, Query(ge=1, le=10000, description="of a capture: packets of a page, at most")
+        int, Query(ge=1, le=10000, description="of a capture: packets per page, at most")
     ] = 5000,
 ) -> Response:
     """Verdict, backend, what chose it, the steps and the frame out. Changes nothing: no counter, no flow, no budget.
 
-    One packet as JSON, in hex or by its five-tuple; many as a pcap or pcapng of Ethernet. The first request after the
-    program has changed compiles its traced twin, which takes a second.
+    One packet as JSON, in hex or by its five-tuple; many as a pcap or pcapng of Ethernet. The first request after a
+    change of the program compiles its traced build, which takes a second.
     """
     state = reconciler.interface(interface)
     if body.media is Media.PCAP:
@@ -76,7 +76,7 @@ def _of_json(data: dict[str, Any], mac: bytes) -> Asked:
     asked = tuple_of(validated(_TUPLE, data))
     note = None
     if not asked.source_port_given:
-        note = f"no source port was given: {SOURCE_PORT} was taken, and another may have another backend"
+        note = f"no source port was given: {SOURCE_PORT} was used; another may lead to another backend"
     return [frame_of_tuple(asked, mac)], [note], 1
 
 
@@ -89,7 +89,8 @@ def _of_capture(body: Body, after: int, limit: int) -> Asked:
         if captured.length > LONGEST:
             raise InvalidError.one(
                 "",
-                f"packet {total} of the capture has {captured.length} bytes, but at most {LONGEST} are possible: leave it out",
+                f"packet {total} of the capture has {captured.length} bytes, but at most "
+                f"{LONGEST} are possible: leave it out",
             )
         if after < total <= after + limit:
             frames.append(captured.data.ljust(captured.length, b"\0"))
@@ -101,4 +102,4 @@ def _note_of(captured: Captured) -> str | None:
     kept = len(captured.data)
     if kept == captured.length:
         return None
-    return f"{kept} of {captured.length} bytes were captured: the others are taken as zeros"
+    return f"{kept} of {captured.length} bytes were captured: the rest is taken as zeros"

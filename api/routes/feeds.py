@@ -37,7 +37,7 @@ def list_feeds(
     after: AfterDep = None,
     limit: LimitDep = PAGE_MOST,
 ) -> Any:
-    """In the order they were added, with what is seen of each, which is no part of the ETag."""
+    """In the order they were added, with the observed state of each, which is not part of the ETag."""
     every = list(read.config.feeds.values())
     found, following = page(every, lambda feed: feed.name, after, limit)
     etag = etag_of([feed.model_dump(mode="json") for feed in every])
@@ -47,7 +47,7 @@ def list_feeds(
 
 @router.get("/{name}", summary="One feed", response_model=FeedView, responses=documented(404))
 def get_feed(name: FeedNameDep, read: ReadDep, reconciler: ReconcilerDep, feeds: FeedsDep) -> Any:
-    """The feed, and what is seen of it, which is no part of the ETag."""
+    """The feed, and its observed state, which is not part of the ETag."""
     feed = read.config.feed(name)
     return read.answer(_etag(feed), shown([feed], read.config, reconciler, feeds)[0])
 
@@ -88,7 +88,7 @@ def put_feed(name: FeedNameDep, body: JsonDep, write: WriteDep, feeds: FeedsDep)
     responses=documented(404, *WRITE),
 )
 def delete_feed(name: FeedNameDep, write: WriteDep) -> None:
-    """With all that it has on the blocklist."""
+    """Its entries are removed from the blocklist too."""
 
     def edit(config: Config) -> Config:
         write.check(_etag(config.feed(name)))
@@ -103,7 +103,7 @@ def delete_feed(name: FeedNameDep, write: WriteDep) -> None:
     summary="Refresh a feed now",
     response_model=FeedView | RefreshOperation,
     responses=documented(404, 422, 502)
-    | {202: {"description": "it goes on: see the operation", "model": RefreshOperation}},
+    | {202: {"description": "still running: see the operation", "model": RefreshOperation}},
 )
 def refresh_feed(
     name: FeedNameDep,
@@ -111,10 +111,10 @@ def refresh_feed(
     feeds: FeedsDep,
     response: Response,
     wait_seconds: Annotated[
-        float, Query(ge=0, le=30, description="how long to wait for its end; 0: not at all")
+        float, Query(ge=0, le=30, description="how long to wait for it to finish; 0: not at all")
     ] = 10,
 ) -> Any:
-    """Fetch it, whenever it is due. 200 when it is done, 502 if it was not taken, 202 if it takes longer."""
+    """Fetch it now, whether it is due or not. 200 when it is done, 502 if it was refused, 202 if it takes longer."""
     reconciler.desired.config.feed(name)
     number = feeds.refresh(name)
     if not wait_seconds or not feeds.wait(name, number, wait_seconds):

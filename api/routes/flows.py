@@ -25,14 +25,14 @@ def list_flows(
     service: Annotated[str | None, Query(description="only flows of this service", examples=["web"])] = None,
     backend: Annotated[
         AddressText | None,
-        Query(description="only flows of this backend, by its address", examples=["10.0.0.11"]),
+        Query(description="only flows of the backend with this address", examples=["10.0.0.11"]),
     ] = None,
     after: Annotated[
-        int | None, Query(ge=0, le=2**63 - 1, description="the `next` of the page before", examples=[4711])
+        int | None, Query(ge=0, le=2**63 - 1, description="the `next` of the previous page", examples=[4711])
     ] = None,
-    limit: Annotated[int, Query(ge=0, le=10000, description="flows of a page; 0: the summary alone")] = 1000,
+    limit: Annotated[int, Query(ge=0, le=10000, description="flows per page; 0: only the summary")] = 1000,
 ) -> Flows:
-    """Which backend holds how many flows, and for how long these have been silent; then flow by flow.
+    """How many flows each backend holds, and for how long these have been silent; then flow by flow.
 
     A flow has no addresses here: the table holds a keyed hash of them (`tag`), which nothing turns back. Whether it has
     a certain flow is a question for /explain: `via` is then `flow`. Entries of mode `nat` come behind the flow table's,

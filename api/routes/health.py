@@ -12,13 +12,13 @@ router = APIRouter(tags=[OBSERVED])
 
 @router.get("/healthz", summary="Is the process alive", responses=documented())
 async def healthz() -> Alive:
-    """Answers as long as the process does; says nothing of the data plane."""
+    """Answers as long as the process lives; says nothing about the data plane."""
     return Alive()
 
 
 @router.get("/readyz", summary="Is the data plane in step", response_model=Ready, responses=documented(503))
 def readyz(reconciler: ReconcilerDep) -> Ready | Response:
-    """200 while every interface is attached and the maps hold what is desired; else 503 with the reasons."""
+    """200 while every interface is attached and the maps hold the desired state; otherwise 503 with the reasons."""
     reasons = reconciler.readiness()
     if reasons:
         return problem(NOT_READY, "; ".join(reasons), reasons=reasons)

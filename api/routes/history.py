@@ -24,13 +24,13 @@ router = APIRouter(prefix="/v1/config")
 _REQUEST: TypeAdapter[RollbackRequest] = TypeAdapter(RollbackRequest)
 _ALL = 1 << 31
 """More than the store keeps."""
-RevisionDep = Annotated[int, Path(ge=1, description="a revision that is kept", examples=[1])]
+RevisionDep = Annotated[int, Path(ge=1, description="a revision in the history", examples=[1])]
 
 
 @router.get("/revisions", tags=[OBSERVED], summary="The history", responses=documented(422, 503))
 def list_revisions(
     reconciler: ReconcilerDep,
-    after: Annotated[int | None, Query(ge=1, description="the `next` of the page before")] = None,
+    after: Annotated[int | None, Query(ge=1, description="the `next` of the previous page")] = None,
     limit: LimitDep = 1000,
 ) -> Revisions:
     """Show who changed what and when, newest first."""
@@ -52,7 +52,7 @@ def list_revisions(
 @router.get(
     "/revisions/{revision}",
     tags=[OBSERVED],
-    summary="The configuration as a revision had it",
+    summary="The configuration of a revision",
     response_model=ConfigDocument,
     responses={
         **documented(404, 422, 503),
@@ -60,7 +60,7 @@ def list_revisions(
     },
 )
 def get_revision(revision: RevisionDep, reconciler: ReconcilerDep, accept: AcceptDep = "") -> Response:
-    """The document that PUT /config takes, JSON or (by Accept) YAML. Entries whose time is over are left out."""
+    """The document in the form of PUT /config, JSON or (by Accept) YAML. Expired entries are left out."""
     document = to_document(reconciler.history.config_at(revision), now=reconciler.now())
     if prefers_yaml(accept):
         return Response(to_yaml(document), headers={"Vary": "Accept"}, media_type=Media.YAML)
@@ -77,10 +77,10 @@ def get_difference(
     revision: RevisionDep,
     reconciler: ReconcilerDep,
     since: Annotated[
-        int | None, Query(ge=1, description="the revision to begin with; without, the present state")
+        int | None, Query(ge=1, description="the revision to compare with; default: the present state")
     ] = None,
 ) -> Diff:
-    """How the state that `since` names becomes that of this revision; entries of other owners are looked at too."""
+    """How the state that `since` names becomes that of this revision, including entries of other owners."""
     have = reconciler.desired.config if since is None else reconciler.history.config_at(since)
     return diff(have, reconciler.history.config_at(revision), now=reconciler.now())
 
@@ -98,10 +98,10 @@ def roll_back(
     dry_run: DryRunDep = False,
     max_moved_percent: MaxMovedDep = None,
 ) -> ConfigChange:
-    """Makes a new revision, which says what the named one said: all that its document holds.
+    """Makes a new revision with the document of the given one.
 
-    Without one that is named: the newest that differs; what waits to be confirmed is taken back. What other owners hold
-    stays, and entries whose time is over stay over. Answers with what changed and what moved.
+    Without a revision, goes back to the newest that differs; a change that waits to be confirmed is rolled back.
+    Entries of other owners stay, and expired entries stay expired. Answers with what changed and what moved.
     """
     wanted = validated(_REQUEST, body.json()) if body.data.strip() else RollbackRequest()
     edit = write.reconciler.history.back_to(wanted.revision)
@@ -110,15 +110,15 @@ def roll_back(
 
 
 @router.post(
-    "/confirm", tags=[DESIRED], summary="Keep what waits to be confirmed", responses=documented(422, *WRITE)
+    "/confirm", tags=[DESIRED], summary="Confirm the change that waits", responses=documented(422, *WRITE)
 )
 def confirm(
     write: WriteDep,
     revision: Annotated[
-        int | None, Query(ge=1, description="only if it is this one; without, whichever waits")
+        int | None, Query(ge=1, description="only if this is the one that waits; default: any")
     ] = None,
 ) -> Confirmed:
-    """A change that was made with `confirm_within_seconds` stays. 409 if none waits."""
+    """A change that was made with `confirm_within_seconds` becomes permanent. 409 if none waits."""
     config, now = write.reconciler.desired.config, write.reconciler.now()
     if write.is_conditional:
         write.check(etag_of_config(config, now))

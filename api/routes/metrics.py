@@ -17,7 +17,7 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 
 @router.get("/metrics", summary="Metrics", response_class=Response, responses=documented() | _TEXT)
 def get_metrics(request: Request, accept: AcceptDep = "") -> Response:
-    """For Prometheus: everything is read at the moment of the scrape."""
+    """For Prometheus: everything is read at the time of the scrape."""
     encode, media_type = choose_encoder(accept)
     # A Content-Type header instead of media_type: Starlette would add a second charset.
     return Response(encode(request.app.state.metrics), headers={"Content-Type": media_type})

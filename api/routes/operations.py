@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1", tags=[OBSERVED])
 def get_operation(
     operation_id: OperationDep, reconciler: ReconcilerDep, feeds: FeedsDep
 ) -> Operation | RefreshOperation:
-    """A drain is `running` while its backend holds flows, then `done`. Once a second is often enough.
+    """A drain is `running` while its backend has flows, then `done`. Polling once a second is often enough.
 
     The refresh of a feed is `running`, then `done` or `failed`.
     """

@@ -80,13 +80,11 @@ def list_rules(
     service: Annotated[
         str | None, Query(description="only those that name this service", examples=["web"])
     ] = None,
-    count_only: Annotated[
-        bool | None, Query(description="only those on trial, or only those in force")
-    ] = None,
+    count_only: Annotated[bool | None, Query(description="only count-only rules, or only others")] = None,
     after: AfterDep = None,
     limit: LimitDep = PAGE_MOST,
 ) -> Rules | Response:
-    """Every rule that fits all that is asked, in the order in which they are asked. The ETag is that of all rules."""
+    """Rules that match all filters, in the order of evaluation. The ETag is that of all rules."""
     found = [
         rule
         for rule in in_order(read.config.rules.values())
@@ -138,7 +136,7 @@ def add_rule(body: JsonDep, write: WriteDep) -> RuleAnswer | RulesAnswer:
 
 @router.get("/{name}", tags=[DESIRED], summary="One rule", response_model=Rule, responses=documented(404))
 def get_rule(name: RuleDep, read: ReadDep) -> Rule | Response:
-    """The rule as the operator wants it; what it has matched stands under /status."""
+    """The desired rule; /status has what it has matched."""
     rule = read.config.rule(name)
     return read.answer(etag_of(document_of(rule)), rule)
 
@@ -193,7 +191,7 @@ def patch_rule(name: RuleDep, body: JsonDep, write: WriteDep) -> RuleAnswer:
     responses=documented(404, *WRITE),
 )
 def promote_rule(name: RuleDep, write: WriteDep) -> RuleAnswer:
-    """Ends its count-only mode: what it has only counted it now does. A rule in force stays as it is."""
+    """Ends its count-only mode: what it only counted, it does from now on. Otherwise it stays as it is."""
 
     def edit(config: Config) -> Config:
         rule = config.rule(name)
@@ -212,7 +210,7 @@ def promote_rule(name: RuleDep, write: WriteDep) -> RuleAnswer:
     responses=documented(404, *WRITE),
 )
 def delete_rule(name: RuleDep, write: WriteDep) -> None:
-    """Its counts go with it."""
+    """Its counters are removed too."""
 
     def edit(config: Config) -> Config:
         write.check(etag_of(document_of(config.rule(name))))

@@ -71,7 +71,9 @@ def list_services(
     label: LabelsDep = None,
     vip: Annotated[
         PrefixText | None,
-        Query(description="only those with this VIP, or whose VIP holds it", examples=["192.0.2.10"]),
+        Query(
+            description="only those with this VIP, or whose VIP prefix contains it", examples=["192.0.2.10"]
+        ),
     ] = None,
     protocol: Annotated[Protocol | None, Query(description="only those of this protocol")] = None,
     mode: Annotated[Mode | None, Query(description="only those of this mode")] = None,
@@ -82,7 +84,7 @@ def list_services(
     after: AfterDep = None,
     limit: LimitDep = PAGE_MOST,
 ) -> Services | Response:
-    """Every service that fits all that is asked, in the order they were added. The ETag is that of all services."""
+    """Services that match all filters, in the order they were added. The ETag is that of all services."""
     at = None if vip is None else prefix_of("query", "vip", vip)
     address = None if backend is None else address_of("query", "backend", backend)
     found = [
@@ -142,7 +144,7 @@ def add_service(body: JsonDep, write: WriteDep) -> Service | Services:
 
 @router.get("/{name}", summary="One service", response_model=Service, responses=documented(404))
 def get_service(name: NameDep, read: ReadDep) -> Service | Response:
-    """The service as the operator wants it; how it is stands under /status."""
+    """The desired service; /status has its observed state."""
     service = read.config.service(name)
     etag = etag_of(document_of(service))
     return read.answer(etag, service)
@@ -198,7 +200,7 @@ def patch_service(name: NameDep, body: JsonDep, write: WriteDep) -> Service:
     responses=documented(404, *WRITE),
 )
 def delete_service(name: NameDep, write: WriteDep) -> None:
-    """Its packets then go to the kernel, as those of any address that is no VIP."""
+    """Its packets then go to the kernel, like those of any address that is not a VIP."""
 
     def edit(config: Config) -> Config:
         write.check(etag_of(document_of(config.service(name))))

@@ -20,13 +20,13 @@ def _as_it_is(document: bytes | str) -> Response:
     return Response(document, media_type=Media.JSON)
 
 
-@router.get("/status", summary="Everything that is observed", response_model=Status, responses=documented())
+@router.get("/status", summary="The observed state", response_model=Status, responses=documented())
 def get_status(reconciler: ReconcilerDep) -> Response:
     """Interfaces, program, services with their backends, tables; and why it is not ready, if it is not."""
     return _as_it_is(_STATUS.dump_json(reconciler.status()))
 
 
-@router.get("/services/{name}/status", summary="A service as it is", responses=documented(404))
+@router.get("/services/{name}/status", summary="The observed state of a service", responses=documented(404))
 def get_service_status(name: NameDep, reconciler: ReconcilerDep) -> ServiceStatus:
     """Health, effective state, flows, packets and share of the ring of each backend; whether it is under attack."""
     return reconciler.service_status(name)

@@ -21,7 +21,7 @@ _EXAMPLE = {"name": "ci", "role": "operator", "expires_in_seconds": 2592000}
 
 @router.get("/tokens", summary="All tokens", responses=documented())
 def list_tokens(access: AccessDep, reconciler: ReconcilerDep) -> Collection[TokenView]:
-    """By name; those that are over too, until they are revoked."""
+    """By name; including expired ones, until they are revoked."""
     now = reconciler.now()
     items = [TokenView.of(token, now) for token in access.tokens.tokens()]
     return Collection(items=items, total=len(items), next=None)
@@ -30,14 +30,14 @@ def list_tokens(access: AccessDep, reconciler: ReconcilerDep) -> Collection[Toke
 @router.post(
     "/tokens",
     status_code=201,
-    summary="Make a token",
+    summary="Create a token",
     responses=documented(*BODY, 409, 503),
     openapi_extra=takes({Media.JSON: TokenInput}, _EXAMPLE),
 )
 def create_token(
     body: JsonDep, access: AccessDep, caller: CallerDep, reconciler: ReconcilerDep, response: Response
 ) -> NewToken:
-    """Answers with what its bearer has to show, this once: the daemon keeps only a digest of it."""
+    """The answer has the secret, only this once: the daemon keeps only a digest of it."""
     try:
         wanted = TokenInput.model_validate(body.json())
     except ValidationError as error:
@@ -57,12 +57,12 @@ def create_token(
 
 @router.get("/tokens/{name}", summary="One token", responses=documented(404))
 def get_token(name: TokenName, access: AccessDep, reconciler: ReconcilerDep) -> TokenView:
-    """Its role, and how long it counts."""
+    """Its role, and how long it is valid."""
     return TokenView.of(access.tokens.token(name), reconciler.now())
 
 
 @router.delete("/tokens/{name}", status_code=204, summary="Revoke a token", responses=documented(404, 503))
 def revoke_token(name: TokenName, access: AccessDep, caller: CallerDep, reconciler: ReconcilerDep) -> None:
-    """Nobody gets in with it from now on; answers that go on are not cut off."""
+    """Nobody gets in with it from now on; its streaming answers are ended too."""
     access.tokens.revoke(name)
     reconciler.events.publish("token.revoked", f"token {name} revoked by {caller.name}", name=name)

@@ -24,15 +24,15 @@ _SETTLE_SECONDS = 0.05
 async def get_top(
     *,
     reconciler: ReconcilerDep,
-    by: Annotated[By, Query(description="what packets are put together by; prefix: /24 or /64")] = By.SOURCE,
-    seconds: Annotated[float, Query(ge=0.1, le=60, description="how long to look")] = 1.0,
+    by: Annotated[By, Query(description="what packets are grouped by; prefix: /24 or /64")] = By.SOURCE,
+    seconds: Annotated[float, Query(ge=0.1, le=60, description="how long to sample")] = 1.0,
     limit: Annotated[int, Query(ge=1, le=1000, description="lines, at most")] = 10,
     verdict: VerdictsQuery = None,
 ) -> TopTalkers:
-    """Looks for so long, and answers then. Up to 10,000 packets a second are looked at, and scaled to all that came.
+    """Samples for that long, then answers. Up to 10,000 packets a second are sampled, and scaled to all that came.
 
-    The first request waits a second or more, for the program is compiled with what hands packets out; ask again within
-    ten seconds and it stays so.
+    The first request waits a second or more, because sampling must be compiled into the program; it stays there if the
+    next request comes within ten seconds.
     """
     numbers = numbers_of(verdict or [], reconciler.verdicts())
     wake, talkers = Wake(), Talkers(by)

@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1", tags=[ACCESS])
 
 @router.get("/whoami", summary="Who am I", responses=documented())
 async def get_whoami(caller: CallerDep) -> WhoAmI:
-    """How the daemon knows the caller, and its role: viewers read, operators change lists, rules and backends."""
+    """Who the daemon takes the caller for, and its role: viewers read, operators change lists, rules and backends."""
     ends = None if caller.expires_at is None else format_moment(caller.expires_at)
     return WhoAmI.model_validate(
         {"name": caller.name, "role": caller.role, "by": caller.how, "expires_at": ends}

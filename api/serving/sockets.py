@@ -38,13 +38,13 @@ def listening(path: Path, group: str | None, listen: str | None, *, tls: bool) -
     meanwhile waits.
     """
     if tls and not listen:
-        raise SetupError("--tls-cert is for TCP, and no address is given: give --listen ADDRESS:PORT too")
+        raise SetupError("--tls-cert is for TCP, but no address is given: also give --listen ADDRESS:PORT")
     gid = _group(group)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise SetupError(
-            f"{path.parent} cannot be made ({error.strerror}): make it, or give another --socket"
+            f"{path.parent} cannot be created ({error.strerror}): create it, or give another --socket"
         ) from error
     _remove_stale(path)
     opened = [Listening(UNIX, socket.socket(socket.AF_UNIX))]
@@ -85,7 +85,7 @@ def _group(name: str | None) -> int:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError:
         raise SetupError(
-            f"--socket-group {name}: there is no such group; groupadd --system {name} makes it"
+            f"--socket-group {name}: there is no such group; create it with groupadd --system {name}"
         ) from None
 
 
@@ -96,7 +96,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise SetupError(f"{path} is there, and is no socket: give another --socket, or remove it")
+        raise SetupError(f"{path} exists, and is not a socket: give another --socket, or remove it")
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(str(path)) == 0:
             raise SetupError(f"another sluice serves {path}: stop it, or choose another --socket")
@@ -147,7 +147,7 @@ def _tcp(listen: str, *, tls: bool) -> Listening:
     if not (address == "::1" or address.startswith("127.")):
         listener.close()
         raise SetupError(
-            f"--listen {listen} is not a loopback address, and in the clear only loopback is served: "
+            f"--listen {listen} is not a loopback address, and without TLS only loopback is served: "
             "give --tls-cert and --tls-key"
         )
     return Listening(LOOPBACK, listener)

@@ -27,12 +27,12 @@ class TlsFiles:
         """What the options ask for; None: no TLS. SetupError: they do not go together."""
         if certificate is None and key is None:
             if client_ca is not None:
-                raise SetupError("--tls-client-ca needs TLS: give --tls-cert and --tls-key too")
+                raise SetupError("--tls-client-ca needs TLS: also give --tls-cert and --tls-key")
             return None
         if certificate is None:
-            raise SetupError(f"--tls-key {key} is without its certificate: give --tls-cert too")
+            raise SetupError(f"--tls-key {key} is without its certificate: also give --tls-cert")
         if key is None:
-            raise SetupError(f"--tls-cert {certificate} is without its key: give --tls-key too")
+            raise SetupError(f"--tls-cert {certificate} is without its key: also give --tls-key")
         return cls(certificate, key, client_ca)
 
 
@@ -53,7 +53,7 @@ def context_of(
         context.load_cert_chain(files.certificate, files.key, password=_no_password(files.key))
     except ssl.SSLError as error:
         says = (
-            f"{files.key} is not the key of {files.certificate}: give the pair that belongs together"
+            f"{files.key} is not the key of {files.certificate}: give a matching pair"
             if error.reason == "KEY_VALUES_MISMATCH"
             else f"{files.certificate} and {files.key} cannot be used ({error.reason or error}): give PEM files"
         )
@@ -92,7 +92,7 @@ def _check_key(path: Path) -> None:
             f"--tls-key {path} cannot be read ({error.strerror}): see who may read it"
         ) from error
     if mode & 0o007:
-        raise SetupError(f"--tls-key {path} can be read by all: chmod o= {path}")
+        raise SetupError(f"--tls-key {path} can be read by everyone: chmod o= {path}")
 
 
 def _read_certificates(path: Path, option: str) -> list[x509.Certificate]:
@@ -101,7 +101,7 @@ def _read_certificates(path: Path, option: str) -> list[x509.Certificate]:
     except OSError as error:
         raise SetupError(f"{option} {path} cannot be read ({error.strerror}): see who may read it") from error
     except ValueError as error:
-        raise SetupError(f"{option} {path} holds no certificate: give a PEM file") from error
+        raise SetupError(f"{option} {path} does not hold a certificate: give a PEM file") from error
 
 
 def _check_dates(
@@ -112,7 +112,7 @@ def _check_dates(
         raise SetupError(f"the certificate in {path} ended at {ends:%Y-%m-%d %H:%M} UTC: renew it")
     if now < begins:
         raise SetupError(
-            f"the certificate in {path} begins at {begins:%Y-%m-%d %H:%M} UTC: wait, or see that the clock is right"
+            f"the certificate in {path} begins at {begins:%Y-%m-%d %H:%M} UTC: wait, or check the clock"
         )
     if ends - now < SOON:
         warn(f"the certificate in {path} ends at {ends:%Y-%m-%d %H:%M} UTC: renew it, and send SIGHUP")
@@ -120,6 +120,8 @@ def _check_dates(
 
 def _no_password(path: Path) -> Callable[[], str]:
     def ask() -> str:
-        raise SetupError(f"--tls-key {path} is encrypted, and nobody is there to be asked: decrypt it")
+        raise SetupError(
+            f"--tls-key {path} is encrypted, and nobody can be asked for its password: decrypt it"
+        )
 
     return ask

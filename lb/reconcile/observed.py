@@ -250,7 +250,7 @@ class Hits:
 class RuleTally:
     """What a rule matched, and of it what was dropped, or would have been in count-only mode.
 
-    last_match_at: epoch seconds. position: the rule's place in the order in which rules are asked, from 1.
+    last_match_at: epoch seconds. position: the rule's place in the order of evaluation, from 1.
     """
 
     packets: int

@@ -100,7 +100,7 @@ def test_roles_of_tokens(daemon: Guarded) -> None:
     refused = by_role["viewer"].post("/v1/blocklist", json=ENTRY)
     assert (refused.status_code, refused.headers["content-type"]) == (403, PROBLEM)
     assert refused.json()["detail"] == (
-        "token viewer is viewer, and POST /v1/blocklist takes the role operator"
+        "token viewer is viewer, and POST /v1/blocklist needs the role operator"
     )
     assert by_role["operator"].get("/v1/whoami").json() == {
         "name": "token operator",
@@ -180,7 +180,7 @@ def test_the_unix_socket_goes_by_peer(daemon: Guarded) -> None:
     refused = daemon.unix(1002, 1).get("/v1/whoami")
     assert (refused.status_code, refused.json()["detail"]) == (
         403,
-        "uid 1002 may not use this API: an admin gives it a role in settings.access",
+        "uid 1002 may not use this API: an admin can give it a role in settings.access",
     )
     assert daemon.unix(1002, 1).get("/v1/whoami", headers={"Authorization": "Bearer no"}).status_code == 401
 

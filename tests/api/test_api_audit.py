@@ -48,7 +48,7 @@ def test_writes_and_refusals_are_written_down(daemon: Guarded) -> None:
     lines = daemon.audit()
     assert [(r.revision_before, r.revision_after) for r in lines[:3]] == [(0, 1), (1, 1), (None, None)]
     assert {r.origin for r in lines} == {f"{ADDRESS}:40000"}
-    assert lines[2].detail == "token operator is operator, and PUT /v1/config takes the role admin"
+    assert lines[2].detail == "token operator is operator, and PUT /v1/config needs the role admin"
     assert lines[0].time == daemon.clock.now
     revisions = daemon.unix().get("/v1/config/revisions").json()["items"]
     assert revisions[0]["actor"] == "token operator"

@@ -110,7 +110,7 @@ def test_a_five_tuple_becomes_a_frame_for_the_interface(client: TestClient, trac
     assert packet["steps"][0] == {
         "stage": "input",
         "result": "continue",
-        "detail": "no source port was given: 40000 was taken, and another may have another backend",
+        "detail": "no source port was given: 40000 was used; another may lead to another backend",
     }
     assert len(ask(client, **{**body, "src": f"{CLIENT}:5"})["steps"]) == len(packet["steps"]) - 1
 
@@ -256,7 +256,7 @@ def test_what_was_not_captured_is_taken_as_zeros(client: TestClient, tracer: Twi
     (packet,) = send(client, pcap(frame, more=1000)).json()["packets"]
 
     assert tracer.frames == [frame + bytes(1000)]
-    assert packet["steps"][0]["detail"] == "42 of 1042 bytes were captured: the others are taken as zeros"
+    assert packet["steps"][0]["detail"] == "42 of 1042 bytes were captured: the rest is taken as zeros"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_what_was_not_captured_is_taken_as_zeros(client: TestClient, tracer: Twi
         ),
         ({"src": CLIENT, "dst": "192.0.2.10", "protocol": "tcp"}, "/dst", "tcp needs the port"),
         ({"src": "::1", "dst": "192.0.2.10:80", "protocol": "tcp"}, "/dst", "of different families"),
-        ([], "", "has to be a JSON object"),
+        ([], "", "must be a JSON object"),
     ],
 )
 def test_a_question_with_a_fault_is_refused(

@@ -45,7 +45,7 @@ def test_answers_that_go_on_are_few(daemon: Guarded) -> None:
 
     mine = daemon.tls(daemon.token("viewer")).get("/v1/events?follow=true")
     assert (mine.status_code, mine.headers["retry-after"]) == (429, "1")
-    assert "has 2 answers open" in mine.json()["detail"]
+    assert "has 2 streaming answers open" in mine.json()["detail"]
     quotas.hold("uid 0", is_exempt=True)
     for path in ("/v1/events?follow=true", "/v1/capture?seconds=1", "/v1/top?seconds=0.1"):
         all_of_them = daemon.unix().get(path)

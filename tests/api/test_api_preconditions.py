@@ -136,7 +136,7 @@ def test_what_is_no_etag_is_refused(filled: TestClient, header: str, sent: str) 
     assert answer.status_code == 422
     (fault,) = answer.json()["errors"]
     assert fault["parameter"] == header
-    assert "send what ETag said" in fault["detail"]
+    assert "send the value of the ETag header" in fault["detail"]
     assert filled.get("/v1/config").json() == before
 
 

@@ -161,23 +161,22 @@ def test_files_that_tls_cannot_be_made_of(
             context_of(files, now=NOW)
         return str(raised.value)
 
-    assert fault(None, key) == f"--tls-key {key} is without its certificate: give --tls-cert too"
-    assert fault(certificate, None) == f"--tls-cert {certificate} is without its key: give --tls-key too"
-    assert fault(None, None, authority.file) == "--tls-client-ca needs TLS: give --tls-cert and --tls-key too"
+    assert fault(None, key) == f"--tls-key {key} is without its certificate: also give --tls-cert"
+    assert fault(certificate, None) == f"--tls-cert {certificate} is without its key: also give --tls-key"
     assert (
-        fault(certificate, other[1])
-        == f"{other[1]} is not the key of {certificate}: give the pair that belongs together"
+        fault(None, None, authority.file) == "--tls-client-ca needs TLS: also give --tls-cert and --tls-key"
     )
+    assert fault(certificate, other[1]) == f"{other[1]} is not the key of {certificate}: give a matching pair"
     assert "the certificate in" in fault(*over) and "ended at" in fault(*over)
     assert "begins at" in fault(*early)
     assert fault(tmp_path / "no", key) == (
         f"--tls-cert {tmp_path / 'no'} cannot be read (No such file or directory): see who may read it"
     )
     assert "--tls-key" in fault(certificate, tmp_path / "no")
-    assert "holds no certificate" in fault(tmp_path / "text", key)
+    assert "does not hold a certificate" in fault(tmp_path / "text", key)
     assert "cannot be used" in fault(certificate, tmp_path / "text")
     assert "is encrypted, and nobody is there to be asked" in fault(certificate, encrypted)
-    assert "holds no certificate" in fault(certificate, key, tmp_path / "text")
+    assert "does not hold a certificate" in fault(certificate, key, tmp_path / "text")
     key.chmod(0o644)
     assert fault(certificate, key) == f"--tls-key {key} can be read by all: chmod o= {key}"
     key.chmod(0o640)
@@ -193,8 +192,8 @@ def test_addresses_that_are_not_served(tmp_path: Path) -> None:
     """In the clear only loopback is; TLS without an address is a mistake; a bad one is named."""
     path = tmp_path / "s.sock"
     for listen, tls, says in (
-        ("0.0.0.0:0", False, "in the clear only loopback is served: give --tls-cert and --tls-key"),
-        ("[::]:0", False, "in the clear only loopback is served"),
+        ("0.0.0.0:0", False, "without TLS only loopback is served: give --tls-cert and --tls-key"),
+        ("[::]:0", False, "without TLS only loopback is served"),
         ("192.0.2.1:0", True, "cannot listen on 192.0.2.1:0"),
         (None, True, "no address is given: give --listen ADDRESS:PORT too"),
     ):
@@ -265,7 +264,7 @@ def test_only_a_socket_is_taken_away(tmp_path: Path) -> None:
         pass
     path.write_text("mine")
     with (
-        pytest.raises(SetupError, match="is there, and is no socket"),
+        pytest.raises(SetupError, match="exists, and is not a socket"),
         listening(path, None, None, tls=False),
     ):
         pass

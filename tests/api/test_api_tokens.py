@@ -21,7 +21,7 @@ def test_a_token_counts_until_it_is_over_or_revoked(daemon: Guarded) -> None:
     answer = client.get("/v1/services")
     assert (answer.status_code, answer.json()["detail"]) == (
         401,
-        'the token "viewer" is over: an admin makes a new one by "sluice token create"',
+        'the token "viewer" has expired: an admin creates a new one with "sluice token create"',
     )
 
     lasting = daemon.tls(daemon.token("viewer", "lasting"))

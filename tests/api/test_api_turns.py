@@ -42,7 +42,9 @@ def test_who_comes_too_late_is_told_so(stack: Stack, tmp_path: Path, monkeypatch
 
     late = [each.result() for each in refused]
     assert {(each.status_code, each.headers["Retry-After"]) for each in late} == {(429, "1")}
-    assert all(f"{WAITING} writes are being made or wait already" in each.json()["detail"] for each in late)
+    assert all(
+        f"{WAITING} writes are already being made or waiting" in each.json()["detail"] for each in late
+    )
     assert [each.status_code for each in more] == [201, 201]  # there is room again
     made = [each for each in answers if each.status_code == 201]
     assert sorted(int(each.headers["Sluice-Revision"]) for each in made) == list(range(1, WAITING + 1))

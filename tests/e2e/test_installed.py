@@ -186,7 +186,7 @@ def test_an_installed_daemon_needs_no_root(machine: Machine, folder: Path) -> No
         explained = sluice("explain", *asked, token=token)
         assert json.loads(explained.stdout)["packets"][0]["verdict"] == "DROP_BLOCKLIST", explained.stderr
         refused = sluice("apply", "-f", "/dev/null", token=token)
-        assert (refused.returncode, "takes the role admin" in refused.stderr) == (1, True)
+        assert (refused.returncode, "needs the role admin" in refused.stderr) == (1, True)
         token.write_text("sluice_wrong")
         unknown = sluice("status", token=token)
         assert (unknown.returncode, "there is no such token" in unknown.stderr) == (1, True)

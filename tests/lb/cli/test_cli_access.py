@@ -31,7 +31,7 @@ def test_a_token_from_its_making_to_its_end(
     monkeypatch.setenv("SLUICE_TOKEN", text)
     assert "token ci" in shell.ok("whoami")
     refused = shell.run("token", "list")
-    assert (refused.exit_code, "takes the role admin" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "needs the role admin" in refused.stderr) == (1, True)
     monkeypatch.delenv("SLUICE_TOKEN")
 
     assert shell.ok("token", "revoke", "ci", "old") == "token ci is revoked\ntoken old is revoked\n"
