@@ -175,7 +175,7 @@ def test_files_that_tls_cannot_be_made_of(
     assert "--tls-key" in fault(certificate, tmp_path / "no")
     assert "does not hold a certificate" in fault(tmp_path / "text", key)
     assert "cannot be used" in fault(certificate, tmp_path / "text")
-    assert "is encrypted, and nobody is there to be asked" in fault(certificate, encrypted)
+    assert "is encrypted, and nobody can be asked" in fault(certificate, encrypted)
     assert "does not hold a certificate" in fault(certificate, key, tmp_path / "text")
     key.chmod(0o644)
     assert fault(certificate, key) == f"--tls-key {key} can be read by all: chmod o= {key}"
@@ -195,7 +195,7 @@ def test_addresses_that_are_not_served(tmp_path: Path) -> None:
         ("0.0.0.0:0", False, "without TLS only loopback is served: give --tls-cert and --tls-key"),
         ("[::]:0", False, "without TLS only loopback is served"),
         ("192.0.2.1:0", True, "cannot listen on 192.0.2.1:0"),
-        (None, True, "no address is given: give --listen ADDRESS:PORT too"),
+        (None, True, "no address is given: also give --listen ADDRESS:PORT"),
     ):
         with pytest.raises(SetupError, match=says), listening(path, None, listen, tls=tls):
             pass
@@ -270,7 +270,7 @@ def test_only_a_socket_is_taken_away(tmp_path: Path) -> None:
         pass
     link = tmp_path / "link"
     link.symlink_to(path)
-    with pytest.raises(SetupError, match="is no socket"), listening(link, None, None, tls=False):
+    with pytest.raises(SetupError, match="is not a socket"), listening(link, None, None, tls=False):
         pass
     assert path.read_text() == "mine"
     with (
