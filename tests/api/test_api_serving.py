@@ -178,7 +178,7 @@ def test_files_that_tls_cannot_be_made_of(
     assert "is encrypted, and nobody can be asked" in fault(certificate, encrypted)
     assert "does not hold a certificate" in fault(certificate, key, tmp_path / "text")
     key.chmod(0o644)
-    assert fault(certificate, key) == f"--tls-key {key} can be read by all: chmod o= {key}"
+    assert fault(certificate, key) == f"--tls-key {key} can be read by everyone: chmod o= {key}"
     key.chmod(0o640)
     told: list[str] = []
     context_of(TlsFiles(certificate, key), now=NOW, warn=told.append)
