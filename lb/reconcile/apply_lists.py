@@ -105,7 +105,8 @@ class _Trie:
             count += int((~wanted.locate(self._held.keys)[1]).sum())
         if count > room:
             raise CapacityError(
-                f"the {what} would hold {count} prefixes (with those being removed), room is for {room}: raise {option}"
+                f"the {what} would hold {count} prefixes (with those being removed), but there is "
+                f"room for {room}: raise {option}"
             )
 
     def add(self, wanted: Column) -> None:

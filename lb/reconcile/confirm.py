@@ -54,7 +54,7 @@ class Confirmation:
             return
         raise ConflictError(
             f"revision {self.pending.revision} waits to be confirmed for {max(0.0, left):.0f} s more: "
-            'keep it with "sluice confirm" (POST /v1/config/confirm), or take it back with "sluice rollback"'
+            'keep it with "sluice confirm" (POST /v1/config/confirm), or undo it with "sluice rollback"'
         )
 
     def confirm(self, revision: int | None) -> Pending:
@@ -62,7 +62,7 @@ class Confirmation:
         pending = self.pending
         if pending is None:
             raise ConflictError(
-                'nothing waits to be confirmed: "sluice revisions" shows what has been changed, and taken back'
+                'nothing waits to be confirmed: "sluice revisions" shows what was changed and rolled back'
             )
         if revision not in (None, pending.revision):
             raise ConflictError(
@@ -71,7 +71,7 @@ class Confirmation:
             )
         if self.is_due:
             raise ConflictError(
-                f"revision {pending.revision} was not confirmed in time, and is being taken back: apply it again"
+                f"revision {pending.revision} was not confirmed in time, and is being rolled back: apply it again"
             )
         self.end()
         return pending

@@ -26,7 +26,7 @@ Rings = Callable[[RingRecipe, int], U16]
 _PERCENT = 100
 _NAMED = 3
 """Services that a sentence names."""
-_BY_ID = "where their connection ids lead, the flow table does not tell"
+_BY_ID = "the flow table does not tell where their connection IDs lead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,10 @@ def check_budget(moves: Iterable[ServiceMove], percent: float | None) -> None:
     over = [move for move in moves if percent is not None and move.percent > percent]
     if not over:
         return
-    named = "; ".join(f'of service "{move.service}", {words(move)}' for move in over[:_NAMED])
-    more = f" (and {len(over) - _NAMED} services more)" if len(over) > _NAMED else ""
+    named = "; ".join(f'for service "{move.service}", {words(move)}' for move in over[:_NAMED])
+    more = f" (and {len(over) - _NAMED} more services)" if len(over) > _NAMED else ""
     raise BudgetError(
-        f"{named}{more}, where {percent:g} % may: go in smaller steps, or use --force (?force=true)", over
+        f"{named}{more}, but the bound is {percent:g} %: use smaller steps, or --force (?force=true)", over
     )
 
 
@@ -193,7 +193,7 @@ def _moved(
         for place, count in flows.items()
     )
     if note is None and moved > sure:
-        note = "which of those that are idle by the new times the ring sends where they are cannot be told"
+        note = "it is not known which of those idle by the new times the ring keeps in place"
     slots = compare.moved(old, new)
     if old.service.affinity is not new.service.affinity and old.recipe:
         slots = SLOTS
@@ -231,7 +231,7 @@ def _doubts(old: ServicePlan, new: ServicePlan, takers: list[Service]) -> tuple[
     """The places whose flows may stay and may not, and why it cannot be told which."""
     every = set(old.at.values())
     if not _is_within(new.service, old.service):
-        return every, "which of them are for the ports that are left, the flow table does not tell"
+        return every, "the flow table does not tell which of them are for the remaining ports"
     if takers:
         return every, _taken_over(takers)
     if not new.service.quic:

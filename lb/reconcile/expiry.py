@@ -27,7 +27,7 @@ def tell(plans: Mapping[str, ListPlan], now: float, events: Events | None) -> No
             assert events
             events.publish(
                 "entry.expired",
-                f"off the {name}, their time is over: {', '.join(first)}{more} ({owner})",
+                f"expired from the {name}: {', '.join(first)}{more} ({owner})",
                 list=name,
                 owner=owner,
                 count=count,

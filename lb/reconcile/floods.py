@@ -105,7 +105,7 @@ class FloodWatch:
     def _ended(self, name: str, attack: _Attack, plan: ServicePlan | None, second: int) -> None:
         guard = plan.service.flood_protection if plan else None
         seconds = second - attack.since
-        why = "" if guard else ", and is not guarded any more"
+        why = "" if guard else ", and is no longer guarded"
         self._events.publish(
             "attack.ended",
             f'service "{name}" was under attack for {seconds} s, with up to {attack.most} new flows in a second{why}',

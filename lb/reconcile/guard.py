@@ -50,7 +50,9 @@ class Guard:
         for address in self.callers:
             if not address.is_loopback:  # which no packet on a wire has
                 yield Protected(
-                    address, "the address that you call from", "all you send, this connection too,"
+                    address,
+                    "the address that you call from",
+                    "everything you send, including this connection,",
                 )
 
 

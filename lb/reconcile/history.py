@@ -68,7 +68,7 @@ class History:
                 return config
             at = self._store.last_edit(before=at)
         raise NotFoundError(
-            'there is no earlier revision that differs: "sluice revisions" shows those there are'
+            'there is no earlier revision that differs: "sluice revisions" lists the existing ones'
         )
 
     @property

@@ -82,7 +82,7 @@ def tell_hops(events: Events, before: Mapping[bytes, NextHop], after: Mapping[by
         lost = sum(not resolved for _, resolved in rest)
         events.publish(
             "hop.lost" if lost else "hop.resolved",
-            f"{len(rest)} more next hops have changed, {lost} of them are not known any more",
+            f"{len(rest)} more next hops have changed, {lost} of them are no longer known",
             level="warning" if lost else "info",
             changed=len(rest),
             lost=lost,

@@ -284,11 +284,11 @@ class Reconciler(Observing):
     def _undo(self, revisions: Sequence[int], error: Exception) -> None:
         """Whatever part of changes is in the maps, go back. If that fails too, `_follow` tries again."""
         for revision in revisions:
-            self.events.failure(f"revision {revision} could not be applied and is taken back: {error}")
+            self.events.failure(f"revision {revision} could not be applied and is rolled back: {error}")
         try:
             self._maps.go_back(self._desired.config)
         except Exception as again:
-            self.events.failure(f"the maps are not as they were: {again}")
+            self.events.failure(f"the maps could not be restored: {again}")
             self._notify()
         with self._store.together():
             for revision in reversed(revisions):
@@ -312,7 +312,7 @@ class Reconciler(Observing):
             self.watch.follow_bans(bans_wanted(self._desired.config))
         except OSError as error:
             self.events.failure(
-                f"who is over a limit cannot be banned, for the reports cannot be read: {error}"
+                f"sources over a limit cannot be banned, because the reports cannot be read: {error}"
             )
 
     def _ban(self, bans: list[Ban]) -> None:
@@ -359,9 +359,9 @@ class Reconciler(Observing):
             except SluiceError as error:
                 if str(error) != told:  # it is tried again each second; a reader wants to know once
                     told = str(error)
-                    self.events.failure(f"the maps could not be brought up to date: {told}")
+                    self.events.failure(f"the maps could not be updated: {told}")
             except Exception:  # whatever it was, entries must expire and next hops be followed
-                log.exception("the maps could not be brought up to date")
+                log.exception("the maps could not be updated")
 
     def _follow_once(self, hops_changed: bool) -> None:
         if self._maps.failure:

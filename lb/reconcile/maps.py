@@ -87,7 +87,7 @@ class Maps:
 
     def go_back(self, config: Config) -> None:
         """Whatever part of a change the maps hold: back to what is desired."""
-        self.failure = self.failure or "a change is being taken back"
+        self.failure = self.failure or "a change is being rolled back"
         self.hops.refresh(config)
         self._take_over(self._services.go_back(self.hops.known))
         self.apply(config, self.plan(config), all_rows=True, program_last=True)

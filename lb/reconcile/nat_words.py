@@ -18,17 +18,17 @@ NOT_WALKED: Mapping[str | None, tuple[str, ...]] = {
 """Stages that a packet of NAT's does not come to."""
 _REASONS = {
     "DROP_NAT_NO_FLOW": "no flow is known for it, and it opens none",
-    "DROP_NAT_PORTS": "it would be a new flow, and none of the ports looked at is free: add addresses to nat_pools",
+    "DROP_NAT_PORTS": "it would be a new flow, but none of the ports tried is free: add addresses to nat_pools",
     "DROP_NAT_CLASH": "another flow of this client has the same way to the same backend",
     "DROP_NAT_UNTRANSLATABLE": "it has no counterpart in the other family",
     "DROP_TTL": "its TTL ends here",
-    "DROP_NO_BACKEND": "it would be a new flow, and no backend takes new flows",
-    "DROP_NO_NEXT_HOP": "no MAC is known for the way to the backend: look at the route and the neighbour table",
-    "TX_TOO_BIG": "as it would leave it exceeds what the way takes; the sender is told",
-    "DROP_TOO_BIG": "as it would leave it exceeds what the way takes; the sender is not told",
-    "PASS_ICMP_ERROR": "what it quotes is no flow of NAT's",
-    "PASS_PROTOCOL": "it is no reply of NAT's",
-    "PASS_NO_SERVICE": "it is no reply of NAT's",
+    "DROP_NO_BACKEND": "it would be a new flow, but no backend takes new flows",
+    "DROP_NO_NEXT_HOP": "no MAC is known for the backend's next hop: look at the route and the neighbour table",
+    "TX_TOO_BIG": "it would leave larger than the path's MTU; the sender is told",
+    "DROP_TOO_BIG": "it would leave larger than the path's MTU; the sender is not told",
+    "PASS_ICMP_ERROR": "what it quotes is not a flow of NAT",
+    "PASS_PROTOCOL": "it is not a reply of a NAT flow",
+    "PASS_NO_SERVICE": "it is not a reply of a NAT flow",
 }
 _TCP = 6
 _ECHO = {1: (8, 0), 58: (128, 129)}
@@ -41,7 +41,7 @@ def nat_words(trace: Trace, ended: str, out: bytes) -> str:
     if reason is not None:
         return reason
     if "NAT" not in ended:
-        return "it would be a new flow, and is not let in"
+        return "it would be a new flow, and is not admitted"
     flow = "a new flow" if trace.nat_states == (0, 0) else f"its flow is known, {_state(trace)}"
     what = " of an ICMP error" if trace.wanted.is_quoted else ""
     return f"{flow}; leaves as {_ends(out, trace.ip_offset)}{what}"

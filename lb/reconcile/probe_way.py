@@ -25,7 +25,7 @@ def probe_way(
     plan = plans.by_name.get(service)
     place = plan.place(backend) if plan else None
     if plan is None or place is None or plan.service.mode not in _MODES:
-        raise DataPlaneError(f'service "{service}" has no way to it in the data plane just now')
+        raise DataPlaneError(f'service "{service}" has no path to it in the data plane at present')
     hop = hops.get(backend)
     if hop is None or hop.mac is None:
         raise NotFoundError("its next hop is not known: there is no route to it, or nobody answers there")

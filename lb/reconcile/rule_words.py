@@ -6,11 +6,11 @@ from lb.reconcile.explained import MetRule, View
 
 _UNKNOWN = "nothing is known of this source"
 _GUARDED = {
-    "known": "this source is known to have gone on with a flow before, and comes in",
-    "proven": "this SYN was sent again as a client does it, and comes in",
-    "tested": f"{_UNKNOWN}, which comes in when its SYN is sent again",
-    "within": f"{_UNKNOWN}, and the second's new flows are not spent",
-    "refused": f"{_UNKNOWN}, and the second's new flows are spent",
+    "known": "this source is known from an earlier flow that continued, and is admitted",
+    "proven": "this SYN was repeated as a client does, and is admitted",
+    "tested": f"{_UNKNOWN}, which is admitted when it repeats its SYN",
+    "within": f"{_UNKNOWN}, and this second's budget of new flows is not spent",
+    "refused": f"{_UNKNOWN}, and this second's budget of new flows is spent",
 }
 
 
@@ -29,7 +29,7 @@ def over_limit(met: MetRule | None) -> str:
     if met is None or met.rule.limit is None:
         return "it is over the limit of a rule"
     limit = met.rule.limit
-    whose = "its source is" if limit.per is LimitPer.SOURCE else "all that it matches are"
+    whose = "its source is" if limit.per is LimitPer.SOURCE else "all packets that it matches are"
     return f"{whose} over the limit of rule {rule_name(met)}: {limit.rate} {limit.unit} a second"
 
 

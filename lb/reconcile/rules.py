@@ -235,7 +235,7 @@ def _check_classes(field: int, count: int) -> None:
     if count > CLASSES:
         what = {SOURCE_PORT: "source ports", PORT: "ports", LENGTH: "lengths"}[field]
         raise CapacityError(
-            f"the rules tell {count} kinds of {what} apart, and {CLASSES} are allowed: use fewer or equal ranges"
+            f"the rules tell {count} kinds of {what} apart, but {CLASSES} are allowed: use fewer or equal ranges"
         )
 
 

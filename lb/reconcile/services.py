@@ -274,7 +274,7 @@ def _place(
             places += [None] * ((1 << bits) - len(places))
         elif old is None or len(missing) > len(spare) + len(left):
             raise CapacityError(
-                f'service "{service.name}" needs {1 << bits} backend places, and so many are not free: raise --backends'
+                f'service "{service.name}" needs {1 << bits} backend places, but not enough are free: raise --backends'
             )
         else:
             bits = old.room

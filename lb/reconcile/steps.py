@@ -33,12 +33,12 @@ _PROTOCOLS = {
 }
 _FLAGS = ((0x02, "SYN"), (0x10, "ACK"), (0x01, "FIN"), (0x04, "RST"), (0x08, "PSH"))
 _WRONG = {
-    "DROP_TRUNCATED": "a header or the packet is longer than what is there",
+    "DROP_TRUNCATED": "a header or the packet is longer than the frame",
     "DROP_BAD_IPV4": "the IPv4 header contradicts itself",
     "DROP_BAD_IPV6": "the IPv6 header contradicts itself",
     "DROP_BAD_TCP": "the TCP header's length cannot be right",
-    "DROP_VLAN_DEPTH": "there are more VLAN tags than are looked through",
-    "DROP_IPV6_CHAIN": "there are more IPv6 extension headers than are looked through",
+    "DROP_VLAN_DEPTH": "there are more VLAN tags than are parsed",
+    "DROP_IPV6_CHAIN": "there are more IPv6 extension headers than are parsed",
 }
 _SHOWN = 4
 """Services named where a port has none."""
@@ -134,7 +134,7 @@ def _admit(p: _Packet) -> str:
     if denied is None:
         words = f"no blocklist entry holds {source}"
         if allowed is not None:
-            words += f", and allowlist entry {_entry(allowed)} lets it past all rules"
+            words += f", and allowlist entry {_entry(allowed)} lets it skip all rules"
     elif allowed is not None:
         words = f"blocklist entry {_entry(denied)} holds {source}, and allowlist entry {_entry(allowed)} lets it in"
     elif p.ended == "DROP_BLOCKLIST":
@@ -173,7 +173,7 @@ def _icmp(p: _Packet) -> str:
         return f"an error about {_protocol(flow.protocol)} {_ends(flow)}: it goes where that flow goes"
     if p.trace.wanted.has_ports:
         return f"an echo request, identifier {p.trace.wanted.source_port}"
-    return "nothing that is answered here, and no error about a flow"
+    return "not answered here, and not an error about a flow"
 
 
 def _service(p: _Packet) -> str:
@@ -198,7 +198,7 @@ def _others(p: _Packet, vip: str) -> str:
     if not there:
         return f", and {vip} is not a VIP"
     named = ", ".join(f'"{s.name}" has {s.protocol} {s.port}'.removesuffix(" none") for s in there[:_SHOWN])
-    return f"; of this VIP {named}{' and others more' if len(there) > _SHOWN else ''}"
+    return f"; of this VIP {named}{' and more' if len(there) > _SHOWN else ''}"
 
 
 def _is_vip(address: AnyAddress, service: Service) -> bool:
@@ -209,7 +209,7 @@ def _is_vip(address: AnyAddress, service: Service) -> bool:
 def _select(p: _Packet) -> str:
     unknown = ""
     if p.trace.quic_id and p.trace.via != "quic-cid":
-        unknown = f"QUIC connection id {p.trace.quic_id} names no backend that takes packets; "
+        unknown = f"QUIC connection id {p.trace.quic_id} names no backend that accepts packets; "
     if p.ended == "DROP_LIMIT":
         return f"{unknown}{_why_not_flow(p)}, and {over_limit(rule_of(p.trace, p.view))}"
     if p.ended in ("DROP_SYN_TEST", "DROP_NEW_FLOW"):
@@ -250,7 +250,7 @@ def _why_not_flow(p: _Packet) -> str:
     settings = p.view.config.settings
     if slot.age_s > (settings.udp_idle_seconds if slot.udp else settings.tcp_idle_seconds):
         return f"the flow table's entry is {_seconds(slot.age_s)} old, which is too old"
-    return "the backend that the flow table has takes its packets no more"
+    return "the flow table's backend no longer takes its packets"
 
 
 def _seconds(number: int) -> str:
@@ -260,7 +260,7 @@ def _seconds(number: int) -> str:
 def _forward(p: _Packet) -> str:
     way = p.view.ways[p.trace.place]
     if p.ended == "DROP_NO_NEXT_HOP":
-        return f"no MAC is known for the way to {p.backend}: look at the route and the neighbour table"
+        return f"no MAC is known for the next hop to {p.backend}: look at the route and the neighbour table"
     if p.ended in ("TX_TOO_BIG", "DROP_TOO_BIG"):
         told = "the client is told" if p.ended == "TX_TOO_BIG" else "the client is not told"
         return (
@@ -268,7 +268,7 @@ def _forward(p: _Packet) -> str:
             f"takes; {told}"
         )
     if p.end is None or p.end.action not in ("tx", "redirect"):
-        return f"the frame could not be made ready for {p.backend}"
+        return f"the frame could not be prepared for {p.backend}"
     return f"to {p.backend} by {way.interface}, next hop {p.out[:6].hex(':')}, {len(p.out)} bytes"
 
 

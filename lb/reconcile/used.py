@@ -34,7 +34,8 @@ class Callers:
         """As what is in use."""
         some = [address for address, at in list(self._called.items()) if at > now - LATELY_SECONDS]
         return [
-            Protected(address, "from where the API was called lately", "all it sends") for address in some
+            Protected(address, "an address that called the API lately", "everything it sends")
+            for address in some
         ]
 
 

@@ -140,7 +140,7 @@ class SqliteStore:
             if not 0 < revision <= _INTEGER_MAX or not db.execute(known, (revision,)).fetchone():
                 raise NotFoundError(
                     f"there is no revision {revision}, or it is no longer kept: "
-                    '"sluice revisions" shows those there are'
+                    '"sluice revisions" lists the existing ones'
                 )
             return config_of(db, revision, self._path)
 

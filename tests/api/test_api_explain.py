@@ -188,10 +188,10 @@ def test_a_rule_is_shown_as_rules_are(
     [
         ("TX_IPIP", "PEACE", "guarded, and not under attack"),
         ("TX_IPIP", "KNOWN", "under attack: this source is known"),
-        ("TX_IPIP", "PROVEN", "under attack: this SYN was sent again"),
-        ("TX_IPIP", "WITHIN", "new flows are not spent"),
-        ("DROP_SYN_TEST", "TESTED", "comes in when its SYN is sent again"),
-        ("DROP_NEW_FLOW", "REFUSED", "new flows are spent"),
+        ("TX_IPIP", "PROVEN", "under attack: this SYN was repeated"),
+        ("TX_IPIP", "WITHIN", "budget of new flows is not spent"),
+        ("DROP_SYN_TEST", "TESTED", "is admitted when it repeats its SYN"),
+        ("DROP_NEW_FLOW", "REFUSED", "budget of new flows is spent"),
     ],
 )
 def test_how_a_guard_took_a_new_flow(

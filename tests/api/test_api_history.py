@@ -66,7 +66,7 @@ def test_more_than_may_move_is_refused(
         refused = client.put("/v1/config", json=ONE, params={**query, "dry_run": dry_run})
         assert refused.status_code == 409
         assert refused.json()["type"] == "urn:sluice:problem:budget"
-        assert "9 of 9 live flows would move, where 66 % may" in refused.json()["detail"]
+        assert "9 of 9 live flows would move, but the bound is 66 %" in refused.json()["detail"]
         assert [move["flows_moved"] for move in refused.json()["disruption"]] == [9]
     assert memory(plane) == held
     assert client.get("/v1/config").headers["sluice-revision"] == revision

@@ -223,7 +223,7 @@ def test_the_budget_is_of_any_service_and_of_either_share() -> None:
     for most in (10, 10.5, 100, None):
         check_budget(found, most)
     with pytest.raises(
-        BudgetError, match=r'of service "b", 10.0 % of the ring \(6,554 of 65,537 slots\)'
+        BudgetError, match=r'for service "b", 10.0 % of the ring \(6,554 of 65,537 slots\)'
     ) as refused:
         check_budget(found, 9)
     assert refused.value.moves == (found[1],)

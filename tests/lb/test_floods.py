@@ -87,7 +87,7 @@ def test_an_attack_right_after_another_is_another(scene: Scene) -> None:
     assert [event.kind for event in scene.look()] == ["attack.ended", "attack.began"]
 
 
-@pytest.mark.parametrize("after", [(), (web(None),)], ids=["removed", "not guarded any more"])
+@pytest.mark.parametrize("after", [(), (web(None),)], ids=["removed", "no longer guarded"])
 def test_an_attack_ends_with_the_protection(scene: Scene, after: tuple[Service, ...]) -> None:
     """Nobody is left with an attack that never ends."""
     scene.put(web())
@@ -98,7 +98,7 @@ def test_an_attack_ends_with_the_protection(scene: Scene, after: tuple[Service, 
 
     (ended,) = scene.look()
     assert (ended.kind, ended.facts["budget"]) == ("attack.ended", None)
-    assert ended.text.endswith("is not guarded any more")
+    assert ended.text.endswith("is no longer guarded")
 
 
 def test_only_guarded_services_are_looked_at(scene: Scene) -> None:

@@ -51,9 +51,9 @@ def warnings(before: Config, after: Config, guard: Guard = CALLER) -> tuple[str,
 @pytest.mark.parametrize(
     ("prefix", "says"),
     [
-        ("198.51.100.9/32", "198.51.100.9, the address that you call from: all you send"),
-        ("0.0.0.0/0", "198.51.100.9, the address that you call from: all you send"),
-        ("2001:db8:9::/48", "2001:db8:9::9, the address that you call from: all you send"),
+        ("198.51.100.9/32", "198.51.100.9, the address that you call from: everything you send"),
+        ("0.0.0.0/0", "198.51.100.9, the address that you call from: everything you send"),
+        ("2001:db8:9::/48", "2001:db8:9::9, the address that you call from: everything you send"),
         ("172.16.0.0/12", "172.16.0.1, the gateway to backend 10.0.0.11: its ICMP errors would"),
         (
             "10.0.0.0/8",

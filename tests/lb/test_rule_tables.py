@@ -310,7 +310,7 @@ MANY_PORTS = [
 
 TOO_MANY = [
     ([rule(f"r{n}") for n in range(1025)], "1025 rules are too many"),
-    (MANY_PORTS, "kinds of ports apart, and 4096 are allowed"),
+    (MANY_PORTS, "kinds of ports apart, but 4096 are allowed"),
 ]
 
 

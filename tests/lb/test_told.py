@@ -97,7 +97,7 @@ def test_a_change_that_fails_is_told(
 
     (event,) = events.since(0)
     assert (event.kind, event.level) == ("failure", "error")
-    assert event.text.startswith("revision 1 could not be applied and is taken back: ")
+    assert event.text.startswith("revision 1 could not be applied and is rolled back: ")
     assert "no memory" in event.text
 
 

@@ -217,7 +217,7 @@ def test_a_backend_that_left_is_said_to_have_left(rig: Rig) -> None:
 
     answer = explain(rig, tcp(flags="A"))
     assert (answer.via, answer.backend) == ("ring", BACKENDS4[1])
-    assert "takes its packets no more" in detail(answer, "select")
+    assert "no longer takes its packets" in detail(answer, "select")
 
     rig.apply(services=[service(backends=[gone])])
     answer = explain(rig, tcp(flags="A"))
@@ -289,7 +289,7 @@ def test_an_entry_whose_time_is_over_is_explained_while_it_drops(rig: Rig) -> No
 STAGES = ["parse", "admit", "service", "select", "forward"]
 WAYS: list[tuple[Any, str, str, str]] = [
     # frame, verdict, the last stage, and what it says
-    (bytes(5), "DROP_TRUNCATED", "parse", "longer than what is there; the frame has 5 bytes"),
+    (bytes(5), "DROP_TRUNCATED", "parse", "longer than the frame; the frame has 5 bytes"),
     (LINK / ARP(), "PASS_NOT_IP", "parse", "ethertype 0x0806 is neither IPv4 nor IPv6"),
     (LINK / Dot1Q() / ARP(), "PASS_NOT_IP", "parse", "ethertype 0x0806"),
     (
@@ -298,7 +298,7 @@ WAYS: list[tuple[Any, str, str, str]] = [
         "parse",
         f"the frame is for 02:00:00:00:00:99, and this interface is {OUR_MAC}",
     ),
-    (bytes(tcp())[:40], "DROP_TRUNCATED", "parse", "a header or the packet is longer than what is there"),
+    (bytes(tcp())[:40], "DROP_TRUNCATED", "parse", "a header or the packet is longer than the frame"),
     (patched(tcp(), 14, 0x44), "DROP_BAD_IPV4", "parse", "the IPv4 header contradicts itself"),
     (patched(tcp(dst=VIP6), 14, 0x50), "DROP_BAD_IPV6", "parse", "the IPv6 header contradicts itself"),
     (
@@ -326,7 +326,7 @@ WAYS: list[tuple[Any, str, str, str]] = [
     (tcp(dport=81), "PASS_NO_SERVICE", "service", 'TCP 10.200.1.1 port 81; of this VIP "web" has tcp 80'),
     (tcp(dst=ELSE4), "PASS_NO_SERVICE", "service", "and 10.200.9.9 is not a VIP"),
     (tcp(dport=90), "DROP_NO_BACKEND", "select", 'and "empty" has no backends'),
-    (tcp(dport=91), "DROP_NO_NEXT_HOP", "forward", "no MAC is known for the way to 10.0.0.91"),
+    (tcp(dport=91), "DROP_NO_NEXT_HOP", "forward", "no MAC is known for the next hop to 10.0.0.91"),
     (tcp() / bytes(1490), "TX_TOO_BIG", "forward", "1530 bytes and the outer header exceed the 1500 bytes"),
     (tcp(), "TX_IPIP", "forward", "by rig0, next hop 02:10:0a:00:00"),
     (LINK / Dot1Q(vlan=7) / network() / TCP(dport=80), "TX_IPIP", "forward", "78 bytes"),

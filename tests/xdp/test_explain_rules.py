@@ -90,6 +90,6 @@ def test_the_allowlist_keeps_rules_away(rig: Rig) -> None:
     answer = explain(rig, tcp())
 
     assert detail(answer, "admit") == (
-        "no blocklist entry holds 10.0.1.1, and allowlist entry 10.0.1.1/32 (operator) lets it past all rules"
+        "no blocklist entry holds 10.0.1.1, and allowlist entry 10.0.1.1/32 (operator) lets it skip all rules"
     )
     assert isinstance(answer.entry, ListEntry)

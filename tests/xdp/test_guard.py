@@ -460,12 +460,12 @@ def test_explain_says_it_and_changes_nothing(rig: Rig, test: bool) -> None:
         ("TX_IPIP", "this source is known", BUDGET, HOLD, tcp(sport=50001)),
     ]
     scenes += (
-        [("DROP_SYN_TEST", "comes in when its SYN is sent again", 0, HOLD, syn())]
+        [("DROP_SYN_TEST", "is admitted when it repeats its SYN", 0, HOLD, syn())]
         if test
         else [
-            ("DROP_NEW_FLOW", "new flows are spent", BUDGET, HOLD, syn()),
-            ("DROP_NEW_FLOW", "new flows are spent", BUDGET, 0, syn()),
-            ("TX_IPIP", "new flows are not spent", 0, HOLD, syn()),
+            ("DROP_NEW_FLOW", "budget of new flows is spent", BUDGET, HOLD, syn()),
+            ("DROP_NEW_FLOW", "budget of new flows is spent", BUDGET, 0, syn()),
+            ("TX_IPIP", "budget of new flows is not spent", 0, HOLD, syn()),
         ]
     )
     for verdict, words, opened, ends, frame in scenes:

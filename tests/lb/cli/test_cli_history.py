@@ -30,7 +30,7 @@ def test_apply_bounds_what_moves(web: Shell) -> None:
 
     refused = web.run("apply", "-f", "-", "--max-moved", "5%", stdin=one)
     assert refused.exit_code == 4
-    assert 'of service "web", 50.0 % of the ring (32,769 of 65,537 slots)' in refused.stderr
+    assert 'for service "web", 50.0 % of the ring (32,769 of 65,537 slots)' in refused.stderr
     assert "--force" in refused.stderr
     assert len(backends(web)) == 2
 
