@@ -228,7 +228,7 @@ def test_the_budget_is_of_any_service_and_of_either_share() -> None:
         check_budget(found, 9)
     assert refused.value.moves == (found[1],)
     with pytest.raises(
-        BudgetError, match=r"50 of 1,000 live flows would move; of service .* where 4.5 % may.*--force"
+        BudgetError, match=r"50 of 1,000 live flows would move; for service .* the bound is 4.5 %.*--force"
     ):
         check_budget(found, 4.5)
     with pytest.raises(BudgetError):

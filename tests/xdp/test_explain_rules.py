@@ -65,7 +65,7 @@ def test_a_limit(rig: Rig) -> None:
     answer = explain(rig, tcp())
     assert answer.verdict.name == "DROP_LIMIT"
     assert detail(answer, "admit").endswith(
-        '; all that it matches are over the limit of rule "r": 1 packets a second'
+        '; all packets that it matches are over the limit of rule "r": 1 packets a second'
     )
 
 
@@ -78,7 +78,7 @@ def test_a_limit_of_new_udp_flows(rig: Rig) -> None:
 
     assert answer.steps[-1].stage == "select"
     assert detail(answer, "select") == (
-        "the flow table does not have it, and all that it matches are over the limit of rule "
+        "the flow table does not have it, and all packets that it matches are over the limit of rule "
         '"r": 1 new-flows a second'
     )
     assert isinstance(answer.entry, MetRule)

@@ -493,5 +493,5 @@ def test_explain_of_a_syn_that_is_sent_again(rig: Rig) -> None:
     answer = explain(rig, syn())
 
     assert (answer.verdict.name, seen(rig).proven) == ("TX_IPIP", 0)
-    assert "was sent again" in detail(answer, "select")
+    assert "SYN was repeated" in detail(answer, "select")
     assert attacked(rig, syn()).verdict == "TX_IPIP"
