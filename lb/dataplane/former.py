@@ -4,6 +4,7 @@ Every directory of maps says about itself what its structs look like, in a pinne
 later version can read them.
 """
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -107,13 +108,16 @@ def _fingerprint(flow_key: bytes) -> str:
 
 
 def find_former(interfaces: Iterable[Path], ours: Path) -> Path | None:
-    """The maps that programs in force work on, if they are others than ours. interfaces: where their pins are."""
-    directories = [path for path in interfaces if path.is_dir()]
-    used = set[int]().union(*(_maps_in_use(path) for path in directories))
-    for directory in directories:
-        for pins in sorted(directory.iterdir()):
-            if pins.is_dir() and pins != ours and _map_id(pins / "flows") in used:
-                return pins
+    """The maps that programs in force work on, if they are others than ours. interfaces: where their pins are.
+
+    Looked for beside every interface: those of several are with one of them, which may be served no more.
+    """
+    used = set[int]().union(*(_maps_in_use(path) for path in interfaces if path.is_dir()))
+    for directory in sorted(ours.parent.parent.iterdir()):
+        with contextlib.suppress(PermissionError, NotADirectoryError):  # another user's
+            for pins in sorted(directory.iterdir()):
+                if pins.is_dir() and pins != ours and _map_id(pins / "flows") in used:
+                    return pins
     return None
 
 

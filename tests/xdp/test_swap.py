@@ -10,6 +10,7 @@ from plane import Programs
 from rig import XDP_ACTIONS
 from scapy.layers.inet import ICMP
 
+from lb.dataplane.twin import SMALL
 from lb.errors import InterfaceError
 
 pytestmark = pytest.mark.root
@@ -63,3 +64,32 @@ def test_one_interface_that_refuses_is_asked_again(
             balancer.close()
 
     in_a_thread(work)
+
+
+def test_flows_outlast_the_first_interface(
+    programs: Programs, pin_root: Path, in_a_thread: InAThread
+) -> None:
+    """The maps of two interfaces are with the first of them; a start that serves the second alone takes flows over, and
+    leaves the first one's program as it was."""
+
+    def work() -> None:
+        balancer = Balancer(pin_root, "known0", "known1")
+        try:
+            balancer.want(service())
+            before = balancer.forwards()
+            [flow] = _flows(balancer)
+            balancer.interfaces = ("known1",)
+            balancer.restart(SMALL)
+            assert _flows(balancer) == [flow]
+            assert balancer.forwards() == before
+        finally:
+            balancer.interfaces = ("known0", "known1")
+            balancer.close()
+
+    in_a_thread(work)
+
+
+def _flows(balancer: Balancer) -> list[int]:
+    """Tags, with their backends' places, of all that the flow table has."""
+    used = balancer.plane.tables.arrays.flows["tag_backend"]
+    return [int(tag) for tag in used[used != 0]]
