@@ -179,7 +179,8 @@ def _icmp(p: _Packet) -> str:
 def _service(p: _Packet) -> str:
     flow = p.trace.wanted
     vip = address_text(flow.destination)
-    if not p.ended:
+    is_kept = p.trace.nat_way == "kept"  # no service takes it, and it may be a reply of NAT's
+    if not p.ended and not is_kept:
         service = p.plan.service
         at = "" if service.port == NO_PORT else f" port {service.port}"
         return f'service "{service.name}" takes {service.protocol} {service.vip}{at}'
@@ -187,7 +188,7 @@ def _service(p: _Packet) -> str:
         return f"a fragment for VIP {vip}: ports are not in every fragment, so none is balanced"
     if p.ended == "PASS_FRAGMENT":
         return f"a fragment, and {vip} is not a VIP"
-    if p.ended == "PASS_PROTOCOL":
+    if p.ended == "PASS_PROTOCOL" or (is_kept and flow.protocol not in (_TCP, _UDP)):
         return f"{_protocol(flow.protocol)} is neither TCP nor UDP"
     return f"no service has {_protocol(flow.protocol)} {vip} port {flow.port}{_others(p, vip)}"
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from frames import VIP4, VIP6, service, tcp, udp
+from frames import LINK, VIP4, VIP6, service, tcp, udp
 from nat_frames import POOL4, POOL6, POOLS, answer, port_given
 from rig import Rig
+from scapy.layers.inet import ICMP, IP
 
 from lb.model.document import from_mapping
 from lb.reconcile.nat_flows import NatTuples
@@ -100,3 +101,29 @@ def test_what_ends_with_a_pool_address_is_foretold(nat_rig: Rig) -> None:
     (move,) = foretold.moves
     assert (move.flows, move.flows_moved, move.exact) == (6, ended, True)
     assert 0 < ended < 6
+
+
+def test_what_may_be_a_reply_with_keep_is_explained(nat_rig: Rig) -> None:
+    """A reply, an error about a request, and what is neither: each with the stage that found no service for it."""
+    kept = service(backends=["10.0.0.11"], **KEPT)
+    nat_rig.apply(services=[kept])
+    sent = nat_rig.run(tcp()).frame_out
+    reply = answer(nat_rig.run(tcp()))
+    other = reply.copy()
+    other.getlayer(2).sport = 81
+    ping = LINK / IP(src="10.0.0.11", dst="10.0.1.1") / ICMP()
+    error = LINK / IP(src="10.77.0.1", dst="10.0.1.1") / ICMP(type=3, code=1) / sent[14:]
+    no_service = "no service has TCP 10.0.1.1 port 40000, and 10.0.1.1 is not a VIP"
+    icmp = "ICMP is neither TCP nor UDP"
+    home = f"its flow is known, opening; leaves as {VIP4}:80 → 10.0.1.1:40000"
+
+    explained = nat_rig.reconciler.explain([bytes(frame) for frame in (reply, other, ping, error)])
+
+    told = [(one.verdict.name, [step.detail for step in one.steps[-2:]]) for one in explained]
+    assert told[:3] == [
+        ("TX_NAT_REPLY", [no_service, home]),
+        ("PASS_NO_SERVICE", [no_service, "it is not a reply of a NAT flow"]),
+        ("PASS_PROTOCOL", [icmp, "it is not a reply of a NAT flow"]),
+    ]
+    assert (told[3][0], told[3][1][0]) == ("TX_NAT_REPLY", icmp)
+    assert told[3][1][1].endswith(f"leaves as {VIP4} → 10.0.1.1")
