@@ -1,4 +1,4 @@
-"""The access log: every request at debug; refusals and what was slow at info, what failed at warning."""
+"""The access log: every request at debug; refused and slow ones at info, failed ones at warning."""
 
 import logging
 from typing import Any

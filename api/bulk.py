@@ -1,4 +1,4 @@
-"""Adding one or many of a kind in one request: all of them, or none and what is wrong with each."""
+"""Adds one or many items of a kind in one request: all of them, or none with the faults of each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What is seen, as metrics: read from the reconciler when it is scraped; nothing is kept."""
+"""Observed state as metrics: read from the reconciler at each scrape; nothing is kept."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict

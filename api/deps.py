@@ -1,4 +1,4 @@
-"""What handlers can ask for as parameters: the reconciler, a read, a write, and the parts of the request."""
+"""FastAPI dependencies of the handlers: the reconciler, a read, a write, and the parts of the request."""
 
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Address, IPv6Address

@@ -1,4 +1,4 @@
-"""Changes of a prefix list as the API makes them: pure, from one list to the next and what that changed."""
+"""Changes of a prefix list as the API makes them: pure, from one list to the next, with counts of what changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The documents of blocklist and allowlist: entries, what each owner says, and what a change of many came to."""
+"""The documents of blocklist and allowlist: entries, what each owner says, and the result of a bulk change."""
 
 from pydantic import BaseModel, Field
 

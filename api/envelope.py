@@ -1,4 +1,4 @@
-"""What every answer has, whoever made it: its revision, its request's id, a count, a problem where a handler failed.
+"""Middleware for every answer: its revision, its request's ID, a count, and a problem if a handler failed.
 
 HEAD is answered here too, as GET without its body.
 """

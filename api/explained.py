@@ -1,4 +1,4 @@
-"""The documents of /explain: how they are described, and how they are made of what the reconciler says."""
+"""The documents of /explain: their schemas, and how they are made from the reconciler's answer."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

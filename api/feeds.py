@@ -1,4 +1,4 @@
-"""Feeds as documents: what is wanted, with what is seen."""
+"""Feeds as documents: desired with observed state."""
 
 from collections.abc import Iterable
 

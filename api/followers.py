@@ -1,4 +1,4 @@
-"""Many who follow the events: they are told by one call into the event loop, and each event is put into words once.
+"""Followers of the events: notified by one call into the event loop; each event is serialised once.
 
 Whoever has just been sent something is sent what comes next a moment later, together; and only a few are woken at a
 time. So a thousand changes beside hundreds of followers hold up neither each other nor the answers to the changes.

@@ -1,4 +1,4 @@
-"""What sets the blocklist and the allowlist apart; their routes are the same."""
+"""What distinguishes the blocklist from the allowlist; their routes are the same."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace

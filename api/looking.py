@@ -1,4 +1,4 @@
-"""What /capture and /top share: which verdicts are meant, and a watcher that goes when its request does."""
+"""What /capture and /top share: the selection of verdicts, and a watcher that ends with its request."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""The documents of what is seen: counters, events, captures, top talkers, and whether the daemon is well."""
+"""The documents of observed state: counters, events, captures, top talkers, and the daemon's readiness."""
 
 from dataclasses import asdict
 from typing import Any, Literal

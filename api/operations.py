@@ -1,4 +1,4 @@
-"""Drains and refreshes as operations: named by what they are of and computed from what is seen; nothing is kept."""
+"""Drains and refreshes as operations: named after their subject and computed from observed state; nothing is kept."""
 
 from ipaddress import IPv4Address, IPv6Address
 

@@ -1,4 +1,4 @@
-"""Collections that are small enough to be held whole, a page at a time; and the filters on labels."""
+"""Pages of collections that are small enough to be held whole; and the filters on labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, TypeVar

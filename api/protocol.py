@@ -1,4 +1,4 @@
-"""The server's protocol: what is no HTTP at all is answered with a problem document too."""
+"""The server's protocol: input that is not HTTP at all is answered with a problem document too."""
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol

@@ -1,4 +1,4 @@
-"""Answers that go on: how a coroutine waits for what another thread does, and how such an answer ends."""
+"""Streaming answers: how a coroutine waits for another thread, and how such an answer ends."""
 
 import asyncio
 import contextlib

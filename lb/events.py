@@ -1,4 +1,4 @@
-"""What happened, for whoever follows: a bounded list of events with numbers. No I/O; safe from any thread."""
+"""Events: a bounded, numbered list that many follow. No I/O; safe from any thread."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Tells systemd, or whatever started the daemon, how it is: sd_notify(3), by the socket in NOTIFY_SOCKET."""
+"""Reports the daemon's state to systemd, or whatever started it: sd_notify(3), by the socket in NOTIFY_SOCKET."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Process settings: what one daemon is started with. What the operator wants of packets is in lb/model/."""
+"""Process settings: what one daemon is started with. The desired state is in lb/model/."""
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""ASGI middleware: finds out who asks, refuses what they may not, and has the rest written down."""
+"""ASGI middleware: identifies the caller, refuses what it may not do, and audits the rest."""
 
 import asyncio
 import json

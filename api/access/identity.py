@@ -1,4 +1,4 @@
-"""Who asks: by the unix socket's peer, by a token, by a client certificate, or from this very host."""
+"""Who the caller is: by the unix socket's peer, a token, a client certificate, or as coming from this host."""
 
 import grp
 import pwd

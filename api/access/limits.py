@@ -1,4 +1,4 @@
-"""How much callers may ask for: a bucket of requests each, answers that go on, and writes of all of them at once.
+"""Limits of callers: a token bucket of requests each, streaming answers, and concurrent writes of all of them.
 
 Used by the event loop alone.
 """

@@ -1,4 +1,4 @@
-"""What role an operation takes. Pure; the same path that the router goes by decides, so the two cannot part."""
+"""The role that an operation needs. Pure; decided by the same path that the router uses, so the two cannot diverge."""
 
 import re
 

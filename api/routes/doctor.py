@@ -1,4 +1,4 @@
-"""/doctor: what is wrong, and what mends it; /backend-setup: what prepares a backend."""
+"""/doctor: what is wrong, and what fixes it; /backend-setup: how to prepare a backend."""
 
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""/feeds: lists of prefixes that others publish, and what is seen of them."""
+"""/feeds: lists of prefixes that others publish, and their observed state."""
 
 from typing import Annotated, Any
 

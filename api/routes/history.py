@@ -1,4 +1,4 @@
-"""/config/revisions, /config/rollback and /config/confirm: earlier revisions, and the way back to them."""
+"""/config/revisions, /config/rollback and /config/confirm: earlier revisions, and how to get back to them."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""/operations/{id}: what goes on after its request was answered."""
+"""/operations/{id}: work that goes on after its request was answered."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""/rules: what is dropped, counted, limited or allowed by what packets say of themselves."""
+"""/rules: what is dropped, counted, limited or allowed by packets' own fields."""
 
 from typing import Annotated, Any
 

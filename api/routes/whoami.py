@@ -1,4 +1,4 @@
-"""/whoami: who asks, and what they may do."""
+"""/whoami: who the caller is, and what it may do."""
 
 from fastapi import APIRouter
 

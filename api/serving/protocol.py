@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: hands the app who is at its other end, and waits for nobody for ever."""
+"""HTTP/1.1 on one connection: tells the app who is at the other end, and waits for nobody for ever."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""uvicorn over several sockets at once, each with its own way of telling who calls."""
+"""uvicorn over several sockets at once, each with its own way of identifying callers."""
 
 import asyncio
 import contextlib

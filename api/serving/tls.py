@@ -1,4 +1,4 @@
-"""TLS of the API's TCP listener: files that are looked at before they are used, and taken anew without a restart."""
+"""TLS of the API's TCP listener: files are checked before use, and reloaded without a restart."""
 
 import ssl
 from collections.abc import Callable

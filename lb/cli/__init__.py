@@ -1,1 +1,1 @@
-"""The `sluice` command: speaks HTTP to the daemon, and starts quickly because it imports next to nothing."""
+"""The `sluice` command: speaks HTTP to the daemon, and starts quickly because it imports very little."""

@@ -1,4 +1,4 @@
-"""sluice backend-setup and decap: what a backend needs, and what takes outer headers off where the kernel cannot."""
+"""sluice backend-setup and decap: commands that prepare a backend, and decapsulation where its kernel has none."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""sluice block and unblock: single blocklist entries, in as few milliseconds as can be."""
+"""sluice block and unblock: single blocklist entries, as fast as possible."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar

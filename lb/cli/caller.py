@@ -1,4 +1,4 @@
-"""Where the session comes from that a command runs in, as SSH tells it."""
+"""The client address of the SSH session that a command runs in."""
 
 import os
 from collections.abc import Iterator

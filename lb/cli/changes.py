@@ -1,4 +1,4 @@
-"""What changes of the desired state come to, in lines: what differs, and what moves."""
+"""Changes of the desired state as lines of text: what differs, and what moves."""
 
 import json
 from collections.abc import Iterator, Mapping

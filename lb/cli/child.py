@@ -1,4 +1,4 @@
-"""Runs a module of ours in a process of its own: what the command itself does not import, as it touches the kernel."""
+"""Runs a module in a separate process: those that touch the kernel are not imported by the command itself."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a command shows to a daemon over TCP: a token, or a client certificate. Never in argv, where all can read it."""
+"""Credentials for a daemon over TCP: a token, or a client certificate. Never in argv, which everyone can read."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""sluice doctor: what is wrong, and the command that mends it."""
+"""sluice doctor: what is wrong, and the command that fixes it."""
 
 import json
 from collections.abc import Iterator, Mapping

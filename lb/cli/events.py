@@ -1,4 +1,4 @@
-"""sluice events: what happened, and what happens."""
+"""sluice events: past events, and new ones as they happen."""
 
 import json
 from collections.abc import Iterator

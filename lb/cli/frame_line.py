@@ -1,4 +1,4 @@
-"""A frame in one short line, headers from the outside in. Frames that are cut off are said as far as they go."""
+"""A frame in one short line, headers from the outside in; truncated frames as far as they go."""
 
 import socket
 from struct import error as struct_error

@@ -1,4 +1,4 @@
-"""sluice diff, rollback and revisions: other states than the present one, and the way to them."""
+"""sluice diff, rollback and revisions: earlier states, and how to get back to them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO

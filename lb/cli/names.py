@@ -1,4 +1,4 @@
-"""What names a thing that the daemon has, and completes it in a shell by asking the daemon."""
+"""Parameter types for names that the daemon knows; shell completion asks the daemon for them."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""How far a file has been sent, for who waits at a terminal."""
+"""A progress bar while a file is sent, for a terminal."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""sluice recover: mends a damaged state file, in this process, while no daemon runs on it."""
+"""sluice recover: repairs a damaged state file, in this process, while no daemon uses it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""sluice rule: drop, count, limit or allow packets by what they say of themselves."""
+"""sluice rule: drop, count, limit or allow packets by their own fields."""
 
 import re
 from collections.abc import Callable, Iterable

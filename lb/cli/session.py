@@ -1,4 +1,4 @@
-"""What every command shares: where the daemon is, how to print, and the click classes and types."""
+"""What all commands share: the connection, the output format, and the click classes and types."""
 
 import sys
 from collections.abc import Mapping

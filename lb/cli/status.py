@@ -1,4 +1,4 @@
-"""sluice status, stats and version: what is seen of the daemon and its packets."""
+"""sluice status, stats and version: the observed state of the daemon and its packets."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Commands that can be looked at again and again: --watch."""
+"""Commands that can repeat their output: --watch."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Backends tried with real packets, from this machine's own address: pings, plain, full-sized, and in the outer header.
+"""Tests backends with real packets, from this machine's own address: pings, plain, full-sized, and in the outer header.
 
 An echo request that goes to the backend's own address in the outer header of clients' packets comes back if the backend
 takes that header off, whether it has a VIP or not; a kernel that does not know the header says so by ICMP. The VIP is

@@ -1,4 +1,4 @@
-"""Whether bcc is there, is the right one, and compiles. What libbcc prints goes to standard error."""
+"""Whether bcc is installed, is the right project, and compiles. What libbcc prints goes to standard error."""
 
 from lb.dataplane import headers
 

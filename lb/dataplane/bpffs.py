@@ -1,4 +1,4 @@
-"""The bpf file system, in which pins live: mounted if it is not."""
+"""The BPF file system, in which pins live: mounts it if necessary."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""From what a program must be to a loaded one: bcc compiles, the kernel verifies; nothing is attached here."""
+"""From a program's requirements to a loaded program: bcc compiles, the kernel verifies; nothing is attached here."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Compiled programs as data: bytecode that names its maps and leaves open what only a loader knows.
+"""Compiled programs as data: bytecode that names its maps and leaves open what only the loader knows.
 
 The compiler knows neither which maps will be there nor the interface: in the bytecode a map is its place in a list,
 and a late number of config.h (`LATE`) is a mark. `linked` puts in what they are. So one compilation serves every

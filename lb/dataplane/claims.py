@@ -1,4 +1,4 @@
-"""Who answers ARP for an address: for a VIP in an interface's own network, the balancer alone should."""
+"""Who answers ARP for an address: for a VIP in an interface's own network, only the balancer should."""
 
 import contextlib
 import select

@@ -1,4 +1,4 @@
-"""What the doctor asks of the kernel's data plane. Nothing here changes anything."""
+"""The doctor's view of the kernel's data plane. Nothing here changes anything."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Maps of another layout, or of other sizes, that are still in force: read so that what matters can be taken over.
+"""Maps of another layout, or of other sizes, that are still in force: read so that their content can be taken over.
 
 Every directory of maps says about itself what its structs look like, in a pinned map of its own (`about`), so that a
 later version can read them.

@@ -1,4 +1,4 @@
-"""The known-answer gate: a compiled program must do with known frames, in this very kernel, what it should.
+"""The known-answer gate: a compiled program must treat known frames correctly in this very kernel.
 
 It runs over maps of its own (scratch.py) in a known state (known.py): nothing that is in force is touched or counted.
 """

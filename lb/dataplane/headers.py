@@ -1,4 +1,4 @@
-"""Find the kernel headers that bcc compiles against, or put them together.
+"""Finds the kernel headers that bcc compiles against, or merges them.
 
 bcc looks in /lib/modules/$(uname -r). Custom and cloud kernels have nothing there, but headers of another
 kernel do as well: an XDP program uses only the stable interface. Debian ships them as two trees, -common

@@ -1,4 +1,4 @@
-"""One interface's XDP hook: a pinned link that holds the program, so that it outlives the daemon and nobody swaps it.
+"""One interface's XDP hook: a pinned link holds the program, so that it outlives the daemon and nobody replaces it.
 
 PIN_ROOT/IF/link is the link, PIN_ROOT/IF/program always the program that is attached.
 """

@@ -1,4 +1,4 @@
-"""All tables: those that lie in several maps are put together of them."""
+"""All tables, including those composed of several maps."""
 
 from collections.abc import Mapping
 from typing import Any

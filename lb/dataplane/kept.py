@@ -1,4 +1,4 @@
-"""Compiled programs that are kept in a directory: after a reboot no compiler stands between start and packets.
+"""Compiled programs kept in a directory, so that a start after a reboot does not wait for the compiler.
 
 A file is named by all that the bytecode depends on: the text, the flags, the compiler and its headers. One that is
 not whole is compiled anew.

@@ -1,4 +1,4 @@
-"""Ask the kernel, by trying, for the BPF features that Sluice cannot do without.
+"""Probes the kernel for the BPF features that Sluice needs, by trying them.
 
 Standard library only: deploy/setup.sh asks with it before there is a venv.
 """

@@ -1,4 +1,4 @@
-"""The known state and its frames (known_answers.json), with what a build was compiled with put in."""
+"""The known state and its frames (known_answers.json), with a build's constants filled in."""
 
 import json
 from collections.abc import Mapping

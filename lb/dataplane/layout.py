@@ -1,4 +1,4 @@
-"""The C headers read as data: struct layouts, constants, features and verdicts. C is the one definition.
+"""Parses the C headers: struct layouts, constants, features and verdicts. C is the one definition.
 
 types.h keeps to fixed-width members without hidden padding, so that this short reader is exact; tests/xdp compares
 every layout with what bcc makes of the same struct.

@@ -1,4 +1,4 @@
-"""Interfaces as the doctor asks for them: offloads, queues, VLANs on top, sysctls; of this thread's namespace."""
+"""Facts about interfaces for the doctor: offloads, queues, VLANs on top, sysctls; of this thread's namespace."""
 
 import contextlib
 import ctypes

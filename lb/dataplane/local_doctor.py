@@ -1,4 +1,4 @@
-"""The doctor without a daemon: looks at this machine, and prints the report as JSON. `sluice doctor` runs it.
+"""The doctor without a daemon: checks this machine, and prints the report as JSON. `sluice doctor` runs it.
 
     python -m lb.dataplane.local_doctor WHY EXPECTED [INTERFACE…]
 

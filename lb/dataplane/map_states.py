@@ -1,4 +1,4 @@
-"""The pinned maps as the kernel tells of them: kind, size, how many entries are in use, and what memory they take."""
+"""The pinned maps as the kernel reports them: kind, size, entries in use, and memory."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The maps of maps.h: opened where they are pinned, made and pinned where they are not yet."""
+"""The maps of maps.h: opened if they are pinned, otherwise created and pinned."""
 
 import contextlib
 import errno

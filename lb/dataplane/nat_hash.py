@@ -1,4 +1,4 @@
-"""Where xdp/nat_index.h looks for flows of mode nat, reckoned here too: of many at once, from their entries."""
+"""The index hash of xdp/nat_index.h in numpy: places of many NAT flows at once, from their entries."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The way to a backend, from the kernel's route and neighbour tables by netlink, kept fresh by its events.
+"""The next hop of a backend, from the kernel's route and neighbour tables by netlink, kept fresh by its events.
 
 Routes are read from the main table and matched here, longest prefix and then lowest metric first; policy
 routing is not followed. A neighbour that is not known, or has gone stale, is asked for by the kernel itself

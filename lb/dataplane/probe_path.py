@@ -1,4 +1,4 @@
-"""The way of checks through the data path: marked packets go to `lo`, where xdp/probe.c carries each to its backend.
+"""The path of checks through the data path: marked packets go to `lo`, where xdp/probe.c sends each to its backend.
 
 Three things of this network namespace: for each family a rule for the mark, and a route in a table of its own; and a
 filter at lo's way out. `lo` is always there, needs no neighbour's answer, and is where packets for a VIP go anyway

@@ -1,4 +1,4 @@
-"""The programs that are loaded: made for what is in use, one an interface, kept while somebody may need them."""
+"""The loaded programs: made for what is in use, one per interface, kept while they may be needed."""
 
 import contextlib
 import os

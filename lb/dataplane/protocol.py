@@ -1,4 +1,4 @@
-"""What the control plane asks of a data plane; the kernel's (kernel.py) and the twin (twin.py) both answer it."""
+"""The protocol of a data plane; the kernel's (kernel.py) and the twin (twin.py) both implement it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who holds which stretch of a bounded array: nothing is used again in the change that freed it."""
+"""An allocator of stretches of a bounded array: nothing is reused in the change that freed it."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Neighbours and links by plain netlink, thousands in one message: a general library takes a millisecond over each.
+"""Neighbours and links by plain netlink, thousands in one message: a general library takes a millisecond for each.
 
 Layouts are those of linux/netlink.h, linux/neighbour.h and linux/if_link.h, in the machine's byte order.
 """

@@ -1,4 +1,4 @@
-"""Second programs, which first ones call by a slot of a map (xdp/nat_enter.h): each build has a slot of its own.
+"""Second programs, which first programs tail-call by a slot of a map (xdp/nat_enter.h): one slot per build.
 
 `stage_builds` says which, for a program cannot be asked for its name by who is not root.
 """

@@ -1,4 +1,4 @@
-"""The service tables: buckets of one cache line in mapped memory, and a hash for what finds no room in its bucket.
+"""The service tables: buckets of one cache line in mapped memory, and a hash for keys that find no room in theirs.
 
 A lookup is one cache line, and a change is one aligned word that becomes visible last: readers need no lock.
 """

@@ -1,4 +1,4 @@
-"""News that come in bursts: one call for each burst, on a thread of its own."""
+"""Debounces notifications that come in bursts: one call per burst, on a thread of its own."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""One daemon an interface: whoever works on its pins holds their directories, until it ends, however it ends."""
+"""One daemon per interface: whoever works on its pins locks their directories, until it ends, however it ends."""
 
 import contextlib
 import fcntl

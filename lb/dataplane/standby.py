@@ -1,4 +1,4 @@
-"""What a program may have beyond what is wished for: what an operator may need at once."""
+"""Features that a program may have beyond the wish: what an operator may need at once."""
 
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import ProgramWish

@@ -1,4 +1,4 @@
-"""Traces decoded: struct trace of xdp/trace.h as Python values, addresses packed, ports in host order. Pure."""
+"""Decodes traces: struct trace of xdp/trace.h as Python values, addresses packed, ports in host order. Pure."""
 
 from dataclasses import dataclass
 

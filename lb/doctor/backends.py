@@ -1,4 +1,4 @@
-"""The way to each backend, and what it does with packets: one finding for each fault, whatever services it hits."""
+"""The path to each backend, and what it does with packets: one finding per fault, whatever services it affects."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""All checks, in the order in which a packet would meet what they look at."""
+"""All checks, in the order in which a packet would meet their subjects."""
 
 from collections.abc import Iterator
 

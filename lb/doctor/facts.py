@@ -1,4 +1,4 @@
-"""What is known of the machine, the packet path and the backends: plain values, gathered at the edge.
+"""Facts about the machine, the packet path and the backends: plain values, gathered at the edge.
 
 Standard library only: deploy/probe.py asks with it before there is a venv. None stands for what could not be learned.
 """

@@ -1,4 +1,4 @@
-"""What the doctor says of one thing it looked at, and of all of them together."""
+"""A finding of the doctor about one thing, and the report of all findings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

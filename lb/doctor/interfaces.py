@@ -1,4 +1,4 @@
-"""The interfaces that packets come in by, and leave by to backends."""
+"""The interfaces that packets arrive on, and leave by to backends."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Addresses that mode nat sends from: what backends answer to them has to come back here."""
+"""Addresses that mode nat sends from: backends' answers to them must come back here."""
 
 from lb.doctor.backends import UNPROVEN_TO_TELL
 from lb.doctor.facts import PoolFacts

@@ -1,4 +1,4 @@
-"""What prepares a backend for a service: commands to read, and a POSIX script to run there; and what undoes it.
+"""How to prepare a backend for a service: commands to read, and a POSIX script to run there; and how to undo it.
 
 The script can be run again. It finds out by itself which of the backends it is on, and what the kernel there offers.
 """

@@ -74,10 +74,10 @@ def parse_decisions(data: bytes) -> Decisions:
         document = from_json(data)
     except ValueError as error:
         raise FeedError(
-            f"the answer is no JSON ({error}): check that the URL is a CrowdSec local API's"
+            f"the answer is not JSON ({error}): check that the URL is a CrowdSec local API's"
         ) from None
     if not isinstance(document, dict) or not {"new", "deleted"} <= document.keys():
-        raise FeedError("the answer is no decisions stream: check that the URL is a CrowdSec local API's")
+        raise FeedError("the answer is not a decisions stream: check that the URL is a CrowdSec local API's")
     found = Decisions()
     for item in _items(document, "deleted"):
         if (prefix := _prefix(item)) is not None:
@@ -96,7 +96,7 @@ def parse_decisions(data: bytes) -> Decisions:
 def _items(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     items = document[key] or []  # null where there are none
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise FeedError(f'"{key}" of the answer is no list of decisions: check the URL')
+        raise FeedError(f'"{key}" of the answer is not a list of decisions: check the URL')
     return items
 
 
@@ -118,7 +118,7 @@ def parse_go_duration(text: object) -> float:
     """Seconds, from Go's way to write a duration ("3h59m57.5s", "-1m0s"); FeedError."""
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise FeedError(f'a decision has the duration "{str(text)[:40]}": it should be such as 3h59m')
+        raise FeedError(f'a decision has the duration "{str(text)[:40]}": write one such as 3h59m')
     parts = re.findall(r"([0-9.]+)([a-zµμ]+)", match[2])
     seconds = math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
     return -seconds if match[1] else seconds

@@ -1,4 +1,4 @@
-"""Has the bytes of a feed, by http(s) or from a file: within limits of time and size, and only if they are new.
+"""Fetches the bytes of a feed, by http(s) or from a file: within limits of time and size, and only if they are new.
 
 No proxy of the environment is used: it would connect in our place, to an address that nobody checked.
 """
@@ -86,7 +86,7 @@ async def _followed(url: str, headers: dict[str, str], allow_private: bool, redi
                 target, found = await _ask(client, url, headers, allow_private)
             except (httpx.InvalidURL, UnicodeError) as error:
                 raise FeedError(
-                    f"{_shown(url)} has a host that cannot be ({error}): check the URL"
+                    f"{_shown(url)} has an impossible host name ({error}): check the URL"
                 ) from error
             except httpx.TransportError as error:
                 said = str(error) or type(error).__name__
@@ -100,7 +100,7 @@ async def _followed(url: str, headers: dict[str, str], allow_private: bool, redi
         raise FeedError(
             "it answers with a redirect, which is not followed with a key: give the URL it leads to"
         )
-    raise FeedError(f"it leads on through over {redirects} redirects: give the URL of the list itself")
+    raise FeedError(f"it leads through more than {redirects} redirects: give the URL of the list itself")
 
 
 async def _ask(
@@ -199,7 +199,7 @@ def read_file(path: str, limit: int = RAW_MAX) -> bytes:
                 unpacker.add(piece)
     except OSError as error:
         raise FeedError(
-            f"{path} cannot be read ({error.strerror}): see that it is there, for the daemon"
+            f"{path} cannot be read ({error.strerror}): check that it exists for the daemon"
         ) from error
     return unpacker.finish()
 
@@ -218,12 +218,12 @@ def read_key(path: str) -> str:
     try:
         with _opened(path, "a file with the key") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
-                raise FeedError(f"{path} can be read by all, and holds a key: chmod o-r {path}")
+                raise FeedError(f"{path} holds a key and can be read by everyone: chmod o-r {path}")
             key = file.read(KEY_MAX + 1).strip()
     except OSError as error:
         raise FeedError(
-            f"{path} cannot be read ({error.strerror}): see that it is there, for the daemon"
+            f"{path} cannot be read ({error.strerror}): check that it exists for the daemon"
         ) from error
     if not key or len(key) > KEY_MAX or not all(33 <= byte <= 126 for byte in key):
-        raise FeedError(f"{path} holds no key: write the bouncer's key into it, on one line")
+        raise FeedError(f"{path} does not hold a key: write the bouncer's key into it, on one line")
     return key.decode()

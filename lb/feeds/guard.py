@@ -1,4 +1,4 @@
-"""What a refresh must not do: change too much at once, or block what must be reached. Pure."""
+"""What a refresh must not do: change too much at once, or block what must stay reachable. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def check_change(feed: Feed, held: int, added: int, removed: int) -> None:
         if held and number > most:
             raise FeedError(
                 f"it would {does} {number} entries where {held} are held, over max_change ({feed.max_change:g}): "
-                "see that it is right, then raise max_change"
+                "check the list, then raise max_change"
             )
 
 
@@ -51,9 +51,7 @@ def check_protected(feed: Feed, layer: Layer, protected: Iterable[Protected]) ->
     if feed.allow_protected or feed.action is Action.COUNT:
         return
     for found, why in blocked(layer, protected):
-        raise FeedError(
-            f"its entry {found} would block {why}: see that it is right, then set allow_protected"
-        )
+        raise FeedError(f"its entry {found} would block {why}: check the list, then set allow_protected")
 
 
 def blocked(layer: Layer, protected: Iterable[Protected]) -> Iterator[tuple[Prefix, str]]:

@@ -1,4 +1,4 @@
-"""What is seen of each feed: when it was last had, what went wrong, when it is due. Kept in a file across restarts."""
+"""Observed state of each feed: last fetch, last error, next refresh. Kept in a file across restarts."""
 
 import json
 import logging

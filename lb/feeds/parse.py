@@ -1,4 +1,4 @@
-"""From the bytes of a feed to prefixes: lines, columns, or JSON a line. Pure."""
+"""From the bytes of a feed to prefixes: lines, columns, or one JSON object per line. Pure."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ _DELIMITERS = ",;\t|"
 _LOOKED_AT = 65536
 """Bytes of the beginning by which a format is told."""
 _LINES = (FeedFormat.PLAIN, FeedFormat.NETSET, FeedFormat.SPAMHAUS_DROP)
-_FAULT = "{what}: {says}; nothing of the feed is taken until it is mended"
+_FAULT = "{what}: {says}; nothing of the feed is used until it is fixed"
 
 
 def parse(data: bytes, form: FeedFormat) -> dict[int, Keys]:
@@ -37,7 +37,7 @@ def parse(data: bytes, form: FeedFormat) -> dict[int, Keys]:
     """
     start = data[:_LOOKED_AT].removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"<"):
-        raise FeedError("it is a page of HTML (or XML), and no list: give the URL of the list itself")
+        raise FeedError("it is an HTML (or XML) page, not a list: give the URL of the list itself")
     try:
         told = form is not FeedFormat.AUTO
         form = form if told else _seen(start)
@@ -104,7 +104,7 @@ def _columns(lines: list[str], *, told: bool) -> dict[int, Keys]:
     except IndexError:
         raise FeedError(_FAULT.format(what="a row", says=f"it has no column {place + 1}")) from None
     except csv.Error as error:
-        raise FeedError(_FAULT.format(what="it is no CSV", says=str(error))) from None
+        raise FeedError(_FAULT.format(what="it is not CSV", says=str(error))) from None
     return _each(texts, "row")
 
 
@@ -170,7 +170,7 @@ def _object(number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise FeedError(_FAULT.format(what=f"object {number}", says=f"it is no JSON ({error})")) from None
+        raise FeedError(_FAULT.format(what=f"object {number}", says=f"it is not JSON ({error})")) from None
 
 
 def _each(texts: list[Any], what: str) -> dict[int, Keys]:

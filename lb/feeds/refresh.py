@@ -1,4 +1,4 @@
-"""One refresh of one feed: has it, reads it, guards it, and makes it the blocklist's layer of that feed."""
+"""One refresh of one feed: fetch, parse, guard, and make it the blocklist's layer of that feed."""
 
 import asyncio
 import re
@@ -75,7 +75,9 @@ def _unquoted(error: FeedError) -> FeedError:
     where = re.match(r"(?:line|row) \d+", str(error))
     if where is None:
         return error
-    return FeedError(f"{where.group()} holds no prefix, or the file is no list: mend it, or name another")
+    return FeedError(
+        f"{where.group()} does not hold a prefix, or the file is not a list: fix it, or name another"
+    )
 
 
 async def _in_time(call: Callable[[], T]) -> T:
@@ -127,7 +129,7 @@ class Refresh:
 
         def after(have: Layer) -> Layer:
             if len(have) and not len(want):
-                raise FeedError("it holds no prefix at all: see that it is right, or remove the feed")
+                raise FeedError("it holds no prefix at all: check the list, or remove the feed")
             return settled(have, want)
 
         return self._put(feed, state, want, after, free=0)

@@ -208,15 +208,13 @@ class Feeds:
         )
         facts = {"feed": feed.name, "total": outcome.total, "seconds": round(seconds, 3)}
         if outcome.changed:
-            text = (
-                f"feed {feed.name}: {outcome.added} added, {outcome.removed} removed, {outcome.total} in all"
-            )
+            text = f"feed {feed.name}: {outcome.added} added, {outcome.removed} removed, {outcome.total} in total"
             self._publish(
                 "feed.refreshed", text, facts | {"added": outcome.added, "removed": outcome.removed}
             )
         else:
             self._publish(
-                "feed.unchanged", f"feed {feed.name} has not changed: {outcome.total} in all", facts
+                "feed.unchanged", f"feed {feed.name} has not changed: {outcome.total} in total", facts
             )
 
     def _failed(self, feed: Feed, state: FeedState, reason: str) -> None:
@@ -224,7 +222,7 @@ class Feeds:
         delay = min(feed.refresh_seconds, RETRY_SECONDS * 2 ** min(failures - 1, 20))
         due = self._keeper.now() + delay * (1 + feed.jitter * self._draw())
         self._remember(feed, replace(state, error=reason, failures=failures, next_refresh_at=due))
-        text = f"feed {feed.name} is not refreshed, and what it held stays: {reason}"
+        text = f"feed {feed.name} was not refreshed, and keeps its entries: {reason}"
         facts = {"feed": feed.name, "reason": reason, "failures": failures}
         self._publish("feed.failed", text, facts, level="warning")
 

@@ -1,4 +1,4 @@
-"""Takes bytes as they come, unpacks gzip meanwhile, and refuses more than the limits before it is in memory."""
+"""Reads a stream, unpacks gzip on the fly, and refuses what exceeds the limits before it is in memory."""
 
 import zlib
 

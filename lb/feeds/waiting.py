@@ -1,4 +1,4 @@
-"""Calls that may wait for ever, a dead resolver or file system: on threads that nobody waits for at the end."""
+"""Calls that may block for ever (a dead resolver or file system), on threads that the exit does not wait for."""
 
 import asyncio
 import threading

@@ -1,1 +1,1 @@
-"""Health checks: who is asked when, what an answer says, and what follows from it for the ring."""
+"""Health checks: which backend is checked when, what an answer means, and what follows for the ring."""

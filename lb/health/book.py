@@ -1,4 +1,4 @@
-"""What is known of every backend that is checked, and what the ring should make of it. Safe from any thread.
+"""What is known of every checked backend, and what follows for the ring. Safe from any thread.
 
 The checker writes down outcomes here; the reconciler asks for the standing of a service; the API for reports.
 """

@@ -1,4 +1,4 @@
-"""Asks every backend when it is due, and has the reconciler follow what is found.
+"""Checks every backend when it is due, and makes the reconciler follow the results.
 
 One thread has an event loop in which probes wait side by side; another tells the reconciler, which may take its time
 over a ring or wait for a compiler, while probes go on.

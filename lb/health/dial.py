@@ -86,7 +86,7 @@ class Dialer:
         try:
             made.setsockopt(socket.SOL_SOCKET, _SO_MARK, way.mark)
         except OSError as error:
-            raise UnableError("packets cannot be marked, which takes CAP_NET_ADMIN") from error
+            raise UnableError("packets cannot be marked, which needs CAP_NET_ADMIN") from error
         if made.type == socket.SOCK_STREAM:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
         for port in itertools.islice(self._ports, len(PORTS)):

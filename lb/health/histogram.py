@@ -1,4 +1,4 @@
-"""How long checks took, in the buckets that Prometheus wants. No locks: one event loop counts, readers copy."""
+"""How long checks took, in Prometheus buckets. No locks: one event loop counts, readers copy."""
 
 from dataclasses import dataclass, field
 

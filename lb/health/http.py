@@ -47,7 +47,7 @@ async def _over_tls(target: Target, client: socket.socket) -> None:
     try:
         reader, writer = await asyncio.open_connection(sock=client, ssl=context, server_hostname=name)
     except ssl.SSLCertVerificationError as error:
-        raise ProbeFailedError(f"its certificate is not good: {error.verify_message}") from error
+        raise ProbeFailedError(f"its certificate is not valid: {error.verify_message}") from error
     except (ssl.SSLError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise ProbeFailedError(f"it does not speak TLS as it should: {reason}") from error
@@ -113,7 +113,7 @@ async def _ask(target: Target, send: Send, receive: Receive) -> None:
 
 def _look_at_status(status: int, check: HealthCheck) -> None:
     if not any(low <= status <= high for low, high in check.statuses):
-        raise ProbeFailedError(f"it answers with status {status}, and {check.status} is wanted")
+        raise ProbeFailedError(f"it answers with status {status}, but {check.status} is wanted")
 
 
 async def _look_at_body(body: bytes, check: HealthCheck) -> None:

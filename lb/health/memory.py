@@ -1,4 +1,4 @@
-"""What checks had found, in a file: a restart begins with it, so that no backend changes its state for it."""
+"""The results of checks, in a file: a restart begins with them, so that it changes no backend's state."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What clients' packets tell of backends: counted by the packet path, looked at once a window."""
+"""What clients' packets tell about backends: counted by the packet path, evaluated once a window."""
 
 from collections.abc import Callable, Mapping
 
@@ -41,7 +41,7 @@ class PassiveWatch:
             return
         window = f"in {wanted.window_seconds} s"
         if retries >= wanted.syn_retries:
-            self._against[key] = f"clients sent {retries} SYNs again {window}: it does not answer them"
+            self._against[key] = f"clients repeated {retries} SYNs {window}: it does not answer them"
         elif unreachables >= wanted.unreachables:
             self._against[key] = f"{unreachables} ICMP unreachables {window} quoted its flows"
 

@@ -1,4 +1,4 @@
-"""One check of one backend, of whatever type: it comes to an end in time, and says what was found."""
+"""One check of one backend, of any type: it ends in time, and returns what was found."""
 
 import asyncio
 import contextlib
@@ -89,7 +89,7 @@ async def _udp(target: Target, dialer: Dialer) -> None:
 
     def is_answer(reply: bytes) -> bool:
         if not reply.startswith(wanted):
-            raise ProbeFailedError(f"it answers {_shown(reply)}, and {_shown(wanted)} is wanted")
+            raise ProbeFailedError(f"it answers {_shown(reply)}, but {_shown(wanted)} is wanted")
         return True
 
     await _exchange(target, dialer, datagram(target.check.request or ""), is_answer)
@@ -114,7 +114,7 @@ async def _dns(target: Target, dialer: Dialer) -> None:
             return False
         if answer.rcode() != dns.rcode.from_text(check.dns_rcode):
             said = dns.rcode.to_text(answer.rcode())
-            raise ProbeFailedError(f"it answers {said}, and {check.dns_rcode} is wanted")
+            raise ProbeFailedError(f"it answers {said}, but {check.dns_rcode} is wanted")
         return True
 
     await _exchange(target, dialer, query.to_wire(), is_answer)

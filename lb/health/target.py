@@ -1,4 +1,4 @@
-"""One backend of one service as checks see it: where a probe goes, and what it asks."""
+"""One backend of one service as checks see it: where a probe goes, and what it sends."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Services that cannot both be: they take the same packets, or one's backend is another's VIP."""
+"""Services that exclude each other: they match the same packets, or a backend of one is another's VIP."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

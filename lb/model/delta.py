@@ -1,4 +1,4 @@
-"""What differs between two layers of prefixes, and how what stays the same keeps its age."""
+"""The difference between two layers of prefixes; unchanged entries keep their age."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass

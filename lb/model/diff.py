@@ -1,4 +1,4 @@
-"""What differs between two desired states, for people to read before they make the one of the other."""
+"""The difference between two desired states, for people to read before they apply it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args

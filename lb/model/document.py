@@ -1,4 +1,4 @@
-"""The configuration document: the whole desired state as people write it, keep it and get it back."""
+"""The configuration document: the whole desired state as people write, store and export it."""
 
 import json
 from collections.abc import Iterable, Mapping

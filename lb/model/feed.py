@@ -1,4 +1,4 @@
-"""A feed: a list of prefixes that somebody publishes, where it is had and how often, and how far it is trusted."""
+"""A feed: a list of prefixes that somebody publishes, where and how often to fetch it, and how far to trust it."""
 
 import re
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What the models share: text on one line, faults inside a value, and pydantic's errors in our own words."""
+"""What the models share: single-line text, faults inside a value, and pydantic's errors in our own words."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The addresses that NAT sends from, and what they do not go together with."""
+"""The addresses that NAT sends from, and what they conflict with."""
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network

@@ -1,4 +1,4 @@
-"""Whose an entry of a list is: the operator's, a feed's, a rule's, or that of whatever calls itself so."""
+"""The owner of a list entry: the operator, a feed, a rule, or any program that names itself."""
 
 import re
 from typing import Annotated, Final

@@ -1,4 +1,4 @@
-"""Whom a change of the lists would lock out: the caller, gateways, backends and VIPs. Pure.
+"""Which addresses in use a change of the lists would lock out: the caller, gateways, backends and VIPs. Pure.
 
 A few addresses are looked up in sorted columns, so a list of a million prefixes costs no more than a small one.
 """

@@ -1,4 +1,4 @@
-"""What explain is asked about: frames in hex, or a five-tuple, from which a frame is made."""
+"""The input of explain: frames in hex, or a five-tuple, from which a frame is made."""
 
 import re
 from dataclasses import dataclass

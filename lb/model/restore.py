@@ -1,4 +1,4 @@
-"""Back to what a document said: an earlier desired state, as far as it is the operator's, put over the present one."""
+"""Rollback: the operator's part of an earlier desired state, put over the present one."""
 
 from dataclasses import replace
 

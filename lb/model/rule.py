@@ -1,4 +1,4 @@
-"""A rule: what packets it means and what becomes of them; and the limit that it may set. No I/O."""
+"""A rule: which packets it matches and what it does with them; and the limit that it may set. No I/O."""
 
 from collections.abc import Iterator
 from enum import StrEnum

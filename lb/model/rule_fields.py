@@ -1,4 +1,4 @@
-"""What a rule can ask of a packet, as people write it: sets of numbers, TCP flags, IP protocols."""
+"""The match fields of a rule, as people write them: sets of numbers, TCP flags, IP protocols."""
 
 import re
 from collections.abc import Iterable, Iterator

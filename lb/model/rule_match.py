@@ -1,4 +1,4 @@
-"""What rules match once the services they name are looked up; which of them lies wholly behind another. Pure."""
+"""What rules match once the services they name are resolved; which rule is hidden by another. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

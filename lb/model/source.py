@@ -1,4 +1,4 @@
-"""Reads a JSON or YAML document so that a fault can be traced to its line."""
+"""Reads a JSON or YAML document such that a fault can be traced to its line."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What of a service's backends takes flows just now, beside what is desired: pure values, from checks to the plan."""
+"""Which of a service's backends take flows at present, beside what is desired: pure values, from checks to the plan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Moments and durations as people write them."""
+"""Timestamps and durations as people write them."""
 
 import re
 from datetime import UTC, datetime

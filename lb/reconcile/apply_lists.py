@@ -1,4 +1,4 @@
-"""Blocklist and allowlist into memory, so that nobody who may pass before and after is dropped in between."""
+"""Blocklist and allowlist into memory; a source that passes before and after is never dropped in between."""
 
 from dataclasses import dataclass
 

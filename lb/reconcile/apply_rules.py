@@ -1,4 +1,4 @@
-"""Rules into memory: the bank not in use is written, one write switches, and what only the old one needed goes."""
+"""Rules into memory: write the bank not in use, switch by one write, remove what only the old bank needed."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""Sources over the limit of a rule that bans: gathered in batches, and what entries they become."""
+"""Sources over the limit of a rule that bans: gathered in batches and turned into entries."""
 
 import logging
 import threading

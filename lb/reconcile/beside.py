@@ -1,4 +1,4 @@
-"""Work that takes seconds (compiling) on a thread of its own, one at a time: whoever asks goes on at once."""
+"""Work that takes seconds (compiling) on a thread of its own, one at a time; the caller does not wait."""
 
 import logging
 import threading

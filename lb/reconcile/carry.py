@@ -1,4 +1,4 @@
-"""What tables of another layout or size take over from those in force: flows, counts, and whose numbers are whose.
+"""What tables of another layout or size take over from those in force: flows, counters, and the owners of numbers.
 
 Everything else is built of the desired state. What is learned within seconds (what limits have counted, who is known
 under attack) begins anew.

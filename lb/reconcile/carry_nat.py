@@ -1,4 +1,4 @@
-"""Connections of NAT, taken over by tables of another layout or size: each keeps its port outside, and is found again.
+"""Connections of NAT, taken over by tables of another layout or size: each keeps its outside port.
 
 Addresses of the pool keep their blocks of slots, or get others; a slot's place in its block is the port, and stays.
 Flows that keep their source have slots that mean nothing, and take any. The index is made anew.

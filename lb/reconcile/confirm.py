@@ -1,4 +1,4 @@
-"""What waits to be confirmed: its deadline, and the way back if nobody confirms it."""
+"""The change that waits to be confirmed: its deadline, and the rollback if nobody confirms it."""
 
 from collections.abc import Callable
 from dataclasses import replace

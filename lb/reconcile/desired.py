@@ -1,4 +1,4 @@
-"""The desired state as readers take it, and what of a new one is the same."""
+"""The desired state for readers, and which parts of a new one are unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

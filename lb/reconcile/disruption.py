@@ -1,4 +1,4 @@
-"""What a change moves: of each service the ring's slots, and the live flows that leave their backend. Pure.
+"""What a change moves: for each service, the ring's slots and the live flows that leave their backend. Pure.
 
 Counted are flows that would stay where they are without the change. A flow stays as long as its backend takes
 packets, whatever becomes of the ring (xdp/select.h), and the ring of what is new moves nothing. What a flow's entry

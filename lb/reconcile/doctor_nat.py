@@ -1,4 +1,4 @@
-"""What the doctor learns of mode nat: whether replies come back, and whose the pool's addresses are. Pure."""
+"""The doctor's facts about mode nat: whether replies come back, and who has the pool's addresses. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

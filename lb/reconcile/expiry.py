@@ -1,4 +1,4 @@
-"""Entries whose time is over: when they are looked for, and what is said of them."""
+"""Expired entries: when to look for them, and the events about them."""
 
 from collections.abc import Mapping
 from itertools import chain

@@ -1,4 +1,4 @@
-"""Explains frames: runs them through the traced program, and says by names what became of each."""
+"""Explains frames: runs them through the traced program, and says what became of each, with names for numbers."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""What explain says of a frame: the answer as values, and the view of the control plane that gives numbers names."""
+"""The answer of explain as values, and the view of the control plane that translates numbers to names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

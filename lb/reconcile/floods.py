@@ -1,4 +1,4 @@
-"""Tells of attacks on guarded services, as they begin and as they end."""
+"""Reports attacks on guarded services, when they begin and when they end."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Live flows one by one and by kind: whose they are, of what class, and for how long they have been silent. Pure.
+"""Live flows one by one and by kind: service, backend, class, and time of silence. Pure.
 
 A slot has the tag of its flow, a keyed hash, and not its addresses: whose a flow is can be asked (explain), not listed.
 Entries of mode nat, which come after the flow table's, do have them.

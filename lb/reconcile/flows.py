@@ -1,4 +1,4 @@
-"""The flow table as one array: which flows are live, and whose. Milliseconds for a million slots. Pure."""
+"""The flow table as one array: which flows are live, and with which backend. Milliseconds for a million slots. Pure."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Numbered entries of several owners in one: of a prefix that several hold, whose number counts. Pure.
+"""Merges numbered entries of several owners: whose number counts for a prefix that several hold. Pure.
 
 IPv4 entries are packed and sorted (dataplane.deny4.pack), IPv6 entries a Column of keys and numbers.
 """

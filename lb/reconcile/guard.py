@@ -1,4 +1,4 @@
-"""Keeps a change of the lists from locking out whoever makes it, or what the balancer itself needs."""
+"""Keeps a change of the lists from locking out its caller, or what the balancer itself needs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

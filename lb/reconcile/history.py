@@ -1,4 +1,4 @@
-"""Earlier revisions: what they say, the way back to them, and back from what nobody confirms."""
+"""Earlier revisions: their content, rollback to them, and rollback of what nobody confirms."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""The ways to all backends, as far as they are known."""
+"""The next hops of all backends, as far as they are known."""
 
 from collections.abc import Mapping
 

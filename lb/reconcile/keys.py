@@ -1,4 +1,4 @@
-"""The tables that say which packets are for which service."""
+"""The tables that map packets to services."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What the maps hold, and how it becomes what a config says. I/O through the data plane's protocol only."""
+"""The content of the maps, and how it is made to match a config. I/O only through the data plane's protocol."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""The addresses of NAT in the maps: which block of slots each has, and what newcomers are given.
+"""The addresses of NAT in the maps: which block of slots each has, and which ports new flows get.
 
 An address keeps its block for as long as it is in the pool, so flows go on while others come and go.
 """

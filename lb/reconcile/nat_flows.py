@@ -1,4 +1,4 @@
-"""NAT's entries in memory: who is over, who is alive, and how one is freed. Numpy over mapped memory, in batches.
+"""NAT's entries in memory: which have expired, which are live, and how one is freed. Numpy over mapped memory.
 
 Packets come all the while. An entry's index words go first, so that no further packet finds it; one that has been found
 meanwhile shows in its state, and is put back. Only then is its slot free for another.

@@ -1,4 +1,4 @@
-"""Frees NAT's entries whose time is over, once a second, and tells of ports that run short."""
+"""Frees expired NAT entries once a second, and reports when ports run short."""
 
 import logging
 import threading

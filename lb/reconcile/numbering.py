@@ -1,4 +1,4 @@
-"""Whose which rule number is: an identity, a 64-bit word of prefix and action (or owner and action), keeps its own.
+"""Assigns entry numbers: an identity, a 64-bit word of prefix and action (or owner and action), keeps its number.
 
 The identity is kept beside the counters, so that a restart finds whose the hits are.
 """

@@ -1,4 +1,4 @@
-"""What is seen: the tables and counters of the data plane, said in the operator's words."""
+"""Observed state: the tables and counters of the data plane, in the operator's terms."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

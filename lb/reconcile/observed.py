@@ -1,4 +1,4 @@
-"""What is seen of the running data plane: kept apart from what is wanted. Counters are totals since attach."""
+"""Observed state of the running data plane, apart from desired state. Counters are totals since attach."""
 
 from dataclasses import dataclass, field
 

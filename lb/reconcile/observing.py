@@ -1,4 +1,4 @@
-"""What readers ask of the reconciler: all that is seen. Nothing here changes anything."""
+"""The reconciler's read side: all observed state. Nothing here changes anything."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""What prepares the backends of a service, and what of it other services need too."""
+"""How to prepare the backends of a service, and which of that other services need too."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby

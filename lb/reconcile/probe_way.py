@@ -1,4 +1,4 @@
-"""How a check gets to one backend by the data path: a mark that names its place, and our address for the answer."""
+"""How a check reaches one backend by the data path: a mark that names its place, and our address for the answer."""
 
 from collections.abc import Mapping
 

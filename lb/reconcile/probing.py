@@ -1,4 +1,4 @@
-"""Lets the doctor's packets take the way of clients' packets to a backend, and their answers in, while it looks."""
+"""Lets the doctor's packets take the path of clients' packets to a backend, and lets their answers in, meanwhile."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""Rings into memory: each is built where nothing points to, two at a time, and not again where it stands already."""
+"""Rings into memory: each is built in a slot that nothing points to, two at a time; an existing ring is reused."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

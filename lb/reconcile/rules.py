@@ -1,4 +1,4 @@
-"""Rules to tables: each value of a field has a class, each class a set of the rules that want it. Pure.
+"""Rules to tables: each value of a field has a class, each class a set of the rules that match it. Pure.
 
 xdp/README.md, "Rules", says what the tables mean; xdp/types.h how they lie.
 """

@@ -1,4 +1,4 @@
-"""Packets that were handed out, said by names: which entry, rule, service and backend the numbers stand for."""
+"""Sampled packets with names for their numbers: entry, rule, service and backend."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

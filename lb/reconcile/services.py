@@ -1,4 +1,4 @@
-"""Services to map contents: numbers, places, rings. Pure; what was given out before stays as it was.
+"""Services to map contents: numbers, places, rings. Pure; what was assigned before stays as it was.
 
 A service has a number (its ring switch and its counters), a block of places in `backends` (a power of two), and, while
 a backend takes new flows, a ring. A backend keeps its place within the block as long as the block remembers its

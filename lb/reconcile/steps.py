@@ -1,4 +1,4 @@
-"""A packet's way in words: from the trace of one frame to a step for each stage it came to. Pure."""
+"""A packet's path in words: from the trace of one frame to a step for each stage it reached. Pure."""
 
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Network, ip_address

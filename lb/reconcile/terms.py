@@ -1,4 +1,4 @@
-"""On what terms one change is made, and what it moves."""
+"""The conditions of one change (bounds, force, confirmation), and what it moves."""
 
 from dataclasses import dataclass
 from functools import cached_property

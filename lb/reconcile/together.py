@@ -1,4 +1,4 @@
-"""Changes that wait for the writer's lock: whoever gets it makes those of all who wait, in one go.
+"""Changes that wait for the writer's lock: whoever gets it makes those of all who wait, in one batch.
 
 So many callers at once share what a change costs whatever it changes: a plan, a transaction, a pass of the maps.
 """

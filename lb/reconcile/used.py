@@ -1,4 +1,4 @@
-"""Who is in use: callers, gateways, backends, VIPs and addresses of NAT. What is worked out of it is kept."""
+"""Addresses in use: callers, gateways, backends, VIPs and addresses of NAT; computed once and kept."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv6Network, ip_address

@@ -1,4 +1,4 @@
-"""Who looks at packets: watchers, each with what it wants, over the one queue that the packet path fills.
+"""Watchers of packets, each with its own filter, over the one queue that the packet path fills.
 
 While nobody looks and no rule bans, nothing of it is compiled in, no thread runs and the queue is not open.
 """

@@ -1,4 +1,4 @@
-"""What the program must be able to do for a desired state, so that it has nothing else compiled in."""
+"""Which features the program needs for a desired state, so that nothing else is compiled in."""
 
 from lb.dataplane.protocol import ProgramWish
 from lb.model import Affinity, Config, Mode, NatSource, Protocol, Service, Settings

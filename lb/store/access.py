@@ -1,4 +1,4 @@
-"""Keeps tokens and the audit in one SQLite file, apart from the desired state: neither can spoil the other."""
+"""Keeps tokens and the audit in one SQLite file, apart from the desired state: damage to one spares the other."""
 
 import hmac
 import secrets
@@ -23,7 +23,7 @@ TOKENS_MAX = 1000
 _PRUNE_EACH = 1000
 _CHOSEN = "(:actor IS NULL OR actor = :actor) AND (:refused IS NULL OR (status >= 400) = :refused)"
 _ID_MAX = (1 << 63) - 1
-_REMEDY = "put it back, or restart the daemon, which begins a new one, without tokens"
+_REMEDY = "put it back, or restart the daemon, which creates a new one, without tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,7 @@ class AccessStore:
                     f'there is a token "{name}" already: choose another name, or revoke that one first'
                 )
             if len(self._tokens) >= TOKENS_MAX:
-                raise ConflictError(
-                    f"there are {TOKENS_MAX} tokens, the most there may be: revoke some first"
-                )
+                raise ConflictError(f"there are {TOKENS_MAX} tokens, the most allowed: revoke some first")
             db.execute(
                 "INSERT INTO tokens (name, digest, role, created_at, created_by, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
                 (name, token.digest, role.value, now, created_by, expires_at),
@@ -114,7 +112,7 @@ class AccessStore:
             return self._tokens[name]
         except KeyError:
             raise NotFoundError(
-                f'there is no token "{name}": "sluice token list" shows those there are'
+                f'there is no token "{name}": "sluice token list" lists the existing ones'
             ) from None
 
     def match(self, text: str) -> Token | None:

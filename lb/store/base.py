@@ -1,4 +1,4 @@
-"""What a store of desired state does, whatever it keeps it in."""
+"""The protocol of a store of desired state, independent of its medium."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -60,7 +60,7 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "4", "4 h", "h", "1d", "1h-2m", None, 60, "1.2.3s"])
 def test_no_durations(text: object) -> None:
     """Anything else is refused."""
-    with pytest.raises(FeedError, match="it should be such as 3h59m"):
+    with pytest.raises(FeedError, match="write one such as 3h59m"):
         parse_go_duration(text)
 
 
@@ -176,10 +176,10 @@ def test_reason_of_the_feed_goes_before_the_scenario() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"<html>", "no JSON"),
-        (b"[]", "no decisions stream"),
-        (b'{"message":"access forbidden"}', "no decisions stream"),
-        (b'{"new":{},"deleted":[1]}', "no list of decisions"),
+        (b"<html>", "not JSON"),
+        (b"[]", "not a decisions stream"),
+        (b'{"message":"access forbidden"}', "not a decisions stream"),
+        (b'{"new":{},"deleted":[1]}', "not a list of decisions"),
         (answer([decision("nonsense")]), "a decision is faulty"),
         (answer([{**decision("192.0.2.1"), "value": None}]), "has no value"),
         (answer([decision("192.0.2.1", "soon")]), "such as 3h59m"),

@@ -119,9 +119,9 @@ def test_metadata_alone() -> None:
 
 
 FAULTY: list[tuple[bytes | str, FeedFormat, str]] = [
-    ("<!DOCTYPE html><html><body>Too many requests</body></html>", AUTO, "a page of HTML"),
-    ("\n  <html>", FeedFormat.PLAIN, "a page of HTML"),
-    ("\ufeff<?xml version='1.0'?>", FeedFormat.CSV, "a page of HTML"),
+    ("<!DOCTYPE html><html><body>Too many requests</body></html>", AUTO, "an HTML (or XML) page"),
+    ("\n  <html>", FeedFormat.PLAIN, "an HTML (or XML) page"),
+    ("\ufeff<?xml version='1.0'?>", FeedFormat.CSV, "an HTML (or XML) page"),
     ("192.0.2.1\n192.0.2.\n", AUTO, 'line 2: "192.0.2." is not an IPv4 or IPv6 prefix'),
     ("192.0.2.1\n192.0.2.1/33\n", AUTO, 'line 2: "192.0.2.1/33" has no valid prefix length'),
     ("192.0.2.1 - 192.0.2.9\n", FeedFormat.NETSET, "line 1"),
@@ -133,14 +133,14 @@ FAULTY: list[tuple[bytes | str, FeedFormat, str]] = [
     ("Too many requests, try later\n", AUTO, "no column holds a prefix"),
     ("a,192.0.2.1\nb\n", AUTO, "has no column 2"),
     ("a,192.0.2.1\nb,later\n", AUTO, "row 2"),
-    ('a,192.0.2.1\nb,"192.0.2.2\n', AUTO, "it is no CSV"),
-    ('{"cidr":"192.0.2.0/24"}\n{"cidr":"192.0\n', AUTO, "object 2: it is no JSON"),
+    ('a,192.0.2.1\nb,"192.0.2.2\n', AUTO, "it is not CSV"),
+    ('{"cidr":"192.0.2.0/24"}\n{"cidr":"192.0\n', AUTO, "object 2: it is not JSON"),
     ('{"cidr":"192.0.2.0/24"}\n{"net":"192.0.2.1"}', AUTO, 'object 2: it has no "cidr"'),
     ('{"cidr":"192.0.2.0/24"}\n[1]', AUTO, 'object 2: it has no "cidr"'),
     ('{"cidr":17}', AUTO, "record 1"),
     ('{"cidr":"192.0.2.0/24"}\n{"type":"metadata","records":2}', AUTO, "has 2 records, and has 1"),
-    ('{"cidr":"192.0.2.0/24"},{"cidr":"192.0.2.1"}', AUTO, "object 1: it is no JSON"),
-    ("[" * 10_000, FeedFormat.SPAMHAUS_JSON, "object 1: it is no JSON"),
+    ('{"cidr":"192.0.2.0/24"},{"cidr":"192.0.2.1"}', AUTO, "object 1: it is not JSON"),
+    ("[" * 10_000, FeedFormat.SPAMHAUS_JSON, "object 1: it is not JSON"),
     ("192.0.2.1\n".encode("utf-16"), AUTO, "UTF-16"),
     (b"192.0.2.1 # caf\xe9\n", AUTO, "line 1 of the list is not UTF-8"),
     (b"a,192.0.2.1,caf\xe9\n", FeedFormat.CSV, "not UTF-8"),
@@ -164,7 +164,7 @@ def test_place_of_a_fault_in_a_long_list() -> None:
     assert len(read("\n".join(lines))) == 1200
     lines[1100] = "{"
 
-    with pytest.raises(FeedError, match="object 1101: it is no JSON"):
+    with pytest.raises(FeedError, match="object 1101: it is not JSON"):
         read("\n".join(lines))
 
 

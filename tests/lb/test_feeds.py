@@ -93,7 +93,7 @@ BAD: list[tuple[str, Page, str]] = [
     ("half of it", Page(FOUR, length=len(FOUR) + 100), "read to its end"),
     ("announced as too large", Page(b"", length=65 << 20), "over 64 MiB"),
     ("bomb", Page(gzip.compress(bytes(260 << 20)), headers={"Content-Encoding": "gzip"}), "over 256 MiB"),
-    ("redirects in a ring", Page(status=302, headers={"Location": "/list"}), "over 5 redirects"),
+    ("redirects in a ring", Page(status=302, headers={"Location": "/list"}), "more than 5 redirects"),
     ("UTF-16", Page(FOUR.decode().encode("utf-16")), "UTF-16"),
     ("Latin-1", Page(b"203.0.113.1 # caf\xe9\n"), "not UTF-8"),
     ("other encoding", Page(FOUR, headers={"Content-Encoding": "zstd"}), "only gzip"),

@@ -143,7 +143,7 @@ def test_crowdsec_key(house: House, server: FeedServer, local_api: LocalApi) -> 
     """A wrong key is refused by the API, one that all can read is not sent; a redirect is not followed with it."""
     key = house.folder / "key"
     key.chmod(0o644)
-    assert "can be read by all" in str(crowdsec(house).facts["reason"])
+    assert "can be read by everyone" in str(crowdsec(house).facts["reason"])
     assert not server.asked
 
     key.write_text("wrong")

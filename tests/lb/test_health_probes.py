@@ -150,7 +150,7 @@ def test_server_that_says_nothing() -> None:
         (
             b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n",
             {},
-            "it answers with status 503, and 200-299 is wanted",
+            "it answers with status 503, but 200-299 is wanted",
         ),
         (b"HTTP/1.1 301 Gone\r\nContent-Length: 0\r\n\r\n", {"status": "200-299,301"}, None),
         (b"", {}, "it does not answer in HTTP: "),
@@ -237,7 +237,7 @@ def test_https(tmp_path: Path) -> None:
     right = {"verify": True, "ca_file": str(file), "server_name": "www.example.com"}
     assert found(**right) == (True, "")
     ok, why = found(**right | {"server_name": "other.example.com"})
-    assert (ok, "certificate is not good" in why, "other.example.com" in why) == (False, True, True)
+    assert (ok, "certificate is not valid" in why, "other.example.com" in why) == (False, True, True)
     ok, why = found(verify=True, server_name="www.example.com")
     assert (ok, "self-signed" in why) == (False, True)
     ok, why = found(**right | {"ca_file": str(tmp_path / "none.pem")})
@@ -278,7 +278,7 @@ def test_udp(check: dict[str, Any], ok: bool) -> None:
 
     outcome = asyncio.run(run())
     assert outcome.ok is ok, outcome
-    assert outcome.why == (None if ok else 'it answers "PING", and "pong" is wanted')
+    assert outcome.why == (None if ok else 'it answers "PING", but "pong" is wanted')
 
 
 def test_udp_port_without_a_server() -> None:
@@ -315,7 +315,7 @@ def test_dns(rcode: str, wanted: str, ok: bool) -> None:
     outcome = asyncio.run(run())
     assert asked == ["www.example.com. IN AAAA"]
     assert outcome.ok is ok, outcome
-    assert outcome.why == (None if ok else f"it answers {rcode}, and {wanted} is wanted")
+    assert outcome.why == (None if ok else f"it answers {rcode}, but {wanted} is wanted")
 
 
 def test_dns_answer_that_is_none() -> None:

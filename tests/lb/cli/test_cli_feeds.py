@@ -131,7 +131,7 @@ def test_refresh(shell: Shell, path: Path) -> None:
     result = shell.run("feed", "refresh", "drop")
 
     assert result.exit_code == 1
-    assert "it is a page of HTML" in result.stderr
+    assert "it is an HTML (or XML) page" in result.stderr
     assert shell.rest("/feeds/drop")["observed"]["entries"] == 4
     assert shell.run("feed", "refresh", "none").exit_code == 3
 
