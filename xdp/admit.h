@@ -1,6 +1,6 @@
-/* Stage admit: who may come in. allow > deny, then spoofed, then rules and limits, on what the packet says itself.
+/* Stage admit: which packets may enter. allow > deny, then spoofed, then rules and limits, on the packet's own fields.
  *
- * The allowlist is asked only about what would be dropped, so it costs the rest nothing.
+ * The allowlist is looked up only for what would be dropped, so it costs nothing otherwise.
  */
 
 /* Sources that no host has: this host's (0/8, ::), loopback, multicast. Addresses are in network order. */

@@ -1,6 +1,6 @@
-/* Entries at work: their counters; and the allowlist, which is asked only about what would be dropped. */
+/* Counters of list entries; and the allowlist, which is looked up only for what would be dropped. */
 
-/* An entry at work: a blocklist number from ENTRY_COUNT_ONLY on counts and lets pass. */
+/* Counts a packet for its entry; blocklist numbers from ENTRY_COUNT_ONLY on only count and let pass. */
 static __always_inline void count_entry(struct entry_tally *tally, const struct packet *p)
 {
 	if (TRACE)

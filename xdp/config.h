@@ -3,9 +3,9 @@
  * A feature that is 0 is not compiled in: stages ask with a plain `if (HAVE_…)`, which the compiler removes.
  * The values here are those of a build by hand, with everything in it.
  *
- * What differs between interfaces and machines, and settings that are numbers, are late: 64 bits that whoever loads the program
- * finds in it and replaces (lb/dataplane/bytecode.py). The compiler does not see the number; the verifier and the machine code
- * have it as a constant. Beside it stands what it is where nothing else is said.
+ * What differs between interfaces and machines, and settings that are numbers, are late: 64 bits that the loader finds in the
+ * program and replaces (lb/dataplane/bytecode.py). The compiler does not see the number; the verifier and the JIT see a
+ * constant. The second argument is the default.
  */
 #define LATE_MARK 0x51ce51ce
 #define LATE(number, usual) LATE_LOAD(LATE_MARK, number)

@@ -1,12 +1,12 @@
 /* Strips the outer headers of tunnelled packets on a backend, so that it needs no tunnel device.
  *
- * Taken off: 4in4 (RFC 2003), 6in4 (RFC 4213), 4in6 and 6in6 (RFC 2473), and GUE over IPv4 and IPv6, where the outer
+ * Stripped: 4in4 (RFC 2003), 6in4 (RFC 4213), 4in6 and 6in6 (RFC 2473), and GUE over IPv4 and IPv6, where the outer
  * destination is one of `tunnel_ends`. Of GUE (draft-ietf-intarea-gue) variant 1, in which the IP packet follows the UDP
  * header, and variant 0 with its four bytes alone; the UDP checksum is not asked, the packet inside has its own.
- * What was inside then goes up the backend's own stack as if it had come plain. Everything else is passed as it came:
+ * What was inside then goes up the backend's own stack as if it had come unencapsulated. All else is passed unchanged:
  * plain traffic, ARP, tunnels to other addresses, GUE control messages and options, fragments of an outer packet, an
- * outer IPv6 header with extensions, VLAN tags that the card did not take off, whatever is cut short. The kernel decides
- * on those.
+ * outer IPv6 header with extensions, VLAN tags that the card did not strip, anything truncated. The kernel decides on
+ * those.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>

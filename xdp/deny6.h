@@ -1,7 +1,7 @@
 /* The IPv6 blocklist: a filter in front, a hash of single addresses and /64s, a trie of the rest. lb/dataplane/deny6.py
  * writes it.
  *
- * The filter tells for a hash of an address's first 32 bits which kinds of prefixes may hold it: for most sources none.
+ * The filter says, for a hash of an address's first 32 bits, which kinds of prefixes may contain it: for most sources, none.
  */
 
 /* The kinds of prefixes there are among the addresses of this one's cell. */

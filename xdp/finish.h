@@ -1,7 +1,7 @@
 /* Stage finish: the one exit. Nothing leaves uncounted, and nothing but this returns an XDP action.
  *
  * A packet counts once by verdict and once by what it reached: its backend's place, or, if it came to a service and found
- * no backend, the service. A service's total is the sum of both (lb/dataplane/counters.py).
+ * no backend, the service. A service's total is the sum of both (lb/reconcile/observe.py).
  */
 static __always_inline void count(struct tally *tally, const struct packet *p)
 {

@@ -1,4 +1,4 @@
-/* Stage forward: carries the packet to its backend, by the service's mode, out of the interface the next hop is behind. */
+/* Stage forward: sends the packet to its backend, in the service's mode, by the interface that leads to the next hop. */
 static __always_inline int forward(struct xdp_md *ctx, struct packet *p, const struct service *service,
 				   const struct backend *backend)
 {

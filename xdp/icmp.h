@@ -1,5 +1,4 @@
-/* Stage icmp: of what comes for a VIP, echo requests are answered or are for a service, and errors go the way of the flow
- * they quote.
+/* Stage icmp: for VIPs, echo requests are answered or belong to a service, and errors follow the flow that they quote.
  *
  * ICMP (RFC 792) over IPv4, ICMPv6 (RFC 4443) over IPv6; any other pairing is just a protocol that is not balanced.
  */

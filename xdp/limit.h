@@ -1,6 +1,6 @@
-/* Who is over a rate: the generic cell rate algorithm (ITU-T I.371) on one word a bucket.
+/* Rate limits: the generic cell rate algorithm (ITU-T I.371) with one word per bucket.
  *
- * A bucket is the time until which all that went through it is paid for. Times are in ticks of the monotonic clock and
+ * A bucket is the time until which all that passed is paid for. Times are in ticks of the monotonic clock and
  * wrap after half a year: only differences count, and a bucket that seems much further ahead than a burst is an old one.
  */
 #define LIMIT_TRIES 4

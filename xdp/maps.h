@@ -1,5 +1,5 @@
 /* Every map. Each is pinned by its name when it is first needed, so that a new program works on the same memory as the old
- * one; how many entries it then has is said in lb/dataplane/tables.py.
+ * one; lb/dataplane/tables.py has the numbers of entries.
  */
 #define MAP(kind, key, value, name, flags) BPF_F_TABLE(kind, key, value, name, 1, flags)
 #define MEMORY BPF_F_MMAPABLE

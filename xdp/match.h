@@ -1,5 +1,5 @@
-/* Which rules match a packet: for each field that some rule names the set of rules that want the packet's value, and of all
- * sets what they have in common (Lakshman and Stiliadis, SIGCOMM 1998; the summary word is Baboescu and Varghese's, 2001).
+/* Which rules match a packet: for each field that some rule names, the set of rules that match the packet's value; then the
+ * intersection of all sets (Lakshman and Stiliadis, SIGCOMM 1998; the summary word is Baboescu and Varghese's, 2001).
  */
 struct rule_rows {
 	const struct rule_set *row[RULE_FIELDS];

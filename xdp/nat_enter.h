@@ -1,4 +1,4 @@
-/* Where packets leave the first program for the second: what is NAT's, and how it is handed over. */
+/* Where packets leave the first program for the second: which packets belong to NAT, and how they are handed over. */
 #define HANDED_OVER (sizeof(struct packet) - offsetof(struct packet, frame_length)) /* all but pointers */
 
 struct handover {

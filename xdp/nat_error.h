@@ -1,4 +1,4 @@
-/* ICMP errors of NAT's flows: outside and quote are translated in opposite senses, and every sum within is adjusted.
+/* ICMP errors of NAT flows: outer packet and quote are translated in opposite directions, and every checksum is adjusted.
  *
  * Across the families (RFC 7915, 4.2 to 4.5 and 5.2 to 5.5) both headers are replaced; what follows the quoted one stays.
  */

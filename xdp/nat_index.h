@@ -1,4 +1,4 @@
-/* NAT's index: how the entry of a flow is found, entered and taken out. Words are changed by compare-and-swap. */
+/* NAT's index: how the entry of a flow is found, inserted and removed. Words are changed by compare-and-swap. */
 struct nat_flow {
 	struct nat_forward *forward; /* NULL: not found */
 	struct nat_reply *reply;

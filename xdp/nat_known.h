@@ -1,6 +1,6 @@
-/* Packets of NAT's known flows that stay in their family: translated in the first program, without the way into the second.
+/* Packets of known NAT flows that stay in their family: translated in the first program, without entering the second.
  *
- * What opens, is an error, cannot leave or crosses the families is none of these, and is handed over as it came.
+ * A packet that opens a flow, is an error, cannot leave or crosses families is handed over unchanged.
  */
 static __always_inline int nat_rewrite_known4(struct packet *p, u32 source, u32 destination, __be16 source_port, __be16 port)
 {

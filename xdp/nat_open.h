@@ -1,4 +1,4 @@
-/* A new flow of NAT's: its entry, complete before anybody finds it; and what a client's packets change of one. */
+/* A new NAT flow: its entry, complete before anybody can find it; and what a client's packets change in one. */
 static __always_inline void copy_address(u32 *to, const u32 *from)
 {
 	__builtin_memcpy(to, from, 16);

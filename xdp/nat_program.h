@@ -1,4 +1,4 @@
-/* The second program: takes over what the first has handed on, and ends in the same finish(). */
+/* The second program: takes over what the first has handed over, and ends in the same finish(). */
 
 /* Translates the packet, and sends it on its way. */
 static __always_inline int nat_leave(struct xdp_md *ctx, struct packet *p, const struct nat_way *way)

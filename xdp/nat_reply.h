@@ -1,4 +1,4 @@
-/* Stage nat, from backends to clients: by the pool address and port that they come for, or, with keep, by the index. */
+/* Stage nat, from backends to clients: found by pool address and port, or, with keep, by the index. */
 static __always_inline void nat_saw_reply(const struct packet *p, struct nat_reply *reply)
 {
 	u64 state = reply->state, wanted = coarse_seconds() << 32 | ((u32)state | nat_flags(p));

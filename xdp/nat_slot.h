@@ -1,4 +1,4 @@
-/* NAT's slots: what state an entry is in, how long that lives, and what a new flow is given.
+/* NAT's slots: the state of an entry, how long it lives, and which slot a new flow gets.
  *
  * A slot is taken by compare-and-swap of its first word; states are written whole, each direction's by its own packets.
  */

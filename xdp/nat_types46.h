@@ -1,4 +1,4 @@
-/* ICMP errors in the words of the other family (RFC 7915, 4.2 and 5.2). */
+/* Types and codes of ICMP errors in the other family (RFC 7915, 4.2 and 5.2). */
 /* Type, code and the four bytes after the checksum, in the other family: type << 8 | code, or NONE. */
 static __always_inline u32 icmp_to_6(u8 type, u8 code, u32 *rest)
 {

@@ -1,4 +1,4 @@
-/* What the stages of NAT find out, and the translation needs. */
+/* What the stages of NAT find out for the translation. */
 struct nat_tuple {
 	u32 source[4];
 	u32 destination[4];

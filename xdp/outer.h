@@ -1,4 +1,4 @@
-/* What is written in front of a packet to carry it: an outer IP header, and for GUE a UDP header behind it.
+/* What encapsulation writes in front of a packet: an outer IP header, and for GUE a UDP header after it.
  *
  * The packet path (encap.h) and the probes' program (probe.c) write the same.
  */

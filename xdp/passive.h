@@ -1,4 +1,4 @@
-/* What clients' packets tell of the backends they go to: counted while some service wants to know, and changing no verdict. */
+/* What clients' packets tell about their backends: counted while some service wants it, without changing any verdict. */
 static __always_inline struct passive_tally *passive_tally(u32 place)
 {
 	return passive_counters.lookup(&place);

@@ -1,8 +1,8 @@
-/* Checks of backends take the way that clients' packets take: a tc program of its own, at the way out of `lo`.
+/* Sends health checks along the path of clients' packets: a separate tc program, on the egress of `lo`.
  *
  * The control plane marks a check's socket with the backend's place, and routes what is so marked to `lo` (see
- * lb/dataplane/probe_path.py). Here such a packet for a VIP is carried to that very backend, whatever the ring says, by
- * the same map and in the same headers as the packet path's, and leaves by the interface that the backend is behind.
+ * lb/dataplane/probe_path.py). Here such a packet for a VIP is sent to that very backend, whatever the ring says, by the
+ * same map and in the same headers as in the packet path, and leaves by the interface that leads to the backend.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>

@@ -1,4 +1,4 @@
-/* QUIC connection ids (RFC 9000, RFC 8999): the number that a backend's server wrote into them.
+/* QUIC connection IDs (RFC 9000, RFC 8999): the number that a backend's server wrote into them.
  *
  * The client's first packets carry an id of its own choice; all later ones the server's, wherever they come from.
  */

@@ -1,4 +1,4 @@
-/* What rules do, in their order: allow, drop, count; and the limits that a packet met, once no rule has dropped it. */
+/* What rules do, in order: allow, drop, count; and the limits that a packet matched, once no rule has dropped it. */
 
 static __always_inline bool opens_tcp(const struct packet *p)
 {

@@ -1,4 +1,4 @@
-/* What somebody looks at: packets and bans, handed to the control plane by a bounded queue.
+/* Packets for watchers, and bans, handed to the control plane by a bounded queue.
  *
  * struct sample stands here and not in types.h because no map is made of it: a new member costs no state.
  */

@@ -1,6 +1,7 @@
-/* Stage select: which backend. What a QUIC connection id names, else the flow table, else the ring, which is remembered.
+/* Stage select: which backend. The one that a QUIC connection ID names, else the flow table's, else the ring's, which is
+ * then remembered.
  *
- * A SYN asks the ring and rewrites its entry: a reused port is a new connection. A RST is forwarded, and not remembered.
+ * A SYN consults the ring and rewrites its entry: a reused port is a new connection. A RST is forwarded, and not remembered.
  */
 static __always_inline u32 place_of(const struct service *service, u32 offset)
 {

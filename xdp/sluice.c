@@ -1,6 +1,6 @@
 /* Sluice's packet path: parse, admit, icmp, service, select, forward, finish.
  *
- * Each stage returns CONTINUE or the verdict that ends the packet's way; finish() counts it and is the only exit.
+ * Each stage returns CONTINUE or the verdict that ends the packet's path; finish() counts it and is the only exit.
  */
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>

@@ -1,4 +1,4 @@
-/* What the outer header makes too big: the client is told by ICMP from the VIP what would fit (RFC 1191, RFC 4443).
+/* Packets that the outer header makes too big: ICMP from the VIP tells the client what would fit (RFC 1191, RFC 4443).
  *
  * The packet becomes the quote: the frame is cut behind it, and grows at its head by an IP and an ICMP header.
  */

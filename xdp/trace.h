@@ -1,4 +1,4 @@
-/* The traced build (TRACE), which explain runs: it tells what became of a packet, and changes nothing that is shared.
+/* The traced build (TRACE), which explain runs: it records what became of a packet, and changes nothing that is shared.
  *
  * It is the same source over the same maps; stages note here what they found, and whatever writes is left out. The other
  * build has none of it, to the instruction. The struct stands here and not in types.h because no pinned map holds it.

@@ -1,4 +1,5 @@
-/* Every struct that a map holds, defined here and nowhere else: Python takes them from the compiled program.
+/* Every struct that a map holds, defined here (or in rule_types.h, nat_types.h) and nowhere else: Python parses these files for
+ * its numpy layouts.
  *
  * __be fields are in network byte order, as they lie in packets. Words that both sides write while packets flow
  * are aligned u64 or u32, written whole, so that no reader sees half of one.
