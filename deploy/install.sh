@@ -102,12 +102,12 @@ do_uninstall() {
         rm -rf "$DESTDIR$STATE" "$DESTDIR$CONFIG"
         if on_this_machine && getent passwd sluice >/dev/null; then userdel sluice; fi
     else
-        echo "Left: $STATE and $CONFIG, and user sluice; PURGE=1 takes them too"
+        echo "Left: $STATE and $CONFIG, and user sluice; PURGE=1 removes them too"
     fi
 }
 
 case ${1:-} in
 install) do_install ;;
 uninstall) do_uninstall ;;
-*) die 'write install.sh install or install.sh uninstall' ;;
+*) die 'usage: install.sh install, or install.sh uninstall' ;;
 esac

@@ -139,7 +139,7 @@ remove_policy() {
 apt_ready() {
     [[ -z ${APT_READY:-} ]] || return 0
     command -v apt-get >/dev/null ||
-        die "there is no apt-get here; install by hand what these Debian packages hold, then repeat: $(missing_packages | xargs) and kernel headers."
+        die "there is no apt-get here; install the equivalents of these Debian packages by hand, then repeat: $(missing_packages | xargs) and kernel headers."
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
     forbid_services
     logged 'dpkg --configure -a' 'repair what it names' dpkg --configure -a # ends what a killed run left open
@@ -215,7 +215,7 @@ fetch_headers() {
         apt_install "$package"
         if headers &>>"$LOG" || headers merge &>>"$LOG"; then return; fi
     done
-    die 'no kernel headers to be had from apt: add the main section to /etc/apt/sources.list, or set BCC_KERNEL_SOURCE to a header tree.'
+    die 'apt has no kernel headers: add the main section to /etc/apt/sources.list, or set BCC_KERNEL_SOURCE to a header tree.'
 }
 
 # ---- the venv ------------------------------------------------------------------------------------------------------

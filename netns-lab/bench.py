@@ -50,10 +50,10 @@ def measure(name: str, wanted: frozenset[str]) -> report.Report:
     multiple=True,
     type=click.Choice(run.NAMES),
     metavar="NAME",
-    help="Only this; again for more.",
+    help="Measure only this case; repeat for more.",
 )
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where results go."
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where to write results."
 )
 @click.option(
     "--snapshot", "keep", is_flag=True, help="Measure nothing: put the last results into the README."

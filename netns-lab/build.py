@@ -1,4 +1,4 @@
-"""Makes a topology real, and unmakes it: namespaces, cables, addresses, routes, and what XDP needs.
+"""Builds a topology, and removes it: namespaces, cables, addresses, routes, and what XDP needs.
 
 Every cable is made inside the switch's namespace with its far end in the host's, so a run that is killed half
 way leaves nothing outside the lab's own namespaces. Removing those removes everything.

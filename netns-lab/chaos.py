@@ -21,8 +21,10 @@ from lb.errors import SluiceError
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--duration", default=600.0, show_default=True, help="Seconds.")
-@click.option("--seed", default=1, show_default=True, help="What faults are drawn from.")
-@click.option("--name", default="chaos", show_default=True, help="The lab's; one of that name is replaced.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the random faults.")
+@click.option(
+    "--name", default="chaos", show_default=True, help="Name of the lab; one of that name is replaced."
+)
 def main(duration: float, seed: int, name: str) -> None:
     """Break everything around a balancer under load, and see that nobody notices."""
     signals.end_by_exit()

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Sluice in a minute: real traffic through a balancer on this machine, told on one page with figures.
+"""Sluice in a minute: real traffic through a balancer on this machine, shown on one page with figures.
 
-`make demo` runs it. It builds a lab of its own, takes it away whatever happens, and exits 0 only if all that
-it claims was seen.
+`make demo` runs it. It builds a lab of its own, removes it whatever happens, and exits 0 only if all that it
+claims was seen.
 """
 
 import contextlib
 import hashlib
+import shlex
 import subprocess
 import sys
 import time
@@ -92,11 +93,9 @@ class Demo:
         """One call of the command line; what it printed. DemoError if it failed."""
         command = [str(balancer.SLUICE), "--server", f"unix://{self.lab.socket}", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        say(f"$ sluice {' '.join(words)}")
-        expect(
-            done.returncode == 0,
-            f"`sluice {' '.join(words)}` done (it exited {done.returncode}: {done.stderr})",
-        )
+        shown = f"sluice {shlex.join(words)}"
+        say(f"$ {shown}")
+        expect(done.returncode == 0, f"`{shown}` done (it exited {done.returncode}: {done.stderr})")
         for line in done.stdout.splitlines():
             say(f"    {line}")
         return done.stdout
@@ -115,7 +114,7 @@ class Demo:
             "POST", "/services", {"name": "web", "vip": VIP, "port": 80, "protocol": "tcp", "mode": "ipip"}
         )
         self.rest("PUT", "/services/web/backends", backends)
-        say("The first service of a kind takes longest: the XDP program is compiled anew with what it needs.")
+        say("The first service of a kind takes longest: an XDP program with what it needs is compiled.")
         for name, vip, port, protocol in (
             ("web6", VIP6, 80, "tcp"),
             ("dns", VIP, 53, "udp"),
@@ -178,7 +177,7 @@ class Demo:
         with Prober(self.namespace(Role.CLIENT, blocked.number), VIP, 53) as prober:
             expect(prober.wait_for(answered=True), "answers before the block")
             begin = time.monotonic()
-            self.sluice("block", blocked.address(4), "--reason", "the demo wants it")
+            self.sluice("block", blocked.address(4), "--reason", "part of the demo")
             returned = time.monotonic()
             expect(prober.wait_for(answered=False), f"packets of {blocked.address(4)} dropped")
             first = prober.since
@@ -202,7 +201,7 @@ class Demo:
         say(f"client {client}: {answered} of {len(answers)} new connections answered.")
         expect(
             answered == (len(answers) if wanted else 0),
-            f"client {client} {'served' if wanted else 'shut out'}",
+            f"client {client} {'served' if wanted else 'blocked'}",
         )
 
     def drops(self) -> dict[str, int]:
@@ -232,24 +231,26 @@ def run(name: str) -> None:
     try:
         with chapter("The lab: clients, a switch, a balancer and backends, each in a network namespace"):
             lab = lifecycle.up(name, document=False)
-            say(f"{len(lab.configuration.hosts)} hosts; `sluice serve` has {lab.names.balancer_interface}.")
+            say(
+                f"{len(lab.configuration.hosts)} hosts; `sluice serve` runs on {lab.names.balancer_interface}."
+            )
         with balancer.client(lab.socket, timeout=30.0) as http:
             demo = Demo(lab, http)
             with chapter("Services and their backends, by REST"):
                 demo.add_services()
             with chapter(f"{TCP_CONNECTIONS:,} TCP connections and {UDP_FLOWS:,} UDP flows, IPv4 and IPv6"):
                 demo.spread()
-            with chapter("A second mode, l2, and 100 MB by each"):
+            with chapter("A second mode, l2, and 100 MB through each"):
                 demo.fetch()
             with chapter("One client is blocked, then unblocked"):
                 demo.block()
     finally:
         lifecycle.down(name)
-    print(f"\nAll of it was as it should be, and the lab is gone again: {time.monotonic() - begin:.0f} s.")
+    print(f"\nEverything worked as claimed, and the lab is removed again: {time.monotonic() - begin:.0f} s.")
 
 
 @click.command()
-@click.option("--name", default="demo", show_default=True, help="What the demo's lab is called.")
+@click.option("--name", default="demo", show_default=True, help="Name of the demo's lab.")
 def main(name: str) -> None:
     """Show Sluice at work; exits 0 if everything was seen."""
     signals.end_by_exit()

@@ -1,4 +1,4 @@
-"""A TCP port of this machine's loopback that leads to the daemon's unix socket, which browsers cannot open."""
+"""A TCP port on loopback that forwards to the daemon's unix socket, which browsers cannot open."""
 
 import asyncio
 import contextlib

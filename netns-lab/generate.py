@@ -158,7 +158,7 @@ class Generator:
         error = self._libbpf.bpf_prog_test_run_opts(self._descriptor, ctypes.byref(options))
         if error:
             raise DataPlaneError(
-                f"the kernel does not send live frames ({os.strerror(-error)}): it takes Linux 5.18"
+                f"the kernel does not send live frames ({os.strerror(-error)}): this needs Linux 5.18"
             )
 
 
@@ -177,12 +177,12 @@ def interface_index(name: str) -> int:
 @click.option("--destination", required=True, help="IPv4 or IPv6 address, such as a VIP.")
 @click.option("--port", default=80, show_default=True)
 @click.option("--protocol", type=click.Choice(["udp", "tcp:A", "tcp:S"]), default="udp", show_default=True)
-@click.option("--source", help="The first source address; 10.0.1.1 or fd00:0:0:1::1 unless told.")
+@click.option("--source", help="The first source address; default 10.0.1.1 or fd00:0:0:1::1.")
 @click.option("--source-port", default=1024, show_default=True, help="The first source port.")
 @click.option("--sources", default=1, show_default=True, help="How many source addresses.")
 @click.option("--ports", default=1, show_default=True, help="How many source ports.")
-@click.option("--random", is_flag=True, help="Draw sources instead of taking them in turn.")
-@click.option("--length", default=60, show_default=True, help="Of the frame, in bytes.")
+@click.option("--random", is_flag=True, help="Draw sources at random instead of in turn.")
+@click.option("--length", default=60, show_default=True, help="Length of the frame in bytes.")
 @click.option("--source-mac", default="02:00:c1:1e:00:01", show_default=True)
 @click.option("--destination-mac", default="02:00:ba:1a:00:01", show_default=True, help="The balancer's.")
 @click.option("--packets", default=1_000_000, show_default=True)

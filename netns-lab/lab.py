@@ -44,7 +44,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         default="lab",
         show_default=True,
         envvar="SLUICE_LAB",
-        help="Which lab; several can be up side by side (also in SLUICE_LAB).",
+        help="Name of the lab; several can run side by side (or SLUICE_LAB).",
     )
     @wraps(function)
     def run(**arguments: Any) -> None:
@@ -61,7 +61,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 output = click.option(
-    "-o", "output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer."
+    "-o", "output", type=click.Choice(["text", "json"]), default="text", help="Output format."
 )
 
 

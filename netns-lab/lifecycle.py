@@ -1,4 +1,4 @@
-"""A lab from `up` to `down`: in which order it is made, and how it is taken away whatever became of it."""
+"""A lab from `up` to `down`: the order in which it is built, and how it is removed whatever happened."""
 
 import contextlib
 import os
@@ -121,7 +121,7 @@ def wait_for_daemon(lab: Lab) -> None:
     """Return when the daemon that was started last forwards. SetupError with its log's end if it does not."""
     daemon = find_daemon(lab)
     if daemon is None:
-        raise SetupError(f'lab "{lab.name}" was started without a daemon: take it `up` again')
+        raise SetupError(f'lab "{lab.name}" was started without a daemon: run `up` again')
     balancer.wait_until_ready(daemon, lab.socket, lab.daemon_log)
 
 

@@ -1,4 +1,4 @@
-"""Where a lab keeps its files, and the record of it (lab.json) from which it is found again after any end."""
+"""A lab's files, and its record (lab.json), by which it is found again however it ended."""
 
 import contextlib
 import fcntl

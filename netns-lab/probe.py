@@ -1,4 +1,4 @@
-"""Asks a UDP service every millisecond whether it still answers, and knows since when it does or does not."""
+"""Probes a UDP service every millisecond, and knows since when it answers or does not."""
 
 import contextlib
 import socket

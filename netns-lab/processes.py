@@ -1,4 +1,4 @@
-"""Start processes inside namespaces, and end them: by pid and start time, or by the namespace they are in.
+"""Starts processes inside namespaces, and ends them: by pid and start time, or by namespace.
 
 Signals go through a pidfd that is opened before the check, so a number that was reused is never hit.
 """

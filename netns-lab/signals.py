@@ -1,4 +1,4 @@
-"""Being told to stop: how it ends a script so that clean-up runs, and how it waits for a step to be whole."""
+"""Stop signals: they end a script such that clean-up runs, and wait until a step is complete."""
 
 import contextlib
 import signal

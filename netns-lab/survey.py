@@ -1,4 +1,4 @@
-"""What a lab looks like at this moment, as the JSON of `lab.py status`, and as text."""
+"""The present state of a lab, as the JSON of `lab.py status` and as text."""
 
 from typing import Any
 

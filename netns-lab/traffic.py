@@ -186,7 +186,7 @@ def _send_and_receive(
 @click.argument("port", type=int)
 @click.option("--flows", default=1, show_default=True)
 @click.option(
-    "--first-port", type=int, help=f"The first source port; else {FIRST_PORT} for UDP, and any for TCP."
+    "--first-port", type=int, help=f"The first source port; default: {FIRST_PORT} for UDP, any for TCP."
 )
 @click.option(
     "--patience", default=PATIENCE_SECONDS, show_default=True, help="Seconds to wait for an answer."

@@ -44,20 +44,21 @@ def hear(machine: Machine, began: float, seconds: float, *, verbose: bool) -> bo
             ended = True
         elif verbose:
             show(began, "", text if kind == report.NOTE else line)
-    show(began, "", f"{facts} facts seen" if ended else "the machine ended before its time")
+    show(began, "", f"{facts} facts seen" if ended else "the machine ended too early")
     return ended
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("chapters", nargs=-1)
-@click.option("--cpus", default=2, show_default=True, help="Of the machine.")
-@click.option("--memory", default=3072, show_default=True, help="Its memory, in MiB.")
+@click.option("--cpus", default=2, show_default=True, help="CPUs of the machine.")
+@click.option("--memory", default=3072, show_default=True, help="Its memory in MiB.")
 @click.option(
-    "--duration", default=3600.0, show_default=True, help="Seconds after which it is ended, whatever it does."
+    "--duration",
+    default=3600.0,
+    show_default=True,
+    help="Seconds after which it is stopped, whatever it does.",
 )
-@click.option(
-    "--verbose", is_flag=True, help="Show also what is only of interest, and on failure the console."
-)
+@click.option("--verbose", is_flag=True, help="Also show details, and on failure the console.")
 def main(chapters: tuple[str, ...], cpus: int, memory: int, duration: float, verbose: bool) -> None:
     """Boot a virtual machine, install Sluice in it, and see what cannot be seen in a lab of namespaces.
 

@@ -127,7 +127,7 @@ def _add_service() -> None:
     sluice.run("sluice", "service", "add", *sluice.SERVICE_WORDS)
     fact(f"sluice service add, by the unit's socket: in force after {time.monotonic() - began:.0f} s")
     for said in prepare_backends():
-        check("sluice-ipip takes the outer header off" in said, said)
+        check("sluice-ipip strips the outer header" in said, said)
     fact("sluice backend-setup --script has prepared both backends, with the kernel's own ipip")
     sluice.wait_until_healthy()
     fact("both backends are healthy, asked by the way of clients' packets")

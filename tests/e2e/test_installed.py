@@ -217,7 +217,7 @@ def test_an_installed_daemon_needs_no_root(machine: Machine, folder: Path) -> No
         log.close()
 
     left = make("uninstall", folder)
-    assert "PURGE=1 takes them too" in left
+    assert "PURGE=1 removes them too" in left
     assert [p.name for p in (folder / "etc" / "sluice").iterdir()] == ["sluice.env"]
     make("uninstall", folder, PURGE="1")
     files = [str(p.relative_to(folder)) for top in ("etc", "usr", "mnt") for p in (folder / top).rglob("*")]

@@ -53,7 +53,7 @@ export function pendingChange(status, poll) {
   const pending = status?.pending;
   if (!pending) { banner("confirm", "warn", null); return; }
   const left = pending.seconds_left - (poll.age ?? 0);
-  banner("confirm", "warn", `Revision ${pending.revision} waits to be confirmed: it is taken back in ${span(left)}.`, may("admin") ? ["Keep it", async () => {
+  banner("confirm", "warn", `Revision ${pending.revision} waits to be confirmed: it is rolled back in ${span(left)}.`, may("admin") ? ["Keep it", async () => {
     try {
       await call("POST", "/config/confirm", { query: { revision: pending.revision }, timeout: 20000 });
       notice(`revision ${pending.revision} is kept`);
