@@ -13,6 +13,7 @@ from lb.dataplane.layout import layout
 from lb.dataplane.nat_hash import FlowKey
 from lb.dataplane.tables import Array, Ints, Tables
 from lb.reconcile.carry_nat import NatCarry
+from lb.reconcile.flows import have_moved
 from lb.reconcile.services import ServicePlan, service_identity
 
 _C = layout().constants
@@ -123,6 +124,8 @@ class Carry:
         old = reads["flows"]()
         buckets, ways = np.nonzero(old["tag_backend"])
         flows = old[buckets, ways]
+        where_it_is = ~have_moved(flows)  # of those that were taken over once before
+        flows, buckets = flows[where_it_is], buckets[where_it_is]
         keys, values = (np.array([*some], np.uint64) for some in (moves, moves.values()))
         known, now = _looked_up(flows, keys, values)
         flows, now, buckets = flows[known], now[known], buckets[known]

@@ -17,6 +17,8 @@ _PLACE, _CLASS, _SERVICE = 0, 4, 5
 """Where in a slot, by 16 bits, these stand; the second it was last seen in is the last 32 of it."""
 
 _PAIRS_MOST = 1 << 21
+_TAG_BITS = np.uint64(16)
+"""Above these lies the tag, in the word that holds the place too."""
 
 FlowCounts = dict[tuple[int, int], int]
 """Live flows by (service number, place)."""
@@ -44,7 +46,7 @@ class LiveFlows:
         live = (slots["tag_backend"] != 0) & (seen >= _oldest(now_s, settings).take(kinds))
         copies = np.flatnonzero(kinds & _COPY)
         if len(copies):
-            live[_spare(slots["tag_backend"] >> np.uint64(16), live, copies)] = False
+            live[_spare(slots["tag_backend"] >> _TAG_BITS, live, copies)] = False
         return cls(slots, live)
 
     def by_backend(self) -> FlowCounts:
@@ -73,14 +75,46 @@ class LiveFlows:
         return int(np.count_nonzero(is_its & self.is_live)) + self.of_nat.get((service, place), 0)
 
 
+def forget_moved(flows: Array) -> bool:
+    """Empty the slots into which flows were taken over that have turned out to be elsewhere; whether others are left.
+
+    Else they would be taken for live ones once their flow has ended and its own slot is another's. A new flow that
+    comes to such a slot at that very moment is asked of the ring.
+    """
+    slots = flows.reshape(-1)
+    used = np.flatnonzero(slots["tag_backend"])
+    seen = slots[used]
+    copies = int(np.count_nonzero(seen["state"] & np.uint64(_COPY)))
+    if not copies:
+        return False
+    moved = have_moved(seen)
+    gone, held = used[moved], seen["tag_backend"][moved]
+    slots["tag_backend"][gone[slots["tag_backend"][gone] == held]] = 0
+    return len(gone) < copies
+
+
+def have_moved(used: Array) -> npt.NDArray[np.bool_]:
+    """Of slots that are used, which are copies of flows that have turned out to be elsewhere."""
+    tags = used["tag_backend"] >> _TAG_BITS
+    copies = np.flatnonzero(used["state"] & np.uint64(_COPY))
+    moved = np.zeros(len(used), np.bool_)
+    if len(copies):
+        moved[copies] = np.isin(tags[copies], _own(tags, copies))
+    return moved
+
+
 def _spare(tags: npt.NDArray[np.uint64], live: npt.NDArray[np.bool_], copies: Ints) -> Ints:
     """Of slots that were taken over into every bucket that may be the flow's, those beyond one for each flow."""
-    real = live.copy()
-    real[copies] = False
+    own = _own(tags, copies)
     copies = copies[live[copies]]
     _, first = np.unique(tags[copies], return_index=True)
-    moved_on = np.isin(tags[copies[first]], tags[real])  # its real place has had a packet since
-    return np.delete(copies, first[~moved_on])
+    return np.delete(copies, first[~np.isin(tags[copies[first]], own)])
+
+
+def _own(tags: npt.NDArray[np.uint64], copies: Ints) -> npt.NDArray[np.uint64]:
+    """The tags of flows that are in their own slots: they have had a packet since, and may have ended."""
+    own: npt.NDArray[np.uint64] = np.delete(tags, copies)
+    return own.compress(own != 0)
 
 
 def _halves(slots: Array) -> npt.NDArray[np.uint16]:

@@ -368,6 +368,7 @@ class Reconciler(Observing):
             self._maps.go_back(self._desired.config)
             return
         self.history.take_back_if_due()
+        self._maps.forget_moved()
         config = self._desired.config
         try:
             before = self._maps.hops.known

@@ -1,5 +1,6 @@
 """The content of the maps, and how it is made to match a config. I/O only through the data plane's protocol."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,7 @@ from lb.reconcile.apply import ServiceMemory, macs_in
 from lb.reconcile.apply_lists import ListMemory
 from lb.reconcile.apply_rules import RuleMemory
 from lb.reconcile.carry import Carry
-from lb.reconcile.flows import FlowCounts, LiveFlows
+from lb.reconcile.flows import FlowCounts, LiveFlows, forget_moved
 from lb.reconcile.hops import Hops
 from lb.reconcile.lists import ListPlan, plan_list
 from lb.reconcile.nat import NatMemory, NatPlan, plan_nat
@@ -21,6 +22,9 @@ from lb.reconcile.rule_tables import RulePlan
 from lb.reconcile.rules import RULE_FEATURES, plan_rules
 from lb.reconcile.services import RingRecipe, ServicePlans, StandingOf, all_full, plan_steps
 from lb.reconcile.wish import program_wish
+
+COPIES_SECONDS = 10.0
+"""How often it is looked whether flows that were taken over have turned out to be elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Maps:
         """What the rules that may be in force need: until the tables are others, the program must have it."""
         self._carry: Carry | None = None
         """What tables that are still in force have, and ours have not yet."""
+        self._copies_at: float | None = 0.0
+        """When to look for flows in slots that are not their own (monotonic clock); None: there are none."""
         self.plans: Plans
         self.failure: str | None = "the data plane has not been filled yet"
         """Why the maps are not as they should be; None when they are."""
@@ -159,6 +165,13 @@ class Maps:
             carry.flows_of(plans, in_force=True)  # what came meanwhile
             self._carry = None
         self._dataplane.forget_former(carry.nat.lost if carry else 0)
+
+    def forget_moved(self) -> None:
+        """Let go of what stands for flows that have turned out to be elsewhere; for ever, once there is nothing."""
+        now, at = time.monotonic(), self._copies_at
+        if self._carry is None and at is not None and now >= at:
+            are_left = forget_moved(self._dataplane.tables.arrays.flows)
+            self._copies_at = now + COPIES_SECONDS if are_left else None
 
     def _put_rules(self, rules: RulePlan) -> None:
         """From here on they may be in force, whether this comes to its end or not."""

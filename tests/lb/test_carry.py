@@ -120,6 +120,25 @@ def test_every_flow_finds_its_backend(before: int, after: int) -> None:
     assert house.live() == len(hashes)
 
 
+def test_a_flow_that_has_ended_is_taken_over_by_none_of_its_slots() -> None:
+    """A larger table had it in several, until a packet told which is its own; the others end with that one."""
+    house = House(sized(4096))
+    house.change(lambda config: config.with_services([WEB]))
+    hashed = 0xABC00_12345_6789A
+    house.remember(hashed, "web", "10.0.0.1")
+    house.restart(sized(1 << 14))
+    table = house.twin.tables.arrays.flows
+    assert np.count_nonzero(table["tag_backend"]) == 4
+    own, silent_since = hashed & (len(table) - 1), house.twin.clock_seconds() - 6
+    service = int(table["state"][own, 0]) & 0xFFFF0000
+    table["state"][own, 0] = silent_since << 32 | service | ESTABLISHED | _C["FLOW_CLOSED"]
+    assert house.live() == 0
+
+    for slots in (4096, 1 << 16):
+        house.restart(sized(slots))
+        assert house.live() == 0
+
+
 def test_who_matters_most_stays_where_room_is_short() -> None:
     """Of a bucket's flows the established ones are taken over first, then those seen last."""
     house = House(sized(64))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lb.dataplane.layout import layout
 from lb.dataplane.twin import TwinDataPlane
 from lb.model import Settings
-from lb.reconcile.flows import FlowCounts, LiveFlows
+from lb.reconcile.flows import FlowCounts, LiveFlows, forget_moved
 
 _C = layout().constants
 NOW, UDP_IDLE, TCP_IDLE = 100_000, 7, 90
@@ -85,3 +85,30 @@ def test_a_full_table_is_counted_exactly() -> None:
     expected = np.zeros((400, 50), np.int64)
     np.add.at(expected, (services[ages <= TCP_IDLE], places[ages <= TCP_IDLE]), 1)
     assert found == {(s, p): n for (s, p), n in np.ndenumerate(expected) if n}
+
+
+def test_copies_of_a_flow_that_has_ended_are_not_live() -> None:
+    """Of a flow that was taken over into two slots: one counts until its next packet tells which is its own. Then that
+    one counts alone, and none once the flow has ended; the other is let go before its own may be another flow's."""
+    flows = TwinDataPlane().tables.arrays.flows
+    table = flows.reshape(-1)
+    opened = _C["FLOW_ESTABLISHED"]
+    table["tag_backend"][[0, 9]] = 0xABC001 << 16 | 7
+    table["tag_backend"][5] = 0xABC002 << 16 | 7
+    table["state"][[0, 5, 9]] = (NOW - 50) << 32 | 1 << 16 | opened | _C["FLOW_COPY"]
+
+    def count(now: int) -> int:
+        return LiveFlows.of(flows, now, SETTINGS).of_backend(1, 7)
+
+    assert count(NOW) == 2
+    table["state"][9] = NOW << 32 | 1 << 16 | opened
+    assert count(NOW) == 2
+    table["state"][9] = NOW << 32 | 1 << 16 | opened | _C["FLOW_CLOSED"]
+    assert [count(NOW + 5), count(NOW + 6)] == [2, 1]
+
+    assert forget_moved(flows)
+    assert np.flatnonzero(table["tag_backend"]).tolist() == [5, 9]
+    table["tag_backend"][9] = 0xABC003 << 16 | 1
+    assert count(NOW + 6) == 1
+    table["tag_backend"][5] = 0
+    assert not forget_moved(flows)
