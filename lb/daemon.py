@@ -52,11 +52,11 @@ FLOW_KEY = "flow.key"
 def run(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. What is attached stays attached and forwarding.
 
-    Raises SluiceError where the machine, the state file or an interface does not allow to start.
+    Raises SluiceError if the machine, the state file or an interface does not allow a start.
     """
     logs.set_up(settings.log_format, settings.log_level)
     os.umask(0o077)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes while we start must not end us
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload during the start must not end us
     check_rights(settings.pin_root)
     files = TlsFiles.of(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     events = Events(first_of_run())
@@ -84,8 +84,8 @@ def run(settings: ServeSettings) -> int:
             data_path=CheckPath(reconciler),
             passive=reconciler.passive_counts,
         )
-        reconciler.heed(checker.book.standing_of, checker.book.reports)
-        reconciler.hear(tokens.problem)
+        reconciler.use_health(checker.book.standing_of, checker.book.reports)
+        reconciler.add_readiness_check(tokens.problem)
         reconciler.start()
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:
@@ -124,7 +124,7 @@ def _warn(events: Events, text: str) -> None:
 
 
 def _follow_grants(reconciler: Reconciler, path: Path) -> None:
-    """Whom the settings give a role on the unix socket, the kernel must let in; who has none is then sent away."""
+    """If the settings give roles on the unix socket, the kernel must let everyone in; the API refuses the others."""
 
     def follow() -> None:
         admit(path, everyone=bool(reconciler.desired.config.settings.access.unix))
@@ -134,11 +134,11 @@ def _follow_grants(reconciler: Reconciler, path: Path) -> None:
 
 
 def _last_good(state: Path, store: SqliteStore, reconciler: Reconciler) -> LastGood:
-    """Who keeps a copy of the newest revision beside the state file."""
+    """The keeper of a copy of the newest revision beside the state file."""
 
     def newest() -> tuple[RevisionInfo, Config] | None:
         desired = reconciler.desired
-        if reconciler.history.pending is not None:  # it may be taken back
+        if reconciler.history.pending is not None:  # it may be rolled back
             return None
         lines = store.revisions(1, before=desired.revision + 1)
         return (lines[0], desired.config) if lines and lines[0].revision == desired.revision else None
@@ -150,7 +150,7 @@ def _last_good(state: Path, store: SqliteStore, reconciler: Reconciler) -> LastG
 
 
 def recover(state_dir: Path) -> tuple[str, Path]:
-    """Mend a damaged state file: the revision that is in its place now, in words, and where the damaged one is kept."""
+    """Repair a damaged state file; returns the recovered revision in words, and where the damaged file is kept."""
     found, aside = recover_state(state_dir / STATE_FILE)
     return str(found), aside
 
@@ -167,7 +167,7 @@ class CheckPath:
 
 
 class FeedKeeper:
-    """The reconciler as feeds see it: what they may not block is checked by their own guard, and so by theirs alone."""
+    """The reconciler as feeds see it: only their own guard checks what they may not block."""
 
     def __init__(self, reconciler: Reconciler) -> None:
         self._reconciler = reconciler
@@ -183,12 +183,12 @@ class FeedKeeper:
         return self._reconciler.change(edit, actor=actor, summary=summary, guard=Guard(force=True))
 
     def protected(self) -> list[Protected]:
-        """What a feed may not block, beside what the desired state tells it."""
+        """What a feed may not block, beside what it knows from the desired state."""
         return [Protected(one.prefix, f"{one.address}, {one.role}") for one in self._reconciler.in_use()]
 
 
 def _apply_first(reconciler: Reconciler, path: Path) -> None:
-    """The configuration file fills an empty store; later it is `sluice apply` that changes it."""
+    """Fill an empty store from the configuration file; later changes come by `sluice apply`."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -205,7 +205,7 @@ async def _serve(server: ApiServer, reconciler: Reconciler, certificates: Certif
 
     def stop() -> None:
         server.should_exit = True
-        reconciler.events.close()  # whoever follows would hold the server up
+        reconciler.events.close()  # followers would keep the server from ending
         reconciler.events.publish("daemon.stopping", "the program stays attached and goes on forwarding")
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -219,19 +219,19 @@ async def _serve(server: ApiServer, reconciler: Reconciler, certificates: Certif
 
 
 def _reload(events: Events, certificates: Certificates | None) -> None:
-    """SIGHUP: take the certificates anew; what is wrong with them is told, and those that are in use stay."""
+    """SIGHUP: reload the certificates; if something is wrong with them, report it and keep those in use."""
     if certificates is None:
         return
     try:
         certificates.reload()
     except SetupError as error:
-        events.publish("tls.failed", f"the former certificate stays in use: {error}", level="error")
+        events.publish("tls.failed", f"the previous certificate stays in use: {error}", level="error")
     else:
-        events.publish("tls.reloaded", "the certificate was taken anew")
+        events.publish("tls.reloaded", "the certificate was reloaded")
 
 
 def detach(interface: str, pin_root: Path) -> None:
-    """Take the program off an interface and remove its pins. NotFoundError if there are none.
+    """Detach the program from an interface and remove its pins. NotFoundError if there are none.
 
     DataPlaneError: a daemon serves it.
     """

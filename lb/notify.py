@@ -10,7 +10,7 @@ STARTING_PAUSE, READY_PAUSE = 0.2, 10.0
 
 
 class Notifier:
-    """Says nothing where nobody listens."""
+    """Sends nothing without a NOTIFY_SOCKET."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         path = environment.get("NOTIFY_SOCKET", "")
@@ -18,7 +18,7 @@ class Notifier:
         usec = environment.get("WATCHDOG_USEC", "")
         is_for_us = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog_seconds = int(usec) / 1e6 if usec.isdecimal() and is_for_us else None
-        """Within this time the manager wants to hear of us, or it starts us anew; None: it does not wait."""
+        """The manager restarts the daemon if it hears nothing for this long; None: no watchdog."""
 
     def ready(self) -> None:
         """The daemon serves, and its data plane is attached and in step."""
@@ -29,7 +29,7 @@ class Notifier:
         self._say(f"STATUS={' '.join(text.split())}")
 
     def alive(self) -> None:
-        """The watchdog need not bite."""
+        """Feed the watchdog."""
         self._say("WATCHDOG=1")
 
     def stopping(self) -> None:
@@ -44,17 +44,17 @@ class Notifier:
                 speaker.setblocking(False)  # a manager that does not read must not stop us
                 speaker.sendto(text.encode(), self._address)
         except OSError:
-            pass  # who does not listen does not hear
+            pass  # nobody listens
 
 
 async def keep_told(
     notifier: Notifier, reasons: Callable[[], Sequence[str]], hindrances: Callable[[], Sequence[str]]
 ) -> None:
-    """Tell the manager, for as long as the daemon serves, how it is.
+    """Report the daemon's state to the manager for as long as it serves.
 
-    reasons: what is not as it should be; it is called on another thread. So the watchdog hears of us only while the
-    event loop turns, threads are to be had, and nobody sits on what they wait for. hindrances: those of them with which
-    we do not count as started. With a full disk we do: to be started anew would not help.
+    reasons: what is out of order; called on another thread, so the watchdog is fed only while the event loop turns,
+    threads are available, and no lock they need is stuck. hindrances: the reasons that keep the daemon from counting as
+    started. A full disk is none: a restart would not help.
     """
     is_ready = False
     often = READY_PAUSE if notifier.watchdog_seconds is None else notifier.watchdog_seconds / 3

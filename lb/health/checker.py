@@ -35,7 +35,7 @@ RETRY_SECONDS = 1.0
 class Follower(Protocol):
     """Who does what follows from the health of backends."""
 
-    def restand(self) -> None:
+    def follow_health(self) -> None:
         """Ask for every standing again, and put it in force. SluiceError."""
 
 
@@ -198,7 +198,7 @@ class Checker:
                 continue
             self._save()
             try:
-                follower.restand()
+                follower.follow_health()
             except Exception as error:  # whatever it was, it must be told again
                 log.warning("what checks have found is not in force: %s", error)
                 with self._wake:

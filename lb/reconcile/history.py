@@ -86,7 +86,7 @@ class History:
         )
         return kept
 
-    def take_back_if_due(self) -> None:
+    def roll_back_if_due(self) -> None:
         """What was not confirmed in time goes."""
         if not self._confirmation.is_due:
             return

@@ -1,4 +1,4 @@
-"""The reconciler: the one writer. Serialises changes, keeps the maps equal to the store. What is seen: observing.py."""
+"""The reconciler: the one writer. Serialises changes, keeps the maps equal to the store. Read side: observing.py."""
 
 import logging
 import threading
@@ -38,9 +38,9 @@ log = logging.getLogger("sluice.reconcile")
 TRIM_AFTER_SECONDS = 10.0
 """How long a feature must have been out of use before the program is built without it."""
 COMPILED_BESIDE_MOST = 3
-"""How often a change is begun anew because what it needs was not compiled yet; then it compiles with the lock held."""
+"""How often a change starts over because its program is not compiled yet; then it compiles with the lock held."""
 RETRY_SECONDS = 1.0
-"""After what could not be done."""
+"""Pause before retrying what failed."""
 
 
 def _whole(config: Config) -> object:
@@ -60,16 +60,16 @@ class Reconciler(Observing):
     ) -> None:
         self._store, self._dataplane, self._clock = store, dataplane, clock
         self.events = events or Events()
-        """What is published to."""
-        self.watch = Watch(dataplane, self._fit, self._on_nobody_looks, self._ban)
-        """Who looks at packets."""
+        """Where events are published."""
+        self.watch = Watch(dataplane, self._fit, self._on_unwatched, self._ban)
+        """The watchers of packets."""
         self.doctor = Doctor(
             dataplane,
             self.status,
             lambda: (self._desired.config, self._plans.services),
-            Probing(self._fit, self._on_nobody_looks, self.probe_way),
+            Probing(self._fit, self._on_unwatched, self.probe_way),
         )
-        """Who says what is wrong."""
+        """Finds what is wrong."""
         self._lock = threading.RLock()
         self._together = Together(self._lock, self._make)
         self._wake = threading.Condition()
@@ -80,11 +80,11 @@ class Reconciler(Observing):
             dataplane, lambda: self._plans.services, lambda: self._desired.config.settings, self.events
         )
         revision, self._stored = store.load()
-        """What the newest revision says: beside what is desired it may hold entries that are over."""
+        """What the newest revision says: the desired state, and possibly expired entries."""
         self._desired = Desired(revision, self._stored.without_expired(clock()))
         self._confirmation = Confirmation(store, clock)
         self.history = History(self, store, self._confirmation, self._lock)
-        """Earlier revisions, and what waits to be confirmed."""
+        """Earlier revisions, and the change that waits to be confirmed."""
         self._changed_at = time.monotonic()
         self._started_at = clock()
         self._thread: threading.Thread | None = None
@@ -94,12 +94,12 @@ class Reconciler(Observing):
         self._callers, self._used = Callers(), Used()
         self._reports_of: observe.ReportsOf = observe.no_reports
 
-    def heed(self, standing_of: StandingOf, reports_of: observe.ReportsOf) -> None:
-        """Whom to ask, from now on, for the health of backends; before `start`."""
+    def use_health(self, standing_of: StandingOf, reports_of: observe.ReportsOf) -> None:
+        """Set where the health of backends comes from; to be called before `start`."""
         self._maps.standing_of, self._reports_of = standing_of, reports_of
 
-    def restand(self) -> None:
-        """The health of backends is another now: what follows from it comes into force, without a revision."""
+    def follow_health(self) -> None:
+        """The health of backends has changed: put what follows in force, without a revision."""
         with self._lock:
             if not self._maps.failure:  # else `_follow` brings everything up to date
                 self._renew()
@@ -141,12 +141,12 @@ class Reconciler(Observing):
         """Edit the desired state under the writer's lock; returns when the maps hold it.
 
         Changes that wait for the lock are made together, and each succeeds or fails by itself. edit gets the present
-        config and returns the wanted one; what it raises is passed on and nothing changes; it may be called again.
+        config and returns the wanted one; what it raises is passed on and nothing changes; it may be called repeatedly.
         A config equal to the present one makes no revision. CapacityError: it does not fit a map, nothing changed.
-        ConflictError: it locks out an address in use or moves too much, and guard does not say that it may; or a
-        revision waits to be confirmed. CompileError: nothing changed.
+        ConflictError: it locks out an address in use or moves too much, and guard does not allow that; or a revision
+        waits to be confirmed. CompileError: nothing changed.
 
-        Where a program is to be compiled first, others change things meanwhile, and edit is called again.
+        If a program must be compiled first, others may change things meanwhile, and edit is called again.
         """
         asked = partial(Asked, edit, actor, summary, guard, terms)
         for _ in range(COMPILED_BESIDE_MOST):
@@ -159,7 +159,7 @@ class Reconciler(Observing):
     def _make(self, asked: Sequence[Asked]) -> None:
         """Make the first of these changes, and those of the others that may join it, each a revision of its own.
 
-        What it raises: none of them was made.
+        If it raises, none of them was made.
         """
         if self._plans.until <= self._clock() and not self._maps.failure:
             self._renew()
@@ -187,7 +187,7 @@ class Reconciler(Observing):
                 listener()
 
     def _steps(self, asked: Sequence[Asked]) -> Iterator[Step]:
-        """Each edit over what the one before it has made. One that raises is a step that changes nothing."""
+        """Each edit on top of the result of the one before. One that raises is a step that changes nothing."""
         present = self._desired.config
         for number, one in enumerate(asked):
             if number and not (asked[0].may_join(present) and one.may_join(present)):
@@ -195,7 +195,7 @@ class Reconciler(Observing):
             step = self._step(one, present)
             yield step
             if self._maps.hops.are_unknown(step.after, present):
-                return  # whom the next one would lock out is not known yet
+                return  # it is not known yet whom the next one would lock out
             present = step.after
 
     def _step(self, one: Asked, present: Config) -> Step:
@@ -213,7 +213,7 @@ class Reconciler(Observing):
             return Step(one, present, present, error=error)
 
     def _put_in_force(self, changes: Sequence[Step]) -> tuple[ServiceMove, ...]:
-        """Store them, and make the maps what the last one says; what they move, if that is to be told."""
+        """Store them, and make the maps match the last one; returns what they move, if that is wanted."""
         self._check_attached()
         before, config, one = self._desired.config, changes[-1].after, changes[0].asked
         plans = self._maps.plan(config)
@@ -235,7 +235,7 @@ class Reconciler(Observing):
         return found.moves if found and one.terms.tell_moves else ()
 
     def in_use(self) -> list[Protected]:
-        """Addresses that nothing should block by itself: who called lately, gateways, backends and VIPs."""
+        """Addresses that nothing should block automatically: recent callers, gateways, backends and VIPs."""
         return in_use(self._desired.config, dict(self._maps.hops.known), self._callers.lately(self._clock()))
 
     def listen(self, listener: Callable[[], None], part: Callable[[Config], object] = _whole) -> None:
@@ -243,9 +243,9 @@ class Reconciler(Observing):
         self._listeners.append((listener, part))
 
     def _renew(self, *, all_rows: bool = False) -> None:
-        """Bring the maps up to date: entries whose time is over go.
+        """Update the maps: expired entries are removed.
 
-        From the desired state too; the store forgets them when it is next written.
+        They are removed from the desired state too; the store forgets them at its next write.
         """
         now, before, config = self._clock(), self._plans, self._desired.config
         plans = self._maps.plan(config, now)
@@ -267,7 +267,7 @@ class Reconciler(Observing):
     ) -> Proposal:
         """A dry run: planned, but not stored or applied. It raises what a change raises.
 
-        But not that a revision waits to be confirmed: what comes after may be looked at.
+        Except that a revision waits to be confirmed: that does not prevent a dry run.
         """
         with self._lock:
             before = self._desired.config
@@ -282,7 +282,7 @@ class Reconciler(Observing):
         return self._clock()
 
     def _undo(self, revisions: Sequence[int], error: Exception) -> None:
-        """Whatever part of changes is in the maps, go back. If that fails too, `_follow` tries again."""
+        """Undo whatever part of the changes is in the maps. If that fails too, `_follow` retries."""
         for revision in revisions:
             self.events.failure(f"revision {revision} could not be applied and is rolled back: {error}")
         try:
@@ -295,19 +295,19 @@ class Reconciler(Observing):
                 self._store.discard(revision)
 
     def _fit(self) -> None:
-        """Put a program in force that does what watchers want too; it is compiled while others may change things."""
+        """Put a program in force that also has what watchers need; it is compiled while others may change things."""
         self._check_attached()
         self._dataplane.prepare(self._maps.wish(self._desired.config, self._plans))
         with self._lock:
             self._dataplane.require(self._maps.wish(self._desired.config, self._plans))
             self._changed_at = time.monotonic()
 
-    def _on_nobody_looks(self) -> None:
-        """Who looks again soon, as `top` does, finds the program as it was."""
+    def _on_unwatched(self) -> None:
+        """Delay the trim: a watcher that returns soon, as `top` does, finds the program unchanged."""
         self._changed_at = time.monotonic()
 
     def _follow_bans(self) -> None:
-        """Also after it failed, or the reader died. A change is in force whether reports can be read or not."""
+        """Also retries after a failure, or when the reader died. A change holds even if reports cannot be read."""
         try:
             self.watch.follow_bans(bans_wanted(self._desired.config))
         except OSError as error:
@@ -340,7 +340,7 @@ class Reconciler(Observing):
             self._wake.notify()
 
     def _follow(self) -> None:
-        """The loop: next hops that change, entries whose time is over, features no longer used."""
+        """The loop: changes of next hops, expired entries, unused features."""
         told: str | None = None
         while True:
             with self._wake:
@@ -357,7 +357,7 @@ class Reconciler(Observing):
                 if time.monotonic() - self._changed_at >= TRIM_AFTER_SECONDS:
                     self._trimmer.ask()
             except SluiceError as error:
-                if str(error) != told:  # it is tried again each second; a reader wants to know once
+                if str(error) != told:  # retried each second, but reported once
                     told = str(error)
                     self.events.failure(f"the maps could not be updated: {told}")
             except Exception:  # whatever it was, entries must expire and next hops be followed
@@ -367,7 +367,7 @@ class Reconciler(Observing):
         if self._maps.failure:
             self._maps.go_back(self._desired.config)
             return
-        self.history.take_back_if_due()
+        self.history.roll_back_if_due()
         self._maps.forget_moved()
         config = self._desired.config
         try:
@@ -382,7 +382,7 @@ class Reconciler(Observing):
             self._renew(all_rows=moved)
 
     def _trim(self) -> None:
-        """Take what nothing uses out of the program. It is compiled before the lock is taken: changes go on."""
+        """Trim the program to what is in use. It is compiled before the lock is taken, so changes go on."""
         wish = self._maps.wish(self._desired.config, self._plans)
         self._dataplane.prepare(wish)
         with self._lock:
@@ -390,9 +390,9 @@ class Reconciler(Observing):
                 self._dataplane.require(wish, exactly=True)
 
     def _pause(self) -> float:
-        """How long nothing can be due."""
+        """How long to wait until something may be due."""
         left = self._confirmation.left()
-        if self._maps.failure or (left is not None and left <= 0):  # what failed is tried again
+        if self._maps.failure or (left is not None and left <= 0):  # what failed is retried
             return RETRY_SECONDS
         to_trim = self._changed_at + TRIM_AFTER_SECONDS - time.monotonic()
         longest = to_trim if to_trim > 0 else TRIM_AFTER_SECONDS

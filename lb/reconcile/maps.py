@@ -29,7 +29,7 @@ COPIES_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Plans:
-    """Everything that is in the maps, or is about to be. steps: on the way to services, plans to go through first."""
+    """Everything that is in the maps, or is about to be. steps: intermediate plans on the way to services."""
 
     deny: ListPlan
     allow: ListPlan
@@ -40,17 +40,17 @@ class Plans:
 
     @property
     def until(self) -> float:
-        """When the first entry's time is over, seconds since the epoch."""
+        """When the first entry expires, in seconds since the epoch."""
         return min(self.deny.until, self.allow.until)
 
 
 class Maps:
-    """One writer. `fill` comes first, and after an `apply` that raised `go_back`; nothing here takes a lock."""
+    """For one writer. Call `fill` first, and `go_back` after an `apply` that raised; nothing here takes a lock."""
 
     def __init__(
         self, dataplane: DataPlane, clock: Callable[[], float], more: Callable[[], frozenset[str]] = frozenset
     ) -> None:
-        """`more`: features that are wanted beside those of the desired state."""
+        """more: features wanted beside those of the desired state."""
         self._dataplane, self._clock, self._more = dataplane, clock, more
         self.hops = Hops(dataplane)
         self.standing_of: StandingOf = all_full
@@ -59,9 +59,9 @@ class Maps:
         self._nat = NatMemory(dataplane.tables.arrays)
         self._served = {state.name for state in dataplane.interfaces()}
         self._rule_features: frozenset[str] = frozenset()
-        """What the rules that may be in force need: until the tables are others, the program must have it."""
+        """Features of the rules that may be in force: the program must have them until the tables change."""
         self._carry: Carry | None = None
-        """What tables that are still in force have, and ours have not yet."""
+        """The content of tables still in force that ours do not have yet."""
         self._copies_at: float | None = 0.0
         """When to look for flows in slots that are not their own (monotonic clock); None: there are none."""
         self.plans: Plans
@@ -69,7 +69,7 @@ class Maps:
         """Why the maps are not as they should be; None when they are."""
 
     def fill(self, config: Config) -> None:
-        """Whatever the maps hold at the start: adopt of it what is desired, and write the rest."""
+        """At the start: adopt what the maps hold of the desired state, and write the rest."""
         sizes = self._dataplane.sizes
         former = self._dataplane.former()
         if former is not None:
@@ -77,29 +77,29 @@ class Maps:
             self._carry.numbers()
             if "backends" in former.reads:
                 self._dataplane.remember(macs_in(former.reads["backends"]()))
-        # The kernel forgets neighbours that only XDP uses: packets go on by these until it has been told anew.
+        # The kernel forgets neighbours that only XDP uses: packets use these MACs until it has resolved them again.
         self._dataplane.remember(macs_in(self._dataplane.tables.arrays.backends))
         self._take_over(self._services.adopt(config.services, sizes))
         self.hops.refresh(config)
         try:
             plans = self.plan(config)
-        except CapacityError:  # there is no room beside what goes: it goes first
+        except CapacityError:  # there is no room beside what is removed: remove it first
             self._take_over(self._services.clear(sizes))
             plans = self.plan(config)
         if not self._rules.is_empty and not self._rules.holds(plans.rules):
-            self._rule_features = RULE_FEATURES  # what those in force need is not known
+            self._rule_features = RULE_FEATURES  # it is not known which features those in force need
         # Memory first: a program of another layout must not be in force over empty tables.
         self.apply(config, plans, all_rows=True, program_last=True)
 
     def go_back(self, config: Config) -> None:
-        """Whatever part of a change the maps hold: back to what is desired."""
+        """Undo whatever part of a change the maps hold."""
         self.failure = self.failure or "a change is being rolled back"
         self.hops.refresh(config)
         self._take_over(self._services.go_back(self.hops.known))
         self.apply(config, self.plan(config), all_rows=True, program_last=True)
 
     def _take_over(self, services: ServicePlans) -> None:
-        """These services, and whatever lists the maps hold, are what there is."""
+        """Start from these services, and from whatever lists the maps hold."""
         tables = self._dataplane.tables
         self._lists = ListMemory(tables)
         self._rules = RuleMemory(tables)
@@ -112,7 +112,7 @@ class Maps:
         )
 
     def plan(self, config: Config, now: float | None = None) -> Plans:
-        """From what is in the maps to what the config says. CapacityError: it does not fit; nothing was changed."""
+        """Plan the way from the present maps to the config. CapacityError: it does not fit; nothing was changed."""
         now, before = self._clock() if now is None else now, self.plans
         deny = plan_list(config.blocklist, before.deny, DENY, now)
         allow = plan_list(config.allowlist, before.allow, ALLOW, now)
@@ -125,11 +125,11 @@ class Maps:
         return Plans(deny, allow, services, rules, nat, tuple(steps))
 
     def apply(self, config: Config, plans: Plans, *, all_rows: bool, program_last: bool = False) -> None:
-        """What was planned last, into the maps."""
+        """Write the last plan into the maps."""
         wish = self._whole_wish(config, plans)
         try:
             at, steps = self.plans.services, (*plans.steps, plans.services)
-            with self._services.rings.making(steps[0]):  # the compiler takes as long
+            with self._services.rings.making(steps[0]):  # meanwhile the compiler runs
                 if not program_last:
                     self._dataplane.require(wish)
                 self._lists.put()
@@ -153,7 +153,7 @@ class Maps:
         self._rule_features = plans.rules.features
 
     def _swap(self, wish: ProgramWish, services: ServicePlans) -> None:
-        """The program, and with it its tables if others were in force."""
+        """Swap the program, and with it its tables if others were in force."""
         carry, plans = self._carry, services.by_name.values()
         if carry is None:
             self._dataplane.require(wish)
@@ -174,12 +174,12 @@ class Maps:
             self._copies_at = now + COPIES_SECONDS if are_left else None
 
     def _put_rules(self, rules: RulePlan) -> None:
-        """From here on they may be in force, whether this comes to its end or not."""
+        """From here on they may be in force, even if this fails halfway."""
         self._rule_features |= rules.features
         self._rules.put(rules)
 
     def lacks(self, config: Config, plans: Plans) -> ProgramWish | None:
-        """What the data plane is to prepare first, for `apply` not to wait for a compiler."""
+        """What the data plane must prepare first, so that `apply` does not wait for a compiler."""
         return self._dataplane.lacks(self._whole_wish(config, plans))
 
     def _whole_wish(self, config: Config, plans: Plans) -> ProgramWish:
@@ -187,7 +187,7 @@ class Maps:
         return replace(wish, features=wish.features | self._rule_features)
 
     def wish(self, config: Config, plans: Plans) -> ProgramWish:
-        """What the program must be able to do for them."""
+        """The features that the program needs for them."""
         redirects = len(self._served) > 1 or not self.hops.interfaces <= self._served
         wish = program_wish(config, plans.deny, plans.allow, redirects=redirects, rules=plans.rules.features)
         return replace(wish, features=wish.features | self._more())
@@ -200,7 +200,7 @@ class Maps:
         )
 
     def ending_flows(self, plans: Plans, settings: Settings) -> FlowCounts:
-        """The live flows of mode nat whose address in the pool goes with these plans."""
+        """The live flows of mode nat whose pool address is removed by these plans."""
         arrays, now_s = self._dataplane.tables.arrays, self._dataplane.clock_seconds()
         return live_nat_flows(arrays, settings, now_s, self.plans.nat.leaving(plans.nat))
 

@@ -110,8 +110,8 @@ class Observing:
         problems = (each.problem for each in self._dataplane.interfaces())
         return [each for each in (self._maps.failure, *problems) if each]
 
-    def hear(self, problem: Callable[[], str | None]) -> None:
-        """Ask another part of the daemon too, whenever it is asked why something is out of order."""
+    def add_readiness_check(self, problem: Callable[[], str | None]) -> None:
+        """Add a check of another part of the daemon: None, or a sentence that says why it is not ready."""
         self._others = (*self._others, problem)
 
     def counters(self) -> Counters:

@@ -1,6 +1,6 @@
 """Changes that wait for the writer's lock: whoever gets it makes those of all who wait, in one batch.
 
-So many callers at once share what a change costs whatever it changes: a plan, a transaction, a pass of the maps.
+So concurrent callers share the fixed cost of a change: a plan, a transaction, a pass over the maps.
 """
 
 import logging
@@ -21,9 +21,9 @@ log = logging.getLogger("sluice.reconcile")
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """A change that somebody waits for, and what became of it: what was made of it, or why nothing was.
+    """A change that somebody waits for, and its outcome: the revision made, or the error.
 
-    context: of whoever asks, for what is told of it.
+    context: the caller's, in which the event about it is published.
     """
 
     edit: Callable[[Config], Config]
@@ -38,18 +38,18 @@ class Asked:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing to wait for any more."""
+        """Whether it has an outcome."""
         return self.made is not None or self.error is not None
 
     def may_join(self, before: Config) -> bool:
-        """Whether it may be made together with others: what it moves is not asked, nor whether it is confirmed."""
+        """Whether it may be made together with others: it wants neither moves nor a bound nor confirmation."""
         bounded = before.settings.max_moved_percent is not None and not self.guard.force
         return self.terms == PLAIN and not self.may_compile and not bounded
 
 
 @dataclass(slots=True)
 class Step:
-    """One change in a row of them. before and after: the same where there is nothing to do; error: why it cannot be."""
+    """One change of a batch. before and after: the same object if there is nothing to do; error: why it failed."""
 
     asked: Asked
     before: Config
@@ -57,7 +57,7 @@ class Step:
     warnings: tuple[str, ...] = ()
     error: Exception | None = None
     revision: int = 0
-    """That was made of it; 0: none."""
+    """The revision that it became; 0: none."""
 
     @property
     def is_change(self) -> bool:
@@ -65,7 +65,7 @@ class Step:
         return self.after is not self.before
 
     def tell(self, events: Events, seconds: float) -> None:
-        """That it was made, with others in so many seconds."""
+        """Publish that it was made; seconds: how long the whole batch took."""
         asked = self.asked
         asked.context.run(
             events.publish,
@@ -79,7 +79,7 @@ class Step:
 
 
 def keep(store: Store, stored: Config, changes: Sequence[Step], now: float) -> None:
-    """A revision for each, all of them or none. stored: what the newest one says."""
+    """Store a revision for each, all of them or none. stored: what the newest one says."""
     with store.together():
         for step in changes:
             step.revision = store.commit(
@@ -95,9 +95,9 @@ def keep(store: Store, stored: Config, changes: Sequence[Step], now: float) -> N
 
 
 class Together:
-    """Who waits. `make` is given changes in their order, with the lock held.
+    """The queue of waiting changes. `make` gets changes in their order, with the lock held.
 
-    It sets what became of some of them, the first at least; if it raises, none was made, and nothing was changed.
+    It sets the outcome of some of them, at least of the first; if it raises, none was made, and nothing was changed.
     """
 
     def __init__(self, lock: AbstractContextManager[bool], make: Callable[[Sequence[Asked]], None]) -> None:
@@ -105,12 +105,12 @@ class Together:
         self._waiting: dict[Asked, None] = {}
 
     def __call__(self, asked: Asked) -> Desired:
-        """Returns when it is made, by whomever; raises why it is not."""
+        """Returns when it is made, by whichever thread; raises why it is not."""
         self._waiting[asked] = None
         try:
             with self._lock:
                 if not asked.is_over:
-                    # First: whoever holds the lock already finds things as they were.
+                    # This one first: a thread that re-enters the lock finds the state unchanged by others.
                     self._serve([asked, *(one for one in list(self._waiting) if one is not asked)])
         finally:
             del self._waiting[asked]
@@ -124,7 +124,7 @@ class Together:
         if len(some) > 1:
             try:
                 self._make(some)
-            except Exception as error:  # of one of them: which, is found by making each by itself
+            except Exception as error:  # one of them is at fault: making each by itself shows which
                 log.debug("%d changes could not be made together: %r", len(some), error)
             else:
                 return

@@ -58,7 +58,7 @@ class World:
         self.plane = TwinDataPlane()
         self.store = SqliteStore(":memory:")
         self.reconciler = Reconciler(self.store, self.plane, clock=lambda: self.now, events=self.events)
-        self.reconciler.heed(self.book.standing_of, self.book.reports)
+        self.reconciler.use_health(self.book.standing_of, self.book.reports)
         self.reconciler.start()
 
     def close(self) -> None:
@@ -73,20 +73,20 @@ class World:
 
         self.reconciler.change(edit, actor="test", summary="test")
         self.book.follow(self.reconciler.desired.config.services.values())
-        self.reconciler.restand()
+        self.reconciler.follow_health()
 
     def check(self, number: int, *outcomes: Outcome, service: str = "web") -> None:
         """Checks of a backend end so."""
         for outcome in outcomes:
             if self.book.note((service, at(number)), outcome):
-                self.reconciler.restand()
+                self.reconciler.follow_health()
 
     def advance(self, seconds: float) -> None:
         """Time goes on."""
         self.now += seconds
         changed, _ = self.book.advance()
         if changed:
-            self.reconciler.restand()
+            self.reconciler.follow_health()
 
     def backends(self, service: str = "web") -> dict[int, BackendStatus]:
         """As they are shown, by the last number of their address."""
@@ -328,7 +328,7 @@ class Waiting:
     def __init__(self) -> None:
         self.told = threading.Semaphore(0)
 
-    def restand(self) -> None:
+    def follow_health(self) -> None:
         self.told.release()
 
 

@@ -90,7 +90,7 @@ def test_vote_takes_a_backend_out_though_its_checks_are_good(counts: Counts) -> 
     told, over = threading.Semaphore(0), threading.Event()
 
     class Follower:
-        def restand(self) -> None:
+        def follow_health(self) -> None:
             told.release()
 
     def worse() -> None:
