@@ -31,7 +31,7 @@ AddressText = Annotated[
     str, WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]})
 ]
 PrefixText = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"})]
-"""How parameters are told in the OpenAPI document."""
+"""How parameters appear in the OpenAPI document."""
 
 # Dependencies are coroutines even where they await nothing: plain functions would each cost a thread hop.
 
@@ -45,7 +45,7 @@ ReconcilerDep = Annotated[Reconciler, Depends(_reconciler)]
 
 
 def _preconditions(if_match: list[str] | None, if_none_match: list[str] | None) -> Preconditions:
-    """What several headers of one name say is one list."""
+    """Several headers of one name are one list."""
     headers = (None if values is None else ", ".join(values) for values in (if_match, if_none_match))
     try:
         return Preconditions.parse(*headers)
@@ -94,7 +94,7 @@ async def _write(
     *,
     guard: Annotated[Guard, Depends(_guard)],
 ) -> AsyncIterator[Write]:
-    """Asked for behind the body: who sends that slowly keeps nobody waiting."""
+    """A dependency after the body: a slow sender keeps nobody else waiting."""
     _refuse_unknown(request)
     control: AccessControl = request.app.state.access
     async with control.turns.one():
@@ -119,7 +119,7 @@ def _query_of(dependant: Dependant) -> Iterator[str]:
 
 
 def hold_stream(request: Request) -> None:
-    """The answer will go on. TooManyError: there are as many such as may be."""
+    """The answer is a stream. TooManyError: there are too many already."""
     control: AccessControl = request.app.state.access
     control.hold_stream(request.scope)
 

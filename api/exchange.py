@@ -22,7 +22,7 @@ from lb.reconcile.loop import Reconciler
 from lb.reconcile.terms import PLAIN, Terms
 
 WARNING_HEADER = "Sluice-Warning"
-"""A sentence that whoever asked should read, of something that was done all the same."""
+"""A warning for the caller about something that was done nevertheless."""
 
 T = TypeVar("T")
 Document = TypeVar("Document", bound=BaseModel)
@@ -82,13 +82,13 @@ class Write:
         return self.preconditions != Preconditions(None, None)
 
     def check(self, etag: str | None) -> None:
-        """Called inside the edit, where nothing can come between: PreconditionError unless the tag fits."""
+        """Called inside the edit, where nothing can slip in between: PreconditionError unless the tag matches."""
         self.preconditions.check(etag)
 
     def answer(self, etag: str, document: Document) -> Document:
         """The document with its tag.
 
-        It is written out at once, and not looked through once more: that would take as long as the change.
+        It is serialised directly, without a second validation, which would take as long as the change.
         """
         self.response.headers["ETag"] = etag
         return cast(Document, written_out(document, self.request, self.response))
@@ -100,7 +100,7 @@ class Write:
 
 
 def written_out(document: BaseModel, request: Request, response: Response) -> Response:
-    """The answer that says a document; response: what was said of it so far."""
+    """The answer with a document; response: its headers and status so far."""
     status = response.status_code or request.scope["route"].status_code or 200
     answer = Response(document.model_dump_json(), status, media_type=Media.JSON)
     answer.raw_headers += response.raw_headers
@@ -108,9 +108,9 @@ def written_out(document: BaseModel, request: Request, response: Response) -> Re
 
 
 def callers_of(request: Request, told: str | None) -> tuple[AnyAddress, ...]:
-    """The addresses that the caller comes from: its own, unless that is this host's, and what it was told to be.
+    """The addresses that the caller comes from: its own, unless that is this host's, and the one it reports.
 
-    told: what a caller on this host (the CLI) says of the session it runs in. ValueError: it is no address.
+    told: the session's address as reported by a caller on this host (the CLI). ValueError: it is not an address.
     """
     found = [] if told is None else [_address(told)]
     if request.scope.get(PEER_KEY) is None and request.client is not None:

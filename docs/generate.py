@@ -28,7 +28,7 @@ def pages() -> dict[str, str]:
     made = {
         "cli.md": _page("Commands", _commands(cli, ("sluice",))),
         "rest.md": _page("REST", _rest(document)),
-        "document.md": _page("The document, and what it holds", _document(document)),
+        "document.md": _page("The document and all schemas", _document(document)),
         "verdicts.md": _page("Verdicts", _verdicts()),
         "metrics.md": _page("Metrics", _metrics()),
     }
@@ -86,7 +86,7 @@ def _openapi() -> dict[str, Any]:
 
 
 def _rest(document: dict[str, Any]) -> Iterator[str]:
-    yield "The same as `/openapi.json`, to be read. What the fields are: [document.md](document.md)."
+    yield "The content of `/openapi.json` as a page. [document.md](document.md) describes the fields."
     for path, operations in document["paths"].items():
         for verb in _VERBS:
             if verb in operations:
@@ -145,7 +145,7 @@ def _type(schema: dict[str, Any], document: dict[str, Any]) -> str:
 
 
 def _document(document: dict[str, Any]) -> Iterator[str]:
-    yield "Every schema of the API, by name. `Config` is the desired state: what `apply`, `diff` and `export` speak."
+    yield "Every schema of the API, by name. `Config` is the desired state, as `apply`, `diff` and `export` use it."
     for name, schema in sorted(document["components"]["schemas"].items()):
         yield from ("", f"## {name}", "", *schema.get("description", "").splitlines(), "")
         if "enum" in schema:
@@ -169,7 +169,7 @@ def _document(document: dict[str, Any]) -> Iterator[str]:
 
 def _default(key: str, schema: dict[str, Any], required: Iterable[str]) -> str:
     if key in required:
-        return "must be given"
+        return "required"
     if "default" not in schema and "$ref" in schema:
         return "its own defaults"
     value = schema.get("default")

@@ -1,6 +1,6 @@
 """What is known of every checked backend, and what follows for the ring. Safe from any thread.
 
-The checker writes down outcomes here; the reconciler asks for the standing of a service; the API for reports.
+The checker records outcomes here; the reconciler reads the standing of a service, the API reads reports.
 """
 
 import threading
@@ -53,16 +53,16 @@ class Book:
     ) -> None:
         self._events, self._clock, self._steady = events, clock, steady
         self._known = dict(known or {})
-        """Of an earlier run: taken up when the backend is first seen."""
+        """From an earlier run: used when the backend is first seen."""
         self._pages: dict[str, _Page] = {}
         self._lock = threading.RLock()
         self.transitions: Counter[tuple[str, str, str]] = Counter()
         """By service, backend and what it became."""
 
     def follow(self, services: Iterable[Service]) -> bool:
-        """These are the services from now on; what is known of backends that stay is kept.
+        """Set the services; what is known of backends that stay is kept.
 
-        Whether one that is new or another now has a standing that should be put in force.
+        Returns whether a new or changed one has a standing that should be put in force.
         """
         touched = []
         checked = {service.name: service for service in services if service.health_check}
@@ -107,7 +107,7 @@ class Book:
         self._settle(page)
 
     def standing_of(self, service: Service) -> Standing:
-        """What of a service's backends is in the ring. Asked for a service that may be not followed yet, or never."""
+        """Which share of a service's backends is in the ring; also for a service that is not (yet) followed."""
         if service.health_check is None:
             return FULL
         with self._lock:
@@ -136,9 +136,9 @@ class Book:
         )
 
     def note(self, key: Key, outcome: Outcome, *, passive: str | None = None) -> bool:
-        """Write down how a check ended; whether the standing of the service may be another now.
+        """Record how a check ended; returns whether the standing of the service may have changed.
 
-        passive: what clients' packets say against the backend, which is then no good whatever the check found.
+        passive: what clients' packets say against the backend, which then fails whatever the check found.
         """
         name, address = key
         with self._lock:
@@ -189,7 +189,7 @@ class Book:
         self._settle(page)
 
     def _settle(self, page: _Page) -> None:
-        """Work the standing out anew, and say what befell the service as a whole."""
+        """Recompute the standing, and publish what changed for the service as a whole."""
         check, now, name = page.service.health_check, self._steady(), page.service.name
         assert check
         before, page.held = page.held, policy.held(page.service, page.seen, page.held, now)
@@ -225,9 +225,9 @@ class Book:
             self._events.publish("service.up", text, service=name)
 
     def advance(self) -> tuple[bool, float | None]:
-        """Let those that start slowly have the share of the time that is gone.
+        """Give backends in slow start the share that corresponds to the elapsed time.
 
-        Whether the standing of a service is another now, and when the next may be (of the steady clock).
+        Returns whether the standing of a service has changed, and when the next may (by the steady clock).
         """
         changed, due = False, None
         with self._lock:

@@ -1,6 +1,6 @@
-"""Services into memory, in the order make before break.
+"""Services into memory, make before break.
 
-What is new stands complete before anything points to it, and what is old is taken away when nothing does.
+What is new is complete before anything points to it; what is old is removed once nothing does.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ class ServiceMemory:
         """Blocks that move: from, to, and the counts (one row) that were copied."""
 
     def adopt(self, services: Mapping[str, Service], sizes: TableSizes) -> ServicePlans:
-        """What memory holds of these services, as a plan. What keys of others point to stays until the next `put`."""
+        """What memory holds of these services, as a plan. What other keys point to stays until the next `put`."""
         held = self._keys.read()
         plans: dict[str, ServicePlan] = {}
         numbers: set[int] = set()
@@ -78,7 +78,7 @@ class ServiceMemory:
         return ServicePlans(plans, rings, Room(sizes.backends, blocks), left)
 
     def clear(self, sizes: TableSizes) -> ServicePlans:
-        """Take everything out."""
+        """Remove everything."""
         self._keys.read()
         self._keys.clear()
         self._take_out_all_but(set(), [])
@@ -183,7 +183,7 @@ class ServiceMemory:
         return before
 
     def _note(self, plans: Iterable[ServicePlan]) -> None:
-        """Whose these numbers are, and the block whose rows have every place, old and new."""
+        """Write the owners of these numbers, each with the block whose rows have every place, old and new."""
         owners = self._arrays.service_owners
         for plan in plans:
             owners[plan.number] = service_identity(plan.service.name), plan.start, plan.room
@@ -195,13 +195,13 @@ class ServiceMemory:
             self._arrays.service_rings["ring"][plan.number] = plan.ring
 
     def _forget_others(self, changed: list[ServicePlan], new: list[ServicePlan]) -> None:
-        """Flows of whoever had a number or a place before must not be taken for this service's."""
+        """Flows of a number's or place's previous owner must not be taken for this service's."""
         pairs = [(plan.number, place) for plan in changed for place in plan.reused]
         if new or pairs:
             forget_flows(self._arrays, [plan.number for plan in new], pairs)
 
     def _clear_counts(self, new: list[ServicePlan], staying: list[ServicePlan]) -> None:
-        """Nor their counts. Of a place that is used again, within a block that stays, the service keeps them."""
+        """Nor its counters. The service keeps those of a place that is reused within a block that stays."""
         tables = self._tables
         places = [plan.start + at for plan in new for at in range(1 << plan.room)]
         gone = []
@@ -217,12 +217,12 @@ class ServiceMemory:
             self._count_for_service(number, tally)
 
     def _copy_rows(self, old: ServicePlan, plan: ServicePlan) -> None:
-        """A block that moves has the old rows too, those that end among them, until the old ring is out of use."""
+        """A block that moves has the old rows too, including those that end, until the old ring is out of use."""
         rows = _words(self._arrays.backends)
         rows[plan.start : plan.start + (1 << old.room)] = rows[old.start : old.start + (1 << old.room)]
 
     def _copy_counters(self, old: ServicePlan, plan: ServicePlan) -> Array:
-        """A block that moves takes its counts along; their sum."""
+        """A block that moves takes its counters along; returns their sum."""
         counters = self._tables.backend_counters
         counters.clear(list(range(plan.start, plan.start + (1 << plan.room))))
         tallies = counters.read_some(list(range(old.start, old.start + (1 << old.room))))
@@ -232,7 +232,7 @@ class ServiceMemory:
         return _sum(tallies)
 
     def _count_rest(self, plans: ServicePlans) -> None:
-        """What a block that was left has counted beyond what was copied goes to its service."""
+        """What an abandoned block has counted beyond what was copied goes to its service."""
         while self._moves:
             old, new, copied = self._moves[-1]
             now = plans.by_name[old.service.name]
@@ -250,7 +250,7 @@ class ServiceMemory:
             self._tables.service_counters.add(number, packets, octets)
 
     def _clear_unused(self, before: ServicePlans, after: ServicePlans) -> None:
-        """Blocks, ring switches and NAT's entries that were left: nothing points there any more."""
+        """Free abandoned blocks, ring switches and NAT entries: nothing points there any more."""
         starts = {plan.start for plan in after.by_name.values()}
         numbers = {plan.number for plan in after.by_name.values()}
         self._guards.clear_all_but(plan.number for plan in guarded(after.by_name.values()))
@@ -280,8 +280,8 @@ def _words(rows: Array) -> Array:
 def write_rows(arrays: Arrays, start: int, rows: Array, *, active: bool) -> None:
     """Write the rows that differ and are (or are not) active.
 
-    The first word, with MAC and state, comes last; of a row that takes packets now, and whose address or interface
-    changes or that ends, it comes first: no packet leaves by half of the old and half of the new.
+    The first word, with MAC and state, comes last; if a row takes packets and its address or interface changes or it
+    ends, the first word comes first: no packet leaves by half of the old and half of the new row.
     """
     memory, words = _words(arrays.backends[start : start + len(rows)]), _words(rows)
     chosen = ((rows["state"] & ACTIVE) != 0) == active
@@ -303,7 +303,7 @@ def macs_in(rows: Array) -> dict[bytes, bytes]:
 
 
 def forget_flows(arrays: Arrays, numbers: Iterable[int], places: Iterable[tuple[int, int]]) -> None:
-    """Take the flows of these services, and of these (service, place), out of the flow table and out of NAT's."""
+    """Remove the flows of these services, and of these (service, place), from the flow table and from NAT's."""
     numbers, places = [*numbers], [*places]
     forget_nat(arrays, numbers, places)
     flows = arrays.flows.reshape(-1)

@@ -11,9 +11,9 @@ from lb.store import Pending, Store
 
 
 class Confirmation:
-    """One writer. The deadline is in the store, so a daemon that was killed goes on with it.
+    """For one writer. The deadline is in the store, so it outlives a killed daemon.
 
-    It is kept by the clock of the machine: one that is set back puts it off, by no more than was given at first.
+    It is kept by the machine's wall clock: setting that back delays it by no more than the time originally given.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
@@ -22,17 +22,17 @@ class Confirmation:
         """What waits."""
 
     def reload(self) -> None:
-        """As the store has it, after a change or none."""
+        """Read it from the store again."""
         self.pending = self._store.pending()
 
     def end(self) -> None:
-        """Nothing waits any more."""
+        """End the wait: nothing is pending."""
         if self.pending is not None:
             self._store.confirm()
             self.pending = None
 
     def left(self) -> float | None:
-        """Seconds until it is taken back, below zero once it should have been; None: nothing waits."""
+        """Seconds until it is rolled back, negative once overdue; None: nothing waits."""
         if self.pending is None:
             return None
         left = self.pending.deadline - self._clock()
@@ -48,7 +48,7 @@ class Confirmation:
         return left is not None and left <= 0
 
     def check(self, before: Config, after: Config) -> None:
-        """ConflictError if something waits, and a change is of more than entries of other owners."""
+        """ConflictError if something waits, and a change concerns more than entries of other owners."""
         left = self.left()
         if self.pending is None or left is None or same_document(before, after):
             return
@@ -58,7 +58,7 @@ class Confirmation:
         )
 
     def confirm(self, revision: int | None) -> Pending:
-        """Keep what waits; ConflictError if nothing does, it is another revision, or its time is over."""
+        """Confirm what waits; ConflictError if nothing does, if it is another revision, or if it is overdue."""
         pending = self.pending
         if pending is None:
             raise ConflictError(
@@ -77,7 +77,7 @@ class Confirmation:
         return pending
 
     def back(self, present: Config) -> Config:
-        """The present state as it is once what waits is taken back."""
+        """The present state after a rollback of what waits."""
         assert self.pending is not None
         base = self.pending.base
         then = self._store.config_at(base) if base else Config()
@@ -91,7 +91,7 @@ class Confirmation:
         return PendingStatus(self.pending.revision, self.pending.base, max(0.0, left))
 
     def words(self) -> str:
-        """What is done when the time is over."""
+        """The summary of the rollback at the deadline."""
         assert self.pending is not None
         at = f"revision {self.pending.base}" if self.pending.base else "the empty state"
         return f"revision {self.pending.revision} was not confirmed in time: back to {at}"

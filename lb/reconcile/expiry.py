@@ -8,7 +8,7 @@ from lb.model.prefix import Prefix
 from lb.reconcile.lists import ListPlan
 
 GATHER_SECONDS = 0.5
-"""A pass waits so long after the first deadline, for those that come next: so there are two a second at most."""
+"""A pass waits this long after the first deadline, for the next ones: so there are at most two a second."""
 SHOWN = 10
 """Prefixes of each owner that an event names."""
 

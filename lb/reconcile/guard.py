@@ -14,12 +14,12 @@ from lb.model.rule_fields import TCP
 from lb.reconcile.used import Around, Used, of_services, once
 
 _MANY = 256
-"""Prefixes that are looked for one by one."""
+"""Up to this many changed prefixes are looked up one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """For one change: who asks for it, by their addresses, and whether it may lock out what it likes."""
+    """For one change: its callers' addresses, and whether it may lock out anything."""
 
     callers: tuple[AnyAddress, ...] = ()
     force: bool = False
@@ -57,7 +57,7 @@ class Guard:
 
 
 def _changed(before: Config, after: Config) -> list[Prefix] | None:
-    """The prefixes of which the lists say something else: nobody else is concerned. None: there are many."""
+    """The prefixes that the lists treat differently: only addresses in them are affected. None: too many."""
     found: list[Prefix] = []
     for old, new in ((before.blocklist, after.blocklist), (before.allowlist, after.allowlist)):
         for owner in old.layers.keys() | new.layers.keys():
@@ -77,7 +77,7 @@ def _changed(before: Config, after: Config) -> list[Prefix] | None:
 
 
 def _check_rules(before: Config, after: Config, around: Around, now: float) -> None:
-    """ConflictError if a rule that is new, or not as it was, drops all (or all TCP) that an address in use sends."""
+    """ConflictError if a new or changed rule drops everything (or all TCP) that an address in use sends."""
     fresh = [
         rule for name, rule in after.rules.items() if before.rules.get(name) != rule and _drops_all(rule)
     ]
@@ -99,7 +99,7 @@ def _drops_all(rule: Rule) -> bool:
 
 
 NOBODY = Guard()
-"""For changes that nobody calls for."""
+"""For changes without a caller."""
 
 
 def _differing(config: Config, other: Config) -> list[Service]:

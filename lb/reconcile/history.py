@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from lb.reconcile.loop import Reconciler
 
 _ACTOR = "confirm"
-"""Who takes back what nobody confirms, in the history."""
+"""The actor, in the history, of rollbacks of what nobody confirms."""
 
 
 class History:
-    """Reads the store; what changes anything goes by `Reconciler.change`. Safe to call from several threads."""
+    """Reads the store; changes go through `Reconciler.change`. Safe to call from several threads."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class History:
         return self._store.config_at(revision)
 
     def back_to(self, revision: int | None) -> Callable[[Config], Config]:
-        """An edit that makes of the present state what a revision says, but for entries of other owners.
+        """An edit that makes the present state what a revision says, except for entries of other owners.
 
         None: what was before the one that waits to be confirmed, else the newest that differs. NotFoundError.
         """
@@ -87,7 +87,7 @@ class History:
         return kept
 
     def roll_back_if_due(self) -> None:
-        """What was not confirmed in time goes."""
+        """Roll back what was not confirmed in time."""
         if not self._confirmation.is_due:
             return
         text = self._confirmation.words()
@@ -101,9 +101,9 @@ class History:
         self._tell(text, done.revision)
 
     def begin(self, desired: Desired, stored: Config) -> tuple[Desired, Config]:
-        """What to begin with, and what the newest revision says: what is overdue does not come into the maps.
+        """What to start with, and what the newest revision says: an overdue change does not get into the maps.
 
-        So a change with which nothing can start is taken back by a start.
+        So a start rolls back even a change with which nothing can start.
         """
         if not self._confirmation.is_due:
             return desired, stored

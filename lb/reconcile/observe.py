@@ -38,7 +38,7 @@ from lb.reconcile.services import ServicePlan, ServicePlans
 
 _C = layout().constants
 ReportsOf = Callable[[str], Mapping[bytes, Report]]
-"""What is seen of the checks of a service's backends, by packed address."""
+"""Reports of the checks of a service's backends, by packed address."""
 _NOBODY_CHECKS = Report()
 
 
@@ -130,7 +130,7 @@ def services(
 def _tallies(
     dataplane: DataPlane, plans: Sequence[ServicePlan]
 ) -> Iterator[tuple[ServicePlan, list[Tally], Tally]]:
-    """For each service the counts of its places, and of what was counted for it at places that it has left."""
+    """For each service, the counters of its places, and what was counted for it at places that it has left."""
     tables = dataplane.tables
     places, own = tables.backend_counters, tables.service_counters
     if len(plans) == 1:  # one among many: all counters of all CPUs are megabytes

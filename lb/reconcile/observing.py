@@ -22,7 +22,7 @@ from lb.store import Store
 
 
 class Observing:
-    """The reconciler as far as it is only read. Safe to call from several threads."""
+    """The part of the reconciler that only reads. Safe to call from several threads."""
 
     _lock: AbstractContextManager[bool]
     """The writer's: numbers and what they mean are read together."""
@@ -57,7 +57,7 @@ class Observing:
         )
 
     def status(self) -> Status:
-        """All that is observed, but for counters of verdicts."""
+        """All observed state except counters of verdicts."""
         with self._lock:
             return observe.status(
                 self._dataplane,
@@ -101,7 +101,7 @@ class Observing:
             ]
 
     def readiness(self) -> list[str]:
-        """Why packets are not served as is desired, or changes cannot be kept; empty when all is well."""
+        """Why packets are not served as desired, or changes cannot be stored; empty when all is well."""
         others = (problem() for problem in (self._store.problem, *self._others))
         return self.serving() + [each for each in others if each]
 
@@ -133,7 +133,7 @@ class Observing:
             return found
 
     def hits(self, prefixes: list[Prefix], *, allow: bool = False, owner: str | None = None) -> list[Hits]:
-        """What each blocklist (or allowlist) entry has decided; by the word of one owner, if it is named."""
+        """What each blocklist (or allowlist) entry has decided; for one owner's entries, if it is named."""
 
         def read() -> tuple[ListPlan, list[Hits]]:
             plan = self._list_plan(allow=allow)
@@ -192,7 +192,7 @@ class Observing:
         return explain.interface_of(self._dataplane.interfaces(), name)
 
     def explain(self, frames: Sequence[bytes], interface: str | None = None) -> list[Explained]:
-        """What becomes of each frame that comes in by an interface; nothing is changed, nothing counted.
+        """What would become of each frame that comes in by an interface; nothing is changed or counted.
 
         InvalidError, NotFoundError, DataPlaneError: as in explain.interface_of. ConflictError: a frame met what was
         removed while it ran.

@@ -11,11 +11,11 @@ from lb.reconcile.maps import Maps, Plans
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """For one change. The defaults are those of a change of which nobody asks more than that it be made.
+    """For one change. The defaults are those of a plain change.
 
-    max_moved_percent: the most of any service that may move; None: what the settings say. tell_moves: whoever asks
-    wants to know what moves. confirm_within: seconds after which it is taken back unless it is confirmed.
-    ends_pending: it takes the place of what waits to be confirmed.
+    max_moved_percent: the most of any service that may move; None: what the settings say. tell_moves: the caller wants
+    to know what moves. confirm_within: seconds after which it is rolled back unless it is confirmed. ends_pending: it
+    replaces what waits to be confirmed.
     """
 
     max_moved_percent: float | None = None
@@ -25,7 +25,7 @@ class Terms:
 
     @property
     def bear_on_pending(self) -> bool:
-        """Whether something waits, or waits no more, once the change is made."""
+        """Whether the change begins or ends a wait for confirmation."""
         return self.ends_pending or self.confirm_within is not None
 
 
@@ -33,7 +33,7 @@ PLAIN = Terms()
 
 
 class Account:
-    """What going from the present state to a planned one moves: flows as they are when it is made."""
+    """What going from the present state to a planned one moves; flows are counted when it is created."""
 
     def __init__(self, maps: Maps, before: Config, after: Config, plans: Plans) -> None:
         self._from, self._to, self._rings = maps.plans.services, plans.services, maps.ring
@@ -57,7 +57,7 @@ def _times(config: Config) -> dict[str, object]:
 def account(
     maps: Maps, before: Config, after: Config, plans: Plans, *, guard: Guard, terms: Terms
 ) -> Account | None:
-    """What a change moves, if it is to be told or is bounded; BudgetError if it is more than may."""
+    """What a change moves, if that is wanted or bounded; BudgetError if it exceeds the bound."""
     percent = terms.max_moved_percent
     percent = before.settings.max_moved_percent if percent is None else percent
     bounded = percent is not None and not guard.force

@@ -172,7 +172,7 @@ class AccessStore:
             return int(found)
 
     def close(self) -> None:
-        """Let go of the file. A second call does nothing."""
+        """Close the file. A second call does nothing."""
         with self._lock:
             if self._db is not None:
                 self._db.close()

@@ -47,26 +47,26 @@ class Store(Protocol):
         confirm_within: int | None = None,
         ends_pending: bool = False,
     ) -> int:
-        """Keep a new revision, and return its number: larger than every one before, those discarded too.
+        """Store a new revision, and return its number: larger than every one before, including discarded ones.
 
-        before: what the newest revision says. Either all of it is kept, through a loss of power, or nothing.
+        before: what the newest revision says. All of it is stored, even through a power failure, or nothing.
         confirm_within: seconds for which the revision is pending; ends_pending: what is pending no longer is.
         """
 
     def together(self) -> AbstractContextManager[None]:
-        """What is written within is kept in one go: all of it, through a loss of power, or nothing."""
+        """Writes inside are stored atomically: all of them, even through a power failure, or none."""
 
     def pending(self) -> Pending | None:
         """What waits to be confirmed. Its base is kept meanwhile, however old."""
 
     def confirm(self) -> None:
-        """Nothing waits any more."""
+        """End the wait: nothing is pending."""
 
     def last_edit(self, before: int | None = None) -> int | None:
         """The newest revision (before one, if it is given) that changes more than entries of other owners."""
 
     def discard(self, revision: int) -> None:
-        """Take back the newest revision, for it could not be applied; ValueError if it is not the newest."""
+        """Discard the newest revision, because it could not be applied; ValueError if it is not the newest."""
 
     def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
         """Up to limit lines of the history, the newest first; those before one revision if it is given."""
@@ -75,7 +75,7 @@ class Store(Protocol):
         """What a revision says; NotFoundError if it is unknown, or so old that it is no longer kept."""
 
     def problem(self) -> str | None:
-        """Why changes cannot be kept at present, in a sentence; None if they can."""
+        """Why changes cannot be stored at present, in a sentence; None if they can."""
 
     def close(self) -> None:
-        """Let go of the store; it cannot be used afterwards. A second call does nothing."""
+        """Close the store; it cannot be used afterwards. A second call does nothing."""

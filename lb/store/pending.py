@@ -40,5 +40,5 @@ def discard_pending(db: sqlite3.Connection, revision: int) -> None:
 
 
 def forget_pending(db: sqlite3.Connection) -> None:
-    """Nothing waits any more."""
+    """End the wait: nothing is pending."""
     db.execute("DELETE FROM pending")

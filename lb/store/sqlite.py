@@ -20,9 +20,9 @@ from lb.store.pending import begin_pending, discard_pending, end_pending, forget
 from lb.store.place import Place
 
 KEEP: Final = 1000
-"""Revisions kept, at least: the oldest go a few dozen at a time."""
+"""Revisions kept, at least: the oldest are removed a few dozen at a time."""
 HISTORY_BYTES: Final = 256 << 20
-"""Beyond this size the file gives up the older half of its revisions."""
+"""Beyond this size the older half of the revisions is removed."""
 
 _INTEGER_MAX = (1 << 63) - 1
 _LINE = "row_checksum(revision, created_at, actor, summary, parts_sum, layers_sum)"
@@ -31,7 +31,7 @@ _LINE = "row_checksum(revision, created_at, actor, summary, parts_sum, layers_su
 class SqliteStore:
     """A Store in a file, or ":memory:".
 
-    Of services and settings a revision holds those it changes. A layer of prefixes is stored as what changed,
+    A revision holds only the services and settings that it changes. A layer of prefixes is stored as its difference,
     and whole again once the changes outweigh it; so blocking one prefix beside a million writes a few hundred
     bytes, and no history has to be replayed for long. Safe to call from several threads.
     """
@@ -42,7 +42,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = connect(path)
         self._place = Place(None if str(path) == MEMORY else Path(path))
         self._refused: str | None = None
-        """Why the last change could not be kept."""
+        """Why the last change could not be stored."""
 
     def load(self) -> tuple[int, Config]:
         """The newest revision and what it says; 0 and an empty Config if there is none."""
@@ -81,7 +81,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What is written within is one transaction. Nobody else reads or writes meanwhile."""
+        """Writes inside are one transaction. Nobody else reads or writes meanwhile."""
         with self._writing():
             yield
 
@@ -96,7 +96,7 @@ class SqliteStore:
             db.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'revisions'", (skip,))
 
     def discard(self, revision: int) -> None:
-        """Take back the newest revision; ValueError if it is not the newest."""
+        """Discard the newest revision; ValueError if it is not the newest."""
         with self._writing() as db:
             if revision != self._newest(db):
                 raise ValueError(f"revision {revision} is not the newest")
@@ -113,7 +113,7 @@ class SqliteStore:
                 raise damaged(self._path, str(error)) from error
 
     def confirm(self) -> None:
-        """Nothing waits any more."""
+        """End the wait: nothing is pending."""
         with self._writing() as db:
             forget_pending(db)
 
@@ -145,7 +145,7 @@ class SqliteStore:
             return config_of(db, revision, self._path)
 
     def close(self) -> None:
-        """Let go of the file. A second call does nothing."""
+        """Close the file. A second call does nothing."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -164,7 +164,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, or a part of one that was begun: all of it is kept, or nothing."""
+        """One transaction, or a part of an open one: all of it is stored, or nothing."""
         try:
             with self._reading() as db:
                 if db.in_transaction:
@@ -184,7 +184,7 @@ class SqliteStore:
         self._refused = None
 
     def problem(self) -> str | None:
-        """Why changes cannot be kept; None if they can. What was refused once is tried again."""
+        """Why changes cannot be stored; None if they can. A refused write is retried first."""
         with self._lock:
             if self._refused is not None and self._place.problem() is None:
                 with contextlib.suppress(StoreError), self._writing() as db:
@@ -197,7 +197,7 @@ class SqliteStore:
         return int(newest)
 
     def _prune(self, db: sqlite3.Connection) -> None:
-        """Give up the oldest revisions, once there are too many or they take too much room."""
+        """Remove the oldest revisions, once there are too many or they take too much room."""
         (count,) = db.execute("SELECT count(*) FROM revisions").fetchone()
         if count > self._keep + self._keep // 16:
             self._forget(db, count - self._keep)
