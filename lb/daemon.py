@@ -13,7 +13,7 @@ from api.access.control import control_of
 from api.app import create_app
 from api.serving.server import ApiServer
 from api.serving.sockets import admit, listening
-from api.serving.tls import Certificates, TlsFiles
+from api.serving.tls import Certificates, TlsFiles, keep_looking
 from lb import __version__, logs
 from lb.dataplane.hook import remove_pins
 from lb.dataplane.kernel import KernelDataPlane
@@ -212,9 +212,12 @@ async def _serve(server: ApiServer, reconciler: Reconciler, certificates: Certif
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, partial(_reload, reconciler.events, certificates))
     notifier = Notifier()
-    told = asyncio.create_task(keep_told(notifier, reconciler.readiness, reconciler.serving))
+    tasks = [asyncio.create_task(keep_told(notifier, reconciler.readiness, reconciler.serving))]
+    if certificates is not None:
+        tasks.append(asyncio.create_task(keep_looking(certificates)))
     await server.serve()
-    told.cancel()
+    for task in tasks:
+        task.cancel()
     notifier.stopping()
 
 

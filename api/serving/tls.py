@@ -1,7 +1,8 @@
 """TLS of the API's TCP listener: files are checked before use, and reloaded without a restart."""
 
+import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from lb.errors import SetupError
 
 SOON = timedelta(days=14)
 """Before a certificate ends, this is told."""
+DAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ def context_of(
 ) -> ssl.SSLContext:
     """What connections are made with; SetupError says which file is at fault. warn is told what will soon be."""
     _check_key(files.key)
-    certificate = _read_certificates(files.certificate, "--tls-cert")[0]
-    _check_dates(files.certificate, certificate, now, warn)
+    for path, certificate in _dated(files):
+        _check_dates(path, certificate, now, warn)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
@@ -59,8 +61,6 @@ def context_of(
         )
         raise SetupError(says) from error
     if files.client_ca is not None:
-        for authority in _read_certificates(files.client_ca, "--tls-client-ca"):
-            _check_dates(files.client_ca, authority, now, warn)
         context.load_verify_locations(files.client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL  # who has none may have a token
     return context
@@ -71,16 +71,32 @@ class Certificates:
 
     def __init__(self, files: TlsFiles, *, warn: Callable[[str], None] = lambda _: None) -> None:
         self._files, self._warn = files, warn
+        self._dated = list(_dated(files))
         self._current = context_of(files, now=datetime.now(UTC), warn=warn)
         self.context = context_of(files, now=datetime.now(UTC))
         self.context.sni_callback = self._hand_over
 
     def reload(self) -> None:
         """Take the files anew, for connections that come from now on; SetupError: all is as it was."""
+        dated = list(_dated(self._files))
         self._current = context_of(self._files, now=datetime.now(UTC), warn=self._warn)
+        self._dated = dated
+
+    def look(self, now: datetime) -> None:
+        """Warn of those in use that will end soon, or have ended: a daemon may run longer than they do."""
+        for path, certificate in self._dated:
+            if (says := _ending(path, certificate, now)) is not None:
+                self._warn(says)
 
     def _hand_over(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._current
+
+
+async def keep_looking(certificates: Certificates, pause: float = DAY_SECONDS) -> None:
+    """Once a day, for as long as the daemon serves. The first look was at the start."""
+    while True:
+        await asyncio.sleep(pause)
+        certificates.look(datetime.now(UTC))
 
 
 def _check_key(path: Path) -> None:
@@ -104,6 +120,14 @@ def _read_certificates(path: Path, option: str) -> list[x509.Certificate]:
         raise SetupError(f"{option} {path} does not hold a certificate: give a PEM file") from error
 
 
+def _dated(files: TlsFiles) -> Iterator[tuple[Path, x509.Certificate]]:
+    """What must not end: the server's certificate, and those that sign clients'."""
+    yield files.certificate, _read_certificates(files.certificate, "--tls-cert")[0]
+    if files.client_ca is not None:
+        for authority in _read_certificates(files.client_ca, "--tls-client-ca"):
+            yield files.client_ca, authority
+
+
 def _check_dates(
     path: Path, certificate: x509.Certificate, now: datetime, warn: Callable[[str], None]
 ) -> None:
@@ -114,8 +138,16 @@ def _check_dates(
         raise SetupError(
             f"the certificate in {path} begins at {begins:%Y-%m-%d %H:%M} UTC: wait, or check the clock"
         )
-    if ends - now < SOON:
-        warn(f"the certificate in {path} ends at {ends:%Y-%m-%d %H:%M} UTC: renew it, and send SIGHUP")
+    if (says := _ending(path, certificate, now)) is not None:
+        warn(says)
+
+
+def _ending(path: Path, certificate: x509.Certificate, now: datetime) -> str | None:
+    ends = certificate.not_valid_after_utc
+    if ends - now >= SOON:
+        return None
+    ending = "ends" if now < ends else "ended"
+    return f"the certificate in {path} {ending} at {ends:%Y-%m-%d %H:%M} UTC: renew it, and send SIGHUP"
 
 
 def _no_password(path: Path) -> Callable[[], str]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from api.serving import protocol
 from api.serving.server import ApiServer
 from api.serving.sockets import Listening, admit, listening
-from api.serving.tls import Certificates, TlsFiles, context_of
+from api.serving.tls import Certificates, TlsFiles, context_of, keep_looking
 from lb.errors import SetupError
 
 NOBODY = 65534
@@ -186,6 +186,34 @@ def test_files_that_tls_cannot_be_made_of(
     context_of(TlsFiles(*soon), now=NOW, warn=told.append)
     assert len(told) == 1 and "renew it, and send SIGHUP" in told[0]
     assert TlsFiles.of(None, None, None) is None
+
+
+def test_a_daemon_that_runs_for_long_warns_too(authority: Authority) -> None:
+    """What is in use is looked at again and again: it is told before it ends, and once it has; renewed, no more."""
+    certificate, key = authority.issue("edge", days=30)
+    told: list[str] = []
+    certificates = Certificates(TlsFiles(certificate, key), warn=told.append)
+
+    for days, count in ((10, 0), (20, 1), (31, 2)):
+        certificates.look(NOW + timedelta(days=days))
+        assert len(told) == count
+    assert ("ends at" in told[0], "ended at" in told[1]) == (True, True)
+    fresh = authority.issue("fresh", days=90)
+    for old, new in zip((certificate, key), fresh, strict=True):
+        old.write_bytes(new.read_bytes())
+    certificates.reload()
+    certificates.look(NOW + timedelta(days=31))
+    assert len(told) == 2
+
+    class LookedError(Exception):
+        pass
+
+    def look(_now: datetime) -> None:
+        raise LookedError
+
+    certificates.look = look  # type: ignore[method-assign]
+    with pytest.raises(LookedError):
+        asyncio.run(keep_looking(certificates, pause=0.0))
 
 
 def test_addresses_that_are_not_served(tmp_path: Path) -> None:
