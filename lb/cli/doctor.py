@@ -9,7 +9,7 @@ import click
 
 from lb.cli.child import run_module
 from lb.cli.client import UnreachableError, quoted
-from lb.cli.output import alarming, bold, cell, emit
+from lb.cli.output import alarming, bold, cell, emit, plural
 from lb.cli.session import DEFAULT_SERVER, Command, Named, Session, pass_session
 from lb.errors import SetupError
 from lb.settings import DEFAULT_SOCKET
@@ -98,8 +98,7 @@ def report_lines(document: Mapping[str, Any], everything: bool) -> Iterator[str]
         said = [one["summary"] for one in document["findings"] if one["check"] == "traffic"]
         yield from (text for text in said if not any(text == one["summary"] for one in shown))
     well = len(document["findings"]) - document["fails"] - document["warnings"]
-    counts = [f"{document['fails']} fail", f"{document['warnings']} warn", f"{well} as they should be"]
-    yield ", ".join(counts)
+    yield f"{plural(document['fails'], 'failure')}, {plural(document['warnings'], 'warning')}, {well} ok"
 
 
 def _finding(one: Mapping[str, Any]) -> Iterator[str]:

@@ -150,10 +150,10 @@ def _entry(entry: Document | None) -> str | None:
     if entry["kind"] == "rule":
         matched = entry["matched"]
         return f"rule {entry['name']} ({entry['action']}), {plural(matched['packets'], 'packet')} matched"
-    left = "without an end" if entry["expires_at"] is None else f"until {when(entry['expires_at'])}"
+    left = "no expiry" if entry["expires_at"] is None else f"until {when(entry['expires_at'])}"
     reason = f', "{cell(entry["reason"])}"' if entry["reason"] else ""
     return (
-        f"{entry['kind']} {entry['prefix']} by {', '.join(entry['owners'])}{reason}, made "
+        f"{entry['kind']} {entry['prefix']} by {', '.join(entry['owners'])}{reason}, created "
         f"{span(entry['age_seconds'])} ago, {left}, {plural(entry['hits']['packets'], 'packet')}"
     )
 

@@ -156,6 +156,7 @@ def entry_lines(entry: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for said in entry["entries"]:
         hits = said["hits"]
+        packets = "1 packet" if hits["packets"] == 1 else f"{count(hits['packets'])} packets"
         shared = " (of the whole feed)" if hits["shared"] else ""
         lines += [""] if lines else []
         lines += fields(
@@ -166,7 +167,7 @@ def entry_lines(entry: dict[str, Any]) -> list[str]:
                 ("owner", said["owner"]),
                 ("created", when(said["created_at"])),
                 ("expires", _end(said["expires_at"])),
-                ("hits", f"{count(hits['packets'])} packets, {count(hits['bytes'], 'B')}{shared}"),
+                ("hits", f"{packets}, {count(hits['bytes'], 'B')}{shared}"),
                 ("last hit", when(hits["last_hit_at"])),
             ]
         )

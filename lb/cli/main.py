@@ -74,7 +74,8 @@ class Root(LazyGroup):
             says = re.sub(
                 r"is not a valid (integer|float)( range)?", "is not a number", error.format_message()
             )
-            _complain([f'{says.rstrip(".")}; see "{path} --help"'])
+            joint = " See" if says.endswith("?") else "; see"
+            _complain([f'{says.rstrip(".")}{joint} "{path} --help"'])
             sys.exit(error.exit_code)
         except click.ClickException as error:
             _complain([error.format_message()])

@@ -25,7 +25,7 @@ def test_report_names_faults_and_their_remedies(web: Shell) -> None:
     lines = bad.stdout.splitlines()
     assert lines[0].startswith("FAIL  encapsulation: 10.0.0.11 does not strip the outer header")
     assert lines[2] == "      → sluice backend-setup web 10.0.0.11 --script | ssh root@10.0.0.11 sh"
-    assert lines[-1].startswith("1 fail, ")
+    assert lines[-1].startswith("1 failure, ")
     assert "WARN  vip: no packet for 192.0.2.10" in good.stdout
     assert "→ on router: ip route replace 192.0.2.10/32" in good.stdout
 

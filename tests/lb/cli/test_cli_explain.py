@@ -103,7 +103,7 @@ def test_one_packet_for_people_begins_with_the_verdict() -> None:
 
     assert text[0] == "DROP_BLOCKLIST (drop): The source address is on the blocklist."
     assert text[2] == (
-        'entry  blocklist 10.0.0.0/8 by operator, feed:spam, "port scan", made 1h 1m ago, without an end, 12 packets'
+        'entry  blocklist 10.0.0.0/8 by operator, feed:spam, "port scan", created 1h 1m ago, no expiry, 12 packets'
     )
     assert text[4].split() == ["STAGE", "RESULT", "DETAIL"]
     assert text[6].endswith(STEPS[1]["detail"])
