@@ -12,7 +12,7 @@ from pathlib import Path
 from api.access.control import control_of
 from api.app import create_app
 from api.serving.server import ApiServer
-from api.serving.sockets import admit, listening
+from api.serving.sockets import admit, gone, listening
 from api.serving.tls import Certificates, TlsFiles, keep_looking
 from lb import __version__, logs
 from lb.dataplane.hook import remove_pins
@@ -85,7 +85,7 @@ def run(settings: ServeSettings) -> int:
             passive=reconciler.passive_counts,
         )
         reconciler.use_health(checker.book.standing_of, checker.book.reports)
-        reconciler.add_readiness_check(tokens.problem)
+        reconciler.add_readiness_checks(tokens.problem, gone(settings.socket))
         reconciler.start()
         stack.callback(reconciler.stop)
         if settings.config is not None and reconciler.desired.revision == 0:

@@ -5,7 +5,7 @@ import grp
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,19 @@ def _listen(opened: Listening) -> None:
         opened.socket.listen()
     except OSError as error:  # as long as nobody listens, several may bind to a port
         raise SetupError(f"cannot listen on {opened} ({error}): give another --listen") from error
+
+
+def gone(path: Path) -> Callable[[], str | None]:
+    """Says, whenever it is called, if a socket that is listened on now is no longer what its path leads to."""
+    own = path.lstat()
+
+    def problem() -> str | None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(own, path.lstat()):
+                return None
+        return f"the socket {path} was removed, and nobody can connect to it: restart the daemon"
+
+    return problem
 
 
 def admit(path: Path, *, everyone: bool) -> None:

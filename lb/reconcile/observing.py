@@ -110,9 +110,9 @@ class Observing:
         problems = (each.problem for each in self._dataplane.interfaces())
         return [each for each in (self._maps.failure, *problems) if each]
 
-    def add_readiness_check(self, problem: Callable[[], str | None]) -> None:
+    def add_readiness_checks(self, *problems: Callable[[], str | None]) -> None:
         """Add a check of another part of the daemon: None, or a sentence that says why it is not ready."""
-        self._others = (*self._others, problem)
+        self._others = (*self._others, *problems)
 
     def counters(self) -> Counters:
         """All packet counters."""

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import serialization
 
 from api.serving import protocol
 from api.serving.server import ApiServer
-from api.serving.sockets import Listening, admit, listening
+from api.serving.sockets import Listening, admit, gone, listening
 from api.serving.tls import Certificates, TlsFiles, context_of, keep_looking
 from lb.errors import SetupError
 
@@ -274,11 +274,16 @@ def test_a_daemon_that_is_still_starting_is_not_dead(tmp_path: Path) -> None:
 
 
 def test_a_socket_of_another_daemon_is_left(tmp_path: Path) -> None:
-    """Who ends takes away the socket that is its own, and no other that has come to its path."""
+    """At its end a daemon removes its own socket, and nothing else at that path; a socket that is gone is reported."""
     path = tmp_path / "s.sock"
     with listening(path, None, None, tls=False):
+        problem = gone(path)
+        admit(path, everyone=True)
+        assert problem() is None
         path.unlink()
+        assert problem() == f"the socket {path} was removed, and nobody can connect to it: restart the daemon"
         path.write_text("another's")
+        assert problem() is not None
     assert path.read_text() == "another's"
 
 
