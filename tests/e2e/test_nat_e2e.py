@@ -27,6 +27,7 @@ import pytest
 import quic_hosts
 from another_version import another_version
 from place import Lab
+from test_health import status, wait_until
 from test_modes import digest
 from topology import Role
 
@@ -56,9 +57,15 @@ def translated(
 
 
 def put(http: httpx.Client, services: list[dict[str, Any]], pool: list[str]) -> None:
-    """Make these the desired state."""
+    """Make these the desired state; once it returns, the way to each backend is known."""
     document = {"services": services, "settings": {"nat_pools": pool}}
     http.put("/v1/config", json=document, timeout=240).raise_for_status()
+
+    def states() -> list[str]:
+        names = (service["name"] for service in services)
+        return [backend["effective_state"] for name in names for backend in status(http, name)]
+
+    wait_until(lambda: "unresolved" not in states(), states)
 
 
 def bracketed(address: str) -> str:
