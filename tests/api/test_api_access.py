@@ -2,7 +2,6 @@
 
 import threading
 
-import httpx
 import pytest
 from api_guarded import SOCKET_GROUP, Guarded
 from api_stack import WEB
@@ -275,11 +274,22 @@ def test_an_answer_that_goes_on_ends_with_the_right_to_it(
         daemon.unix(uid=1234) if how == "another role" else daemon.tls(daemon.token("viewer", expires_in=60))
     )
     name = "uid 1234" if how == "another role" else "token viewer"
-    answers: list[httpx.Response] = []
-    reader = threading.Thread(target=lambda: answers.append(client.get("/v1/events?follow=true")))
+    answers: list[tuple[int, str]] = []
+    began = threading.Event()
+
+    def read() -> None:
+        with client.stream("GET", "/v1/events?follow=true") as answer:
+            lines = answer.iter_lines()
+            first = next(lines)
+            began.set()
+            for _ in lines:
+                pass
+            answers.append((answer.status_code, first))
+
+    reader = threading.Thread(target=read)
     reader.start()
-    while not daemon.control.quotas._streams[name]:
-        assert reader.is_alive()
+    assert began.wait(timeout=30)
+    assert daemon.control.quotas._streams[name]
 
     match how:
         case "revoked":
@@ -290,7 +300,7 @@ def test_an_answer_that_goes_on_ends_with_the_right_to_it(
             daemon.allow(unix=[])
     reader.join(timeout=30)
 
-    assert [answer.status_code for answer in answers] == [200]
-    assert answers[0].text.startswith("id: ")
+    assert [status for status, _ in answers] == [200]
+    assert answers[0][1].startswith("id: ")
     assert not daemon.control.quotas._streams
     assert client.get("/v1/events?follow=true").status_code == (403 if how == "another role" else 401)
