@@ -12,13 +12,13 @@ from lb.store.access import AccessStore, AuditRecord
 
 REFUSALS_PER_SECOND = 20.0
 REFUSALS_AT_ONCE = 500.0
-"""Lines of refusals, at most: those of a flood are counted, and their number stands in the next line."""
+"""Limit of refusal lines: those of a flood are only counted, and the next line has their number."""
 TEXT_MAX = 500
 log = logging.getLogger("sluice.audit")
 
 
 class Audit:
-    """Writes lines. failed is told when one could not be kept."""
+    """Writes lines. failed is called when one could not be stored."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Audit:
         self._is_failing = False
 
     async def line(self, **said: object) -> None:
-        """A line of now; a refusal in a flood of them is only counted."""
+        """Write a line with the present time; a refusal in a flood of them is only counted."""
         status = int(str(said["status"]))
         is_refusal = status >= 400
         if is_refusal and self._buckets.take("refusals", REFUSALS_PER_SECOND, REFUSALS_AT_ONCE):
@@ -58,7 +58,7 @@ class Audit:
             self._is_failing = True
 
     def close(self) -> None:
-        """Say how many were left out last."""
+        """Write how many were left out last."""
         if self._left_out:
             with suppress(StoreError):
                 self._store.record(

@@ -24,19 +24,19 @@ from lb.store.access import AccessStore
 REVISIONS_KEY = "sluice.revisions"
 """Where in scope["state"] a write leaves the revision before and the one that it made."""
 STREAMS_KEY = "sluice.streams"
-"""Where in scope["state"] it is counted how many answers that go on a request holds."""
+"""Where in scope["state"] the number of streams that a request holds is counted."""
 SILENCE_SECONDS = 20.0
-"""How long a body may not come on."""
+"""How long a body may stall."""
 GRACE_SECONDS, LEAST_BYTES_PER_SECOND = 30.0, 512
-"""After so long a body must have come at so much a second."""
+"""After this long, a body must have come at this rate."""
 RECHECK_SECONDS = 2.0
-"""How often it is looked whether who reads an answer that goes on still may."""
+"""How often to check whether the reader of a stream still may read it."""
 _DETAIL_BYTES = 65536
 
 
 @dataclass(slots=True)
 class AccessControl:
-    """All that one daemon knows of its callers."""
+    """What one daemon knows of its callers."""
 
     identifier: Identifier
     tokens: AccessStore
@@ -44,11 +44,11 @@ class AccessControl:
     audit: Audit
     grants: Callable[[], Access]
     is_guarding: bool = True
-    """False: whoever asks may do all, for the app is served by no listener of ours."""
+    """False: every caller may do everything, because the app is not served by one of our listeners."""
     turns: Turns = field(default_factory=Turns)
 
     def hold_stream(self, scope: Scope) -> None:
-        """The answer to this request will go on. TooManyError: there are as many as may be."""
+        """The answer to this request is a stream. TooManyError: there are too many already."""
         caller: Caller = scope["state"][CALLER_KEY]
         self.quotas.hold(caller.name, is_exempt=caller.is_exempt)
         scope["state"][STREAMS_KEY] = scope["state"].get(STREAMS_KEY, 0) + 1
@@ -61,7 +61,7 @@ def control_of(
     socket_group: int = -1,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> AccessControl:
-    """The control of one daemon. Without tokens nobody is refused: for an app within this process."""
+    """The control of one daemon. Without tokens nobody is refused: for an app used within this process."""
     store = tokens or AccessStore(":memory:")
 
     def grants() -> Access:
@@ -81,7 +81,7 @@ def control_of(
 
 
 class AccessMiddleware:
-    """Stands before the router, so that nothing that is added there later is forgotten."""
+    """Runs before the router, so that no route added later can be forgotten."""
 
     def __init__(self, app: ASGIApp, control: AccessControl) -> None:
         self._app, self._control = app, control
@@ -115,9 +115,9 @@ class AccessMiddleware:
     def _while_allowed(
         self, scope: Scope, receive: Receive, ended: asyncio.Event
     ) -> Callable[[], Awaitable[Message]]:
-        """receive, but that who reads an answer that goes on is taken to hang up once they may not any more.
+        """receive, except that the reader of a stream counts as disconnected once it may no longer read it.
 
-        So a token that is revoked or over, and a role that is taken away, end what was begun with it.
+        So revoking a token, its expiry, and withdrawing a role end the streams that were opened with it.
         """
 
         async def receive_while_allowed() -> Message:
@@ -141,7 +141,7 @@ class AccessMiddleware:
         return role is not None and role.covers(needed(scope["method"], scope["path"]))
 
     def _admit(self, scope: Scope) -> None:
-        """Leave in the scope who asks; raises why they may not."""
+        """Put the caller into the scope; raises if it may not do this."""
         control = self._control
         if not control.is_guarding and not _shows_token(scope):
             name = name_of(scope)
@@ -169,7 +169,7 @@ class AccessMiddleware:
             )
 
     def _audited(self, scope: Scope, send: Send) -> Send:
-        """send, but that writes and refusals are written down before the answer goes out."""
+        """send, except that writes and refusals are audited before the answer goes out."""
         head: Message | None = None
         said = bytearray()
 
@@ -220,7 +220,7 @@ def _shows_token(scope: Scope) -> bool:
 
 
 def _is_of_note(scope: Scope, status: int) -> bool:
-    """Writes, whatever became of them, and readers who were refused; not what they asked for in vain."""
+    """Whether to audit: writes, whatever their outcome, and refused reads; but not reads of what does not exist."""
     if scope["method"] in SAFE_METHODS or scope["path"] == "/v1/explain":
         return status in (401, 403, 429)
     return True
@@ -246,7 +246,7 @@ def _too_slow() -> TooSlowError:
 
 
 def _in_time(receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """receive, but that a body which does not come on, or too slowly, ends the request."""
+    """receive, except that a body that stalls, or comes too slowly, ends the request."""
     began = time.monotonic()
     octets = 0
     is_whole = False

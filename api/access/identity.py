@@ -14,11 +14,11 @@ from lb.store.access import AccessStore
 PEER_KEY = "sluice.peer"
 """Where in a request's scope the server puts {"uid", "gid", "pid", "groups"} of a unix socket's client."""
 LISTENER_KEY = "sluice.listener"
-"""Where it puts by which listener the request came: one of the following."""
+"""Where it puts the listener that the request came by: one of the following."""
 CERTIFICATE_KEY = "sluice.certificate"
 """Where it puts the names in a client certificate that was verified, as "CN:alice"; None without one."""
 CALLER_KEY = "sluice.caller"
-"""Where in scope["state"] it is said who asks, once that is known."""
+"""Where in scope["state"] the caller is, once it is known."""
 UNIX, LOOPBACK, TLS = "unix", "loopback", "tls"
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{1,256}=*) *")
@@ -27,7 +27,7 @@ REMEDY = 'send a token as Authorization: Bearer TOKEN; an admin creates one with
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. role None: known, and may do nothing. how: unix, token, certificate or loopback.
+    """A caller. role None: known, but may do nothing. how: unix, token, certificate or loopback.
 
     is_exempt: no limit holds. expires_at: of the token.
     """
@@ -42,7 +42,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """What callers are told apart by. own_uid: the daemon's; socket_group: whose members may use the socket."""
+    """How callers are identified. own_uid: the daemon's; socket_group: its members may use the socket."""
 
     tokens: AccessStore
     grants: Callable[[], Access]
@@ -51,7 +51,7 @@ class Identifier:
     clock: Callable[[], float]
 
     def identify(self, scope: Mapping[str, Any]) -> Caller:
-        """Who asks; AuthenticationError if that cannot be told. A token that is shown counts before all else."""
+        """The caller; AuthenticationError if it cannot be identified. A presented token counts before anything else."""
         shown = [value for name, value in scope["headers"] if name == b"authorization"]
         origin = origin_of(scope)
         if shown:
@@ -67,7 +67,7 @@ class Identifier:
         raise AuthenticationError(f"this needs a token: {REMEDY}")
 
     def _by_token(self, shown: list[bytes], origin: str) -> Caller:
-        """Whatever is wrong with it, the same work is done before that is said."""
+        """Whatever is wrong with it, the same work is done before the answer."""
         found = _BEARER.fullmatch(shown[0]) if len(shown) == 1 else None
         token = self.tokens.match(found[1].decode() if found else "")
         if found is None:
@@ -103,13 +103,13 @@ class Identifier:
 
 
 def actor_of(scope: Mapping[str, Any]) -> str:
-    """Who asks, for the history and the log: "uid 0" on a unix socket, "token ci", else the client's address."""
+    """The caller, for the history and the log: "uid 0" on a unix socket, "token ci", else the client's address."""
     caller: Caller | None = scope["state"].get(CALLER_KEY)
     return caller.name if caller else name_of(scope)
 
 
 def name_of(scope: Mapping[str, Any]) -> str:
-    """Who asks, where nobody looks at who may: the unix socket's peer, else the client's address."""
+    """The caller, where nothing checks what it may do: the unix socket's peer, else the client's address."""
     peer, client = scope.get(PEER_KEY), scope.get("client")
     if peer is not None:
         return f"uid {peer['uid']}"

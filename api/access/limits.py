@@ -13,15 +13,15 @@ from lb.errors import TooManyError
 from lb.model.access import Limits
 
 BUCKETS_MAX = 10_000
-"""Callers remembered; of more the one that was longest quiet is forgotten, and begins anew."""
+"""Callers remembered; beyond that, the one silent for longest is forgotten, and starts afresh."""
 
 UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE = 10.0, 100.0
-"""Requests without credentials that are good, of each address."""
+"""Requests without valid credentials, per address."""
 
 WRITES_AT_ONCE = 32
-"""Writes that have a thread. Of the forty that there are some are left to those who read."""
+"""Writes that have a thread. Of the forty threads, some are left for readers."""
 WRITES_MOST = 512
-"""Writes that have a thread or wait for one, of all callers: some seconds' work. The next are told to come again."""
+"""Writes that have a thread or wait for one, of all callers: some seconds' work. Further ones are told to retry."""
 
 
 class Buckets:
@@ -32,7 +32,7 @@ class Buckets:
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, rate: float, burst: float) -> float:
-        """Take one out; 0, or the seconds after which there would be one."""
+        """Take one token; returns 0, or the seconds until there is one."""
         now = self._clock()
         level, since = self._levels.pop(key, (burst, now))
         level = min(burst, level + max(0.0, now - since) * rate)
@@ -51,7 +51,7 @@ class Quotas:
         self._streams: Counter[str] = Counter()
 
     def ask(self, caller: str) -> None:
-        """One request more; TooManyError says when there may be the next."""
+        """Count a request; TooManyError says when the next may come."""
         limits = self._limits()
         wait = self._requests.take(caller, limits.requests_per_second, limits.request_burst)
         if wait:
@@ -62,14 +62,14 @@ class Quotas:
             )
 
     def ask_unknown(self, host: str) -> None:
-        """One request more of somebody whom nobody knows; TooManyError, as from ask."""
+        """Count a request of an unidentified caller; TooManyError, as from ask."""
         place = place_of(host)
         wait = self._requests.take(place, UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE)
         if wait:
             raise TooManyError(f"from {place} too many requests come without a valid token: wait", wait)
 
     def hold(self, caller: str, *, is_exempt: bool) -> None:
-        """One answer more that goes on, until it is let go; TooManyError: there are as many as may be."""
+        """Count a stream, until it is let go; TooManyError: there are too many already."""
         limits = self._limits()
         if not is_exempt and self._streams[caller] >= limits.streams_per_caller:
             raise TooManyError(
@@ -85,14 +85,14 @@ class Quotas:
         self._streams[caller] += 1
 
     def let_go(self, caller: str, count: int) -> None:
-        """So many of its answers have ended."""
+        """This many of its streams have ended."""
         self._streams[caller] -= count
         if self._streams[caller] <= 0:
             del self._streams[caller]
 
 
 class Turns:
-    """The writes of all callers, in the order in which they have come whole."""
+    """The writes of all callers, in the order in which their bodies were complete."""
 
     def __init__(self) -> None:
         self._threads = asyncio.Semaphore(WRITES_AT_ONCE)
@@ -100,7 +100,7 @@ class Turns:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """A write's turn, once it is there; TooManyError: too many wait."""
+        """Wait for a write's turn; TooManyError: too many wait."""
         if self._count >= WRITES_MOST:
             raise TooManyError(
                 f"{self._count} writes are already being made or waiting, the most for all callers together: "
@@ -116,7 +116,7 @@ class Turns:
 
 
 def place_of(host: str) -> str:
-    """Who somebody is that nobody knows: an address; of IPv6 its /64, which one host has all of."""
+    """The name of an unidentified caller: its address; for IPv6 the /64, all of which one host may have."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

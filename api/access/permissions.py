@@ -21,12 +21,12 @@ _WRITTEN_BY = (
 
 
 def is_open(method: str, path: str) -> bool:
-    """Whether nobody is asked who they are."""
+    """Whether no identification is needed."""
     return method in SAFE_METHODS and OPEN.fullmatch(path) is not None
 
 
 def needed(method: str, path: str) -> Role:
-    """The least role that may do it. What is in no table: viewers read, admins write."""
+    """The lowest role that may do it. For paths in no table: viewers read, admins write."""
     is_read = method in SAFE_METHODS
     for pattern, role in _READ_BY if is_read else _WRITTEN_BY:
         if pattern.fullmatch(path):

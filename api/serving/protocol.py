@@ -12,9 +12,9 @@ from api.access.identity import CERTIFICATE_KEY, LISTENER_KEY, LOOPBACK, PEER_KE
 from api.protocol import ProblemProtocol
 
 HEAD_SECONDS = 10.0
-"""How long a connection may take until the head of its first request is there."""
+"""How long a connection may take to send the head of its first request."""
 CONNECTIONS_MAX = 2000
-"""Over TCP, at once; the next are closed unheard. The unix socket is not counted."""
+"""Concurrent connections over TCP; further ones are closed at once. The unix socket is not counted."""
 _SO_PEERGROUPS = 59
 _GROUPS_BYTES = 1024  # the most that Python asks for; who is in over 256 groups has none here
 _SUBJECT_KINDS = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU"}
@@ -30,7 +30,7 @@ class PeerProtocol(ProblemProtocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Find out who is there; the clock for its first request begins to run."""
+        """Find out who connected; the clock for its first request starts."""
         super().connection_made(transport)
         if self._listener != UNIX and len(self.connections) > CONNECTIONS_MAX:
             transport.abort()
@@ -50,12 +50,12 @@ class PeerProtocol(ProblemProtocol):
         self.app = with_peer
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Stop the clock."""
         self._heard()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """What has come; as long as that is a part of a head, its clock runs."""
+        """Data; the clock runs while it is only a part of a head."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             self._heard()

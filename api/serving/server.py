@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 HANDSHAKE_SECONDS = 5.0
 HEAD_BYTES = 64 << 10
-"""Of a request's line and headers."""
+"""Limit of a request's line and headers, in bytes."""
 
 
 class ApiServer(uvicorn.Server):
-    """Signals are the caller's business. ready is called once all sockets are listened on."""
+    """Leaves signals to its user. ready is called once all sockets are listening."""
 
     def __init__(
         self,

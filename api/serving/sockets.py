@@ -34,8 +34,7 @@ class Listening:
 def listening(path: Path, group: str | None, listen: str | None, *, tls: bool) -> Iterator[list[Listening]]:
     """The unix socket, and the TCP socket if an address is given; SetupError says which cannot be, and why.
 
-    They are listened on from the start, so that nobody takes a daemon which is still starting for a dead one. Who calls
-    meanwhile waits.
+    They listen from the start, so that a daemon that is still starting does not look dead. Early callers wait.
     """
     if tls and not listen:
         raise SetupError("--tls-cert is for TCP, but no address is given: also give --listen ADDRESS:PORT")
@@ -86,7 +85,7 @@ def gone(path: Path) -> Callable[[], str | None]:
 
 
 def admit(path: Path, *, everyone: bool) -> None:
-    """Whether the kernel lets only the owner and the group connect, or all, of whom the API then sends some away."""
+    """Whether the kernel lets only the owner and the group connect, or everyone, of whom the API then refuses some."""
     with contextlib.suppress(FileNotFoundError):
         path.chmod(MODE_FOR_ALL if everyone else MODE, follow_symlinks=True)
 
@@ -103,7 +102,7 @@ def _group(name: str | None) -> int:
 
 
 def _remove_stale(path: Path) -> None:
-    """Take away the socket that a killed daemon left; nothing else."""
+    """Remove the socket that a killed daemon left; nothing else."""
     try:
         found = path.lstat()
     except FileNotFoundError:

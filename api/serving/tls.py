@@ -12,13 +12,13 @@ from cryptography import x509
 from lb.errors import SetupError
 
 SOON = timedelta(days=14)
-"""Before a certificate ends, this is told."""
+"""How long before a certificate's expiry to warn."""
 DAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files. client_ca: who signs client certificates; without it none is asked for."""
+    """PEM files. client_ca: the CAs of client certificates; without it none is requested."""
 
     certificate: Path
     key: Path
@@ -26,7 +26,7 @@ class TlsFiles:
 
     @classmethod
     def of(cls, certificate: Path | None, key: Path | None, client_ca: Path | None) -> "TlsFiles | None":
-        """What the options ask for; None: no TLS. SetupError: they do not go together."""
+        """From the options; None: no TLS. SetupError: they do not fit together."""
         if certificate is None and key is None:
             if client_ca is not None:
                 raise SetupError("--tls-client-ca needs TLS: also give --tls-cert and --tls-key")
@@ -41,7 +41,7 @@ class TlsFiles:
 def context_of(
     files: TlsFiles, *, now: datetime, warn: Callable[[str], None] = lambda _: None
 ) -> ssl.SSLContext:
-    """What connections are made with; SetupError says which file is at fault. warn is told what will soon be."""
+    """The TLS context; SetupError says which file is at fault. warn is called for what expires soon."""
     _check_key(files.key)
     for path, certificate in _dated(files):
         _check_dates(path, certificate, now, warn)
@@ -67,7 +67,7 @@ def context_of(
 
 
 class Certificates:
-    """The context that listens, behind which another takes over at each reload; connections that stand stay."""
+    """The listening context, behind which another takes over at each reload; existing connections stay."""
 
     def __init__(self, files: TlsFiles, *, warn: Callable[[str], None] = lambda _: None) -> None:
         self._files, self._warn = files, warn
@@ -77,7 +77,7 @@ class Certificates:
         self.context.sni_callback = self._hand_over
 
     def reload(self) -> None:
-        """Take the files anew, for connections that come from now on; SetupError: all is as it was."""
+        """Reload the files, for new connections; SetupError: nothing has changed."""
         dated = list(_dated(self._files))
         self._current = context_of(self._files, now=datetime.now(UTC), warn=self._warn)
         self._dated = dated
