@@ -31,10 +31,9 @@ LAYOUT = (
 
 def another_version(folder: Path) -> Path:
     """A copy of the sources that has it otherwise."""
-    for name in ("lb", "api", "xdp", "tests"):
-        shutil.copytree(
-            CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "output")
-        )
+    left_out = shutil.ignore_patterns("__pycache__", "output", "results")
+    for name in ("lb", "api", "xdp", "tests", "netns-lab"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=left_out)
     for name, ours, theirs in LAYOUT:
         text = (folder / name).read_text()
         assert text.count(ours) == 1, name
