@@ -27,7 +27,7 @@ NAME_PREFIX = "sluice_"
 
 @dataclass(frozen=True)
 class Build:
-    """One program to be: features by name of config.h, and every other constant it is compiled with."""
+    """The specification of a program: features by name of config.h, and every other constant it is compiled with."""
 
     features: frozenset[str]
     constants: Mapping[str, int]
@@ -74,7 +74,7 @@ class Build:
         return {name: self.constants.get(name, usual) for name, usual in late_numbers().items()}
 
     def bytecode(self) -> Bytecode:
-        """What the compiler makes of it, or has made before. CompileError; SetupError."""
+        """Its bytecode, compiled or from the cache. CompileError; SetupError."""
         functions = ["sluice", "sluice_nat"] if self.has_second else ["sluice"]
         return kept_or_compiled("sluice.c", functions, self.flags(), self.kept)
 

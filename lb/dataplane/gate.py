@@ -24,7 +24,7 @@ def check(
     second: bytes = b"",
     stage_slot: int = 0,
 ) -> int:
-    """Ask bytecode whose maps are open; how many frames it was asked. second: the program that it calls at a slot.
+    """Test bytecode whose maps are open; returns the number of frames. second: the program that it calls at a slot.
 
     KnownAnswerError names the first case that differs. OSError: the kernel refuses a scratch map or the program.
     """
@@ -57,7 +57,7 @@ class _Bench:
         self._seen = {v.number: (0, 0) for v in layout().verdicts}
 
     def difference(self, case: Case) -> str | None:
-        """What is not as it should be with a case; None if all is."""
+        """What is wrong in a case; None if nothing is."""
         # The budget of ICMP answers is the build's; here each case has it whole.
         self._scratch.write_memory("too_big_budget", {0: bytes(8)})
         action, out = self._scratch.run(case.frame)

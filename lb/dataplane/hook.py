@@ -19,7 +19,7 @@ from lb.settings import XdpMode
 PROGRAM, FRESH = "program", "program-new"
 """The pins of the program that is attached, and of one that is about to be."""
 PINS = (PROGRAM, "link")
-"""What is there while a program is attached."""
+"""The pin that exists while a program is attached."""
 
 
 def pin_directory(interface: str, pin_root: Path) -> Path:
@@ -42,10 +42,10 @@ class Hook:
         self.directory = pin_directory(interface, pin_root)
         self._link_fd = -1
         self.reason = ""
-        """Why the program is hooked as it is, in a clause."""
+        """Why the program runs in this mode, in a clause."""
 
     def adopt(self, link: Link) -> int | None:
-        """Take over a link that an earlier run pinned; the id of its program, None if there is none alive."""
+        """Take over a link that an earlier run pinned; returns the ID of its program, None if there is none."""
         try:
             fd = libbpf.obj_get(self.directory / "link")
         except OSError:
@@ -140,7 +140,7 @@ class Hook:
         return tuple(str(path) for name in PINS if (path := self.directory / name).exists())
 
     def lost(self) -> None:
-        """The interface went away, and the link with it."""
+        """Forget the link: the interface is gone, and the link with it."""
         if self._link_fd >= 0:
             os.close(self._link_fd)
             self._link_fd = -1
@@ -153,7 +153,7 @@ class Hook:
         )
 
     def was_taken_off(self) -> bool:
-        """Whether somebody has detached the link, of which the kernel tells nobody."""
+        """Whether somebody has detached the link, which the kernel reports to nobody."""
         with contextlib.suppress(OSError):
             return self._link_fd >= 0 and not libbpf.link_info(self._link_fd).ifindex
         return False
@@ -169,7 +169,7 @@ def _reason(mode: XdpMode, flags: int, refused: OSError | None) -> str:
 
 
 def describe_program(program_id: int) -> str:
-    """A program as the person who has to find it wants it named."""
+    """A program in words that help a person to find it."""
     with contextlib.suppress(OSError):
         fd = libbpf.prog_by_id(program_id)
         try:
@@ -180,7 +180,7 @@ def describe_program(program_id: int) -> str:
 
 
 def detach_foreign(link: Link) -> None:
-    """Take off a program that was attached by netlink; DataPlaneError if a link of somebody else holds it."""
+    """Detach a program that was attached by netlink; DataPlaneError if somebody else's link holds it."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 

@@ -20,9 +20,9 @@ from lb.dataplane.bytecode import Bytecode
 from lb.dataplane.source import join_source
 
 MOST = 256
-"""Files; those that were used the longest ago go first."""
+"""Limit of files; the least recently used are removed first."""
 ABANDONED_SECONDS = 3600.0
-"""After so long nobody writes to a file that has not got its name."""
+"""After this long, a temporary file is abandoned."""
 _FRESH, _SUFFIX = ".new-", ".bytecode"
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def kept_or_compiled(
 
 @contextlib.contextmanager
 def _first(directory: Path, name: str) -> Iterator[None]:
-    """Of processes that need the same program at once, one compiles. Nothing depends on it but time."""
+    """Of processes that need the same program at once, one compiles; this only saves time."""
     path = directory / f"{_FRESH}{name[:16]}"
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):

@@ -38,7 +38,7 @@ from lb.settings import ServeSettings, TableSizes
 
 
 class KernelDataPlane(Examined):
-    """A DataPlane. Opening it makes or adopts the maps; the program comes with the first `require`."""
+    """A DataPlane. Opening it creates or adopts the maps; the first `require` loads the program."""
 
     def __init__(self, settings: ServeSettings, flow_key: bytes, events: Events | None = None) -> None:
         self._events = events or Events()
@@ -59,7 +59,7 @@ class KernelDataPlane(Examined):
         self._refit: Settle | None = None
         self._in_force: dict[str, Program] = {}
         self._away: dict[str, Program] = {}
-        """Of interfaces that are gone, the program that they had."""
+        """The last program of interfaces that are gone."""
         self._tracers = Tracers()
         self._probe_path = ProbePath(self._events)
         self._clock_began = clock_offset()
@@ -69,7 +69,7 @@ class KernelDataPlane(Examined):
             names = " or ".join(settings.interfaces)
             raise InterfaceError(f"there is no interface {names}: there are {there}")
         self._conditions = {n: links[n].condition if n in links else "gone" for n in settings.interfaces}
-        """Of each interface what was last told."""
+        """The last reported state of each interface."""
         ensure_bpffs(settings.pin_root.parent)
         self._pins = self._make_pins()
         self._sole = Sole(dict(zip(settings.interfaces, self._directories, strict=True)))
@@ -190,7 +190,7 @@ class KernelDataPlane(Examined):
             raise InterfaceError(f"none of the interfaces {', '.join(self._hooks)} is there")
 
     def _put(self, hook: Hook, link: Link, program: Program, wish: ProgramWish) -> Program:
-        """Put it in force, or the one that takes large frames too, where the driver insists on that; which it was."""
+        """Put it in force, or its multi-buffer variant if the driver requires that; returns which."""
         try:
             self._hook(hook, link, program)
         except LargeFramesError:
@@ -351,7 +351,7 @@ class KernelDataPlane(Examined):
         return map_states(self._pins)
 
     def tracer(self, interface: str) -> TracedProgram:
-        """See DataPlane. Whoever changes the program meanwhile does not wait for the compiler here."""
+        """See DataPlane. A concurrent change of the program does not wait for the compiler here."""
         with self._lock:
             program = self._in_force.get(interface)
         if program is None:

@@ -32,11 +32,11 @@ _NUD_FAILED = 0x20
 _GROUPS = 1 << 0 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10
 _SO_RCVBUFFORCE = 33
 RECEIVE_BYTES = 1 << 22
-"""Room for events that were not read yet: with more some are lost, and all is read afresh."""
+"""Socket buffer for unread events: if it overflows, some are lost and everything is read again."""
 ASK_SECONDS = 1.0
 ASK_SHARE = 5
 ASKED_AT_ONCE = 256
-"""Each time, a fifth of those that do not answer are asked for again, at most so many: the kernel keeps a thousand."""
+"""Each time, a fifth of those that do not answer are resolved again, at most this many: the kernel keeps a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ class Neighbours:
         self._settle: Settle | None = None
         self._known: dict[tuple[int, bytes], bytes] = {}
         self._last: dict[bytes, bytes] = {}
-        """By address the MAC that it had last, on an interface that is no more, or by the word of an earlier run."""
+        """Last known MACs by address, from an interface that is gone or from an earlier run."""
         self._missing: dict[tuple[int, bytes], None] = {}
-        """Targets, by interface and address, that have no answer yet; those asked longest ago first."""
+        """Targets, by interface and address, without an answer so far; those asked longest ago first."""
         self._ask_again_at = 0.0
 
     def links(self) -> dict[str, Link]:
@@ -74,12 +74,12 @@ class Neighbours:
         return rtnetlink.links()
 
     def remember(self, macs: Mapping[bytes, bytes]) -> None:
-        """MACs by packed address that were good before: they are used while they are asked for."""
+        """Set previously valid MACs by packed address: they are used until resolved again."""
         with self._lock:
             self._last.update(macs)
 
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
-        """The way to each packed address that has a route; asks the kernel to resolve what is unknown."""
+        """The next hop of each packed address that has a route; asks the kernel to resolve unknown ones."""
         wanted = list(addresses)
         if not wanted:
             return {}
@@ -175,7 +175,7 @@ class Neighbours:
             threading.Thread(target=self._follow, args=words, name="netlink", daemon=True).start()
 
     def _follow(self, events: socket.socket, settle: Settle) -> None:
-        """What news there may be is read afresh, once it pauses. Neighbours are asked for again from here."""
+        """After a burst of news, read everything again. Unanswered neighbours are resolved again from here."""
         while self._events is events:
             try:
                 data = events.recv(1 << 18)
@@ -234,7 +234,7 @@ class Neighbours:
 
 
 def _event_socket() -> socket.socket:
-    """What the kernel tells of links, addresses, routes and neighbours."""
+    """The kernel's messages about links, addresses, routes and neighbours."""
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BYTES)
     events.bind((0, _GROUPS))
@@ -243,7 +243,7 @@ def _event_socket() -> socket.socket:
 
 
 def _ask(targets: list[tuple[int, bytes]]) -> None:
-    """They stay unresolved if the kernel cannot be asked; it is tried again."""
+    """If the kernel cannot be asked they stay unresolved; this is retried."""
     if not targets:
         return
     try:

@@ -16,13 +16,13 @@ from lb.dataplane.tables import size_flags
 from lb.settings import ServeSettings
 
 _FRAGS_MTU = 3000
-"""From this MTU on, frames may not lie in one page: the program is built for several buffers."""
+"""From this MTU on, frames may not fit one page: the multi-buffer program is used."""
 
 
 class Programs:
-    """Threads may ask at once: of those that need the same program, one makes it.
+    """Safe for concurrent threads: of those that need the same program, one makes it.
 
-    For a program has its second in a place of the build's own: made twice, the one that is kept would call the other's.
+    Each build has one slot for its second program: if it were made twice, the kept one would call the other's second.
     """
 
     def __init__(self, settings: ServeSettings, pins: Path, flow_key: tuple[int, int]) -> None:
@@ -31,7 +31,7 @@ class Programs:
         """By name and interface."""
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._large = set[str]()
-        """Interfaces that take only programs for frames in several buffers, whatever their own MTU says."""
+        """Interfaces that accept only multi-buffer programs, whatever their own MTU."""
 
     def build(self, link: Link, wish: ProgramWish) -> Build:
         """What the program of that interface is compiled from."""
@@ -72,12 +72,12 @@ class Programs:
             return self.at_hand(link, wish) or self._keep(compile_program(build), link)
 
     def get_large(self, link: Link, wish: ProgramWish) -> Program:
-        """From now on, this interface's programs take frames in several buffers: the one for that wish."""
+        """Use multi-buffer programs for this interface; returns the one for that wish."""
         self._large.add(link.name)
         return self.get(link, wish)
 
     def _making(self, name: str, interface: str) -> threading.Lock:
-        """Held while a program is made, or let go of."""
+        """Held while a program is made or unloaded."""
         return self._locks.setdefault((name, interface), threading.Lock())
 
     def _keep(self, fresh: Program, link: Link) -> Program:
@@ -97,7 +97,7 @@ class Programs:
         return None
 
     def forget_all_but(self, needed: Iterable[Program], ready: Collection[frozenset[str]]) -> None:
-        """Unload programs that are neither needed nor have just the features of what is kept ready."""
+        """Unload programs that are neither needed nor kept ready."""
         keep = {id(program) for program in needed}
         for key, program in list(self._loaded.items()):
             if id(program) not in keep and program.build.features - {"HAVE_FRAGS"} not in ready:
@@ -106,7 +106,7 @@ class Programs:
                     retire(program)
 
     def forget_left(self) -> None:
-        """Let go of second programs that an earlier run has left, and no program here calls."""
+        """Unload second programs that an earlier run has left and no program here calls."""
         with contextlib.suppress(OSError):
             second.keep_only(self._pins, {program.info.name for program in self._loaded.values()})
 

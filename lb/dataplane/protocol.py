@@ -14,7 +14,7 @@ from lb.settings import TableSizes
 
 @dataclass(frozen=True, slots=True)
 class ProgramWish:
-    """What the program must be able to do. features: names of config.h; constants: its values, as integers."""
+    """What the program must have. features: names of config.h; constants: its values, as integers."""
 
     features: frozenset[str]
     constants: tuple[tuple[str, int], ...] = ()
@@ -22,7 +22,7 @@ class ProgramWish:
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """The way to an address. mac: the next hop's, None while it is not known; mtu: of the IP packet, 0 unknown.
+    """The next hop of an address. mac: the next hop's, None while it is not known; mtu: of the IP packet, 0 unknown.
 
     gateway: it is a router's MAC, not the address's own; via: the packed address of that router.
     """
@@ -40,8 +40,8 @@ class NextHop:
 class InterfaceState:
     """One interface as it is. xdp_mode: native, generic or none; xdp_mode_reason: why, in a clause.
 
-    pins: paths of its program and its link; link: up, down, no-carrier or gone. unpinned: its program is in force, and
-    nothing but this process keeps it there.
+    pins: paths of its program and its link; link: up, down, no-carrier or gone. unpinned: its program is in force, but
+    only this process keeps it there.
     """
 
     name: str
@@ -118,7 +118,7 @@ class MapState:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What became of N frames. rows: struct trace, shape (N,); frames_out: each as the program left it."""
+    """The traces of N frames. rows: struct trace, shape (N,); frames_out: each as the program left it."""
 
     rows: Array
     frames_out: list[bytes]
@@ -126,7 +126,7 @@ class Traces:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """What the doctor asks of the machine. serve_command: how the daemon was started, word by word."""
+    """The doctor's facts about the machine. serve_command: how the daemon was started, word by word."""
 
     host: HostFacts
     interfaces: tuple[InterfaceFacts, ...] = ()
@@ -135,11 +135,11 @@ class MachineFacts:
 
 @dataclass(frozen=True, slots=True)
 class BackendQuestion:
-    """A backend that is to be tried with real packets.
+    """A backend to be tested with real packets.
 
-    port: of the service, 0 if it has many; full_size: how long a full-sized packet of clients is in its outer header,
-    0 where the interface does not take it; way: mark and source of packets for the VIP that are carried to it; None:
-    the VIP is not asked.
+    port: of the service, 0 if it has many; full_size: length of a client's full-sized packet in its outer header, 0 if
+    the interface does not take it; way: mark and source of packets for the VIP that are sent to it; None: the VIP is
+    not tested.
     """
 
     address: str
@@ -153,7 +153,7 @@ class BackendQuestion:
 
 
 class Tracer(Protocol):
-    """A program like the one in force, that tells what it does and changes nothing."""
+    """A program like the one in force that records what it does and changes nothing."""
 
     def run(self, frames: Sequence[bytes]) -> Traces:
         """Run each frame once. DataPlaneError: one is of a size that cannot be run."""
@@ -179,28 +179,28 @@ class DataPlane(Protocol):
 
     @property
     def flow_key(self) -> tuple[int, int]:
-        """What the packet path's hashes of flows are keyed with."""
+        """The key of the packet path's flow hash."""
 
     def forget_former(self, lost: int = 0) -> None:
-        """All that matters of them was taken over; lost: connections of mode nat for which there was no room."""
+        """Remove them, since their content was taken over; lost: connections of mode nat that found no room."""
 
     def require(self, wish: ProgramWish, *, exactly: bool = False) -> None:
-        """Return when the program in force can do what is wished, and (exactly) no more.
+        """Return when the program in force has the wished features, and (exactly) no more.
 
         CompileError: the old one stays.
         """
 
     def lacks(self, wish: ProgramWish) -> ProgramWish | None:
-        """What is to be prepared so that a `require` of this does not compile; None: nothing."""
+        """What must be prepared so that `require` of this does not compile; None: nothing."""
 
     def prepare(self, wish: ProgramWish) -> None:
-        """Compile what a later `require` will ask for; takes seconds, and changes nothing that is in force."""
+        """Compile what a later `require` will need; takes seconds, and changes nothing that is in force."""
 
     def next_hops(self, addresses: Iterable[bytes]) -> Mapping[bytes, NextHop]:
-        """The way to each packed address; one without a route is left out. Starts resolving what is unknown."""
+        """The next hop of each packed address; one without a route is left out. Starts resolving unknown ones."""
 
     def remember(self, macs: Mapping[bytes, bytes]) -> None:
-        """Next hops' MACs by packed address that were good before; used until the kernel says more."""
+        """Previously valid MACs by packed address; used until the kernel has resolved them again."""
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call back, from another thread, when next hops or interfaces may have changed."""
@@ -215,25 +215,25 @@ class DataPlane(Protocol):
         """The maps that the programs share."""
 
     def tracer(self, interface: str) -> Tracer:
-        """What explains frames that come in by an interface. DataPlaneError: no program is in force there.
+        """The traced program for an interface. DataPlaneError: no program is in force there.
 
         The first time, and after the program has changed, it takes a second.
         """
 
     def samples(self) -> SampleQueue:
-        """What packets hand out while a program with HAVE_SAMPLES or HAVE_BANS is in force. OSError."""
+        """The reader of samples while a program with HAVE_SAMPLES or HAVE_BANS is in force. OSError."""
 
     def machine(self, others: Iterable[str]) -> MachineFacts:
-        """What there is to know of the machine, the interfaces served, and the others named."""
+        """The doctor's facts about the machine, the interfaces served, and the others named."""
 
     def ask_backends(self, questions: Sequence[BackendQuestion]) -> list[BackendAnswers]:
-        """Try each backend with real packets, all at once; takes a second or two."""
+        """Test all backends concurrently with real packets; takes a second or two."""
 
     def claims(self, asked: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, ...]]:
-        """Of these (VIP, interface), who answers for a VIP in that network beside us: MACs by VIP."""
+        """For these (VIP, interface): who else answers for the VIP in that network: MACs by VIP."""
 
     def probe_source(self, ifindex: int, family: int) -> str:
-        """An address of ours for checks that take the data path to a backend behind an interface.
+        """Our source address for checks through the data path to a backend behind an interface.
 
         DataPlaneError: there is none. NotYetError: it is being made.
         While a wish has HAVE_PROBES: packets marked with PROBE_MARK, mode and place are carried to that backend.
@@ -243,4 +243,4 @@ class DataPlane(Protocol):
         """Now, by the clock of the flow table and the hit counters."""
 
     def close(self) -> None:
-        """Let go. What is attached and pinned stays."""
+        """Close. What is attached and pinned stays."""

@@ -33,7 +33,7 @@ class Desired(Protocol):
 
 
 class Keeper(Protocol):
-    """Who keeps the desired state and puts changes of it in force: the reconciler."""
+    """The keeper of the desired state, which puts changes in force: the reconciler."""
 
     @property
     def desired(self) -> Desired:
@@ -47,17 +47,17 @@ class Keeper(Protocol):
 
 
 READ_SECONDS = 30.0
-"""For a file: one of a dead file system is not waited for longer."""
+"""Time limit for reading a file, in case its file system is dead."""
 MoreProtected = Callable[[], Iterable[Protected]]
 
 
 class SupersededError(Exception):
-    """Raised when the feed was changed or removed while it was being refreshed: what came is of no use."""
+    """Raised when the feed was changed or removed during its refresh: the result is discarded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a refresh came to: the state after it, how many entries came and went, and how many there are.
+    """The result of a refresh: the state after it, how many entries were added and removed, and how many there are.
 
     layer: what was taken is now this. changed is False where the desired state stays the very same.
     """
@@ -135,7 +135,7 @@ class Refresh:
         return self._put(feed, state, want, after, free=0)
 
     async def _stream(self, feed: Feed, state: FeedState) -> Outcome:
-        """CrowdSec tells what changed since it was last asked, so after any doubt all is asked for again."""
+        """CrowdSec reports what changed since the last request, so after any doubt everything is requested again."""
         assert feed.url is not None and feed.api_key_file is not None
         startup = not self._follows(feed, self._streams.pop(feed.name, None))
         found = await fetch(

@@ -20,13 +20,13 @@ from lb.model import Feed
 log = logging.getLogger("sluice.feeds")
 
 RETRY_SECONDS = 60
-"""How long after a first failure; each further one doubles it, up to the feed's interval."""
+"""Delay after a first failure; each further failure doubles it, up to the feed's interval."""
 SPREAD_SECONDS = 60.0
-"""What fell due while the daemon was down is fetched over so long a time, not all at once."""
+"""Refreshes that fell due while the daemon was down are spread over this time."""
 AT_ONCE = 8
 """Feeds that are fetched side by side, at most."""
 _LONGEST_PAUSE = 60.0
-"""Seconds; a clock that was set is noticed then."""
+"""Longest sleep, in seconds, after which a changed clock is noticed."""
 
 
 class Feeds:
@@ -54,7 +54,7 @@ class Feeds:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Take up where the last run ended: what is not due is not fetched."""
+        """Continue where the last run ended: what is not due is not fetched."""
         now = self._keeper.now()
         saved = memory.load(self._path) if self._path else {}
         config = self._keeper.desired.config
@@ -82,7 +82,7 @@ class Feeds:
             self._thread.join()
 
     def wake(self) -> None:
-        """Look again at which feeds there are, and what is due."""
+        """Check again which feeds there are, and what is due."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             try:
@@ -91,7 +91,7 @@ class Feeds:
                 return
 
     def state(self, name: str) -> FeedState:
-        """What is seen of a feed; nothing yet where it is new."""
+        """Observed state of a feed; empty for a new one."""
         with self._changed:
             return self._states.get(name, FeedState())
 
@@ -144,7 +144,7 @@ class Feeds:
     def _begin_due(
         self, tasks: dict[str, asyncio.Task[None]], refresh: Refresh, slots: asyncio.Semaphore
     ) -> float:
-        """Begin what is due; for how long nothing can be."""
+        """Start what is due; returns for how long nothing else can be."""
         feeds, now = self._keeper.desired.config.feeds, self._keeper.now()
         pause = _LONGEST_PAUSE
         with self._changed:
@@ -181,7 +181,7 @@ class Feeds:
         self._awake.set()
 
     async def _one(self, feed: Feed, state: FeedState, refresh: Refresh, slots: asyncio.Semaphore) -> None:
-        """One refresh of one feed, and what is to be remembered of it."""
+        """One refresh of one feed, and the state to remember."""
         async with slots:
             began = time.perf_counter()
             attempt = replace(state, last_attempt_at=self._keeper.now())

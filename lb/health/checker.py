@@ -28,15 +28,15 @@ from lb.model.health import Passive
 log = logging.getLogger("sluice.health")
 
 JITTER = 0.1
-"""Of the interval, either way: backends that were added at once are not asked at once for ever."""
+"""Share of the interval, either way: backends added together are not checked together for ever."""
 RETRY_SECONDS = 1.0
 
 
 class Follower(Protocol):
-    """Who does what follows from the health of backends."""
+    """What puts the health of backends in force: the reconciler."""
 
     def follow_health(self) -> None:
-        """Ask for every standing again, and put it in force. SluiceError."""
+        """Read every standing again, and put it in force. SluiceError."""
 
 
 class Checker:
@@ -58,7 +58,7 @@ class Checker:
         self.rounds = 0
         """Checks that have ended, of all backends."""
         self.missed = 0
-        """Times at which a check was due and none began, for the loop or the machine was too slow."""
+        """How often a check was due and did not begin, because the loop or the machine was too slow."""
         self._passive = PassiveWatch(passive)
         self._watches: dict[str, tuple[Passive, asyncio.Task[None]]] = {}
         self._tasks: dict[Key, tuple[Target, asyncio.Task[None]]] = {}
@@ -70,7 +70,7 @@ class Checker:
         self._dirty = self._stopping = False
 
     def start(self, services: Iterable[Service], follower: Follower) -> None:
-        """Begin to check these, and to tell."""
+        """Start checking these services, and notifying."""
         _allow_many_sockets()
         self._services = tuple(services)
         self.book.follow(self._services)
@@ -96,7 +96,7 @@ class Checker:
         self._save()
 
     def follow(self, services: Iterable[Service]) -> None:
-        """These are the services from now on. Does not wait."""
+        """Set the services. Does not wait."""
         self._services = tuple(services)
         if self.book.follow(self._services):
             self._poke()
@@ -106,7 +106,7 @@ class Checker:
                 loop.call_soon_threadsafe(self._fit_tasks)
 
     def _poke(self) -> None:
-        """There may be something to tell."""
+        """Wake the notifying thread."""
         with self._wake:
             self._dirty = True
             self._wake.notify()
@@ -127,7 +127,7 @@ class Checker:
             loop.close()
 
     def _fit_tasks(self) -> None:
-        """A task for each backend that is checked; one whose check is another now begins anew."""
+        """A task for each checked backend; one whose check has changed is restarted."""
         wanted = {target.key: target for target in targets(self._services)}
         loop = asyncio.get_running_loop()
         for key, (target, task) in list(self._tasks.items()):
@@ -155,7 +155,7 @@ class Checker:
                 self._watches[name] = passive, loop.create_task(self._watch(name, passive))
 
     async def _watch(self, service: str, passive: Passive) -> None:
-        """Once a window what clients' packets told."""
+        """Once per window, evaluate passive signals."""
         while True:
             try:
                 for key, (retries, unreachables) in self._passive.look(service, passive).items():
@@ -165,7 +165,7 @@ class Checker:
             await asyncio.sleep(passive.window_seconds)
 
     async def _check(self, target: Target) -> None:
-        """Again and again, from some moment of the first interval on."""
+        """Check repeatedly, starting at a random point of the first interval."""
         loop, interval = asyncio.get_running_loop(), target.check.interval_seconds
         due = loop.time() + self._draw() * interval
         while True:

@@ -106,7 +106,7 @@ def _plan(owners: U64, wanted: PrefixList, parts: Mapping[str, Part], entries: N
 
 
 def _expired(before: ListPlan, now: float) -> ListPlan:
-    """The same plan without what is over by now; of an entry that is not due nothing is asked."""
+    """The same plan without expired entries; entries that are not due are not looked at."""
     parts = {owner: part if now < part.until else _later(part, now) for owner, part in before.parts.items()}
     due = [part.layer.due(now) for part in before.parts.values() if part.until <= now]
     gone = {
@@ -123,7 +123,7 @@ def _expired(before: ListPlan, now: float) -> ListPlan:
 
 
 def _later(part: Part, now: float) -> Part:
-    """A part without what is over by now."""
+    """A part without expired entries."""
     due = part.layer.due(now)
     ipv4, ipv6 = among(part.entries, due)
     freed = np.concatenate([ipv4.astype(np.uint16), ipv6.ids.astype(np.uint16)])

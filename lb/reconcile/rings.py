@@ -13,7 +13,7 @@ from lb.reconcile.services import RingRecipe, ServicePlans
 _NOTE = slice(SLOTS, SLOTS + 8)
 """Behind a ring's slots stands its recipe's name: the control plane's note of what it is."""
 _AT_ONCE = 2
-"""numpy works outside the interpreter's lock, but for what lies between: more than two are in each other's way."""
+"""numpy works mostly outside the interpreter's lock: more than two threads would get in each other's way."""
 
 
 class RingMemory:
@@ -41,7 +41,7 @@ class RingMemory:
 
     @contextmanager
     def making(self, plans: ServicePlans) -> Iterator[None]:
-        """Build them beside what is done in the meantime. However that ends, nothing is being built afterwards."""
+        """Build them in the background of the with block. However that ends, nothing is being built afterwards."""
         recipes = {recipe.name: recipe for plan in plans.by_name.values() if (recipe := plan.recipe)}
         new = [
             (recipes[name], number) for name, number in plans.rings.items() if not self.holds(number, name)

@@ -84,9 +84,9 @@ class ServicePlan:
     """Places that another address had before: their flows and counters are not this one's. A block that moves has
     room enough to use none again."""
     found: frozenset[bytes] | None = None
-    """Of one that was found in the maps, and not yet compared with what is wanted: who takes packets there."""
+    """For a plan read from the maps, not yet compared with the desired state: which places take packets."""
     standing: Standing = FULL
-    """What its backends' health leaves of their weights."""
+    """Its backends' weights after health is taken into account."""
 
     @cached_property
     def at(self) -> Mapping[bytes, int]:
@@ -99,7 +99,7 @@ class ServicePlan:
 
     @property
     def active(self) -> frozenset[bytes]:
-        """Who takes packets: as was found, or as is desired."""
+        """Which places take packets: as found, or as desired."""
         if self.found is not None:
             return self.found
         return frozenset(backend.address.packed for backend in self.service.backends)
@@ -117,7 +117,7 @@ class ServicePlan:
 
 @dataclass(frozen=True)
 class ServicePlans:
-    """All services, and what is given out to them.
+    """All services, and what is assigned to them.
 
     rings: a ring's number by its recipe's name; left: (number, first place, room) of what keys in memory still point
     to though no plan has it, as a crash leaves it: it is free once they point elsewhere.
@@ -139,7 +139,7 @@ StandingOf = Callable[[Service], Standing]
 
 
 def all_full(_: Service) -> Standing:
-    """Where nothing is known of anybody's health."""
+    """The standing when nothing is known of health."""
     return FULL
 
 
@@ -186,8 +186,8 @@ def plan_steps(
 ) -> list[ServicePlans]:
     """The plans to go through, one after the other; nearly always one.
 
-    Old and new stand side by side while they are switched. Where there is no room for that, a part of the services
-    goes first, and the rest uses what that has freed. CapacityError: it does not fit by parts either.
+    Old and new exist side by side while they are switched. If there is no room for that, a part of the services is
+    switched first, and the rest uses what that has freed. CapacityError: it does not fit in parts either.
     """
     try:
         return [plan_services(services, before, sizes, standing_of)]
@@ -200,7 +200,7 @@ def plan_steps(
 
 
 def _half_way(services: Mapping[str, Service], before: ServicePlans) -> dict[str, Service] | None:
-    """Half of the way: first without those that go, then with half of those that differ. None if that is no part."""
+    """An intermediate step: first without removed services, then with half of those that differ. None: no such step."""
     had = {name: plan.service for name, plan in before.by_name.items()}
     stay = {name: service for name, service in had.items() if name in services}
     differ = [name for name, service in services.items() if had.get(name) is not service]
@@ -216,7 +216,7 @@ def _half_way(services: Mapping[str, Service], before: ServicePlans) -> dict[str
 
 
 def _check_ports(services: Mapping[str, Service], before: ServicePlans, sizes: TableSizes) -> None:
-    """What changes stands beside the old until it is switched, so both must fit."""
+    """What changes exists beside the old until it is switched, so both must fit."""
     ports = {4: 0, 6: 0}
     for service in services.values():
         ports[service.vip.version] += _ports(service)
@@ -237,7 +237,7 @@ def _check_ports(services: Mapping[str, Service], before: ServicePlans, sizes: T
 
 
 def _packets(service: Service) -> tuple[object, ...]:
-    """What says which packets are for it."""
+    """The fields that select its packets."""
     return service.vip, service.port, service.protocol
 
 
@@ -251,7 +251,7 @@ def _place(
 ) -> ServicePlan:
     """Places for the backends: the one each had, else one never used, else one that was left earlier.
 
-    Those that are left just now have packets until the ring is switched: they are the last resort.
+    Places that this change frees still get packets until the ring is switched: they are the last resort.
     """
     wanted = [backend.address.packed for backend in service.backends]
     places: list[bytes | None] = list(old.places) if old else []
