@@ -185,7 +185,8 @@ def _service(p: _Packet) -> str:
         at = "" if service.port == NO_PORT else f" port {service.port}"
         return f'service "{service.name}" takes {service.protocol} {service.vip}{at}'
     if p.ended == "DROP_FRAGMENT":
-        return f"a fragment for VIP {vip}: ports are not in every fragment, so none is balanced"
+        what = "VIP" if _at(p, vip) else "pool address"
+        return f"a fragment for {what} {vip}: ports are not in every fragment, so none is balanced"
     if p.ended == "PASS_FRAGMENT":
         return f"a fragment, and {vip} is not a VIP"
     if p.ended == "PASS_PROTOCOL" or (is_kept and flow.protocol not in (_TCP, _UDP)):
@@ -193,9 +194,14 @@ def _service(p: _Packet) -> str:
     return f"no service has {_protocol(flow.protocol)} {vip} port {flow.port}{_others(p, vip)}"
 
 
-def _others(p: _Packet, vip: str) -> str:
+def _at(p: _Packet, vip: str) -> list[Service]:
+    """The services of a VIP."""
     address = ip_address(vip)
-    there = [s for s in p.view.config.services.values() if _is_vip(address, s)]
+    return [s for s in p.view.config.services.values() if _is_vip(address, s)]
+
+
+def _others(p: _Packet, vip: str) -> str:
+    there = _at(p, vip)
     if not there:
         return f", and {vip} is not a VIP"
     named = ", ".join(f'"{s.name}" has {s.protocol} {s.port}'.removesuffix(" none") for s in there[:_SHOWN])

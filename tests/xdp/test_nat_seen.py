@@ -127,3 +127,16 @@ def test_what_may_be_a_reply_with_keep_is_explained(nat_rig: Rig) -> None:
     ]
     assert (told[3][0], told[3][1][0]) == ("TX_NAT_REPLY", icmp)
     assert told[3][1][1].endswith(f"leaves as {VIP4} → 10.0.1.1")
+
+
+def test_fragments_are_explained(nat_rig: Rig) -> None:
+    """What a fragment that is dropped is for, a VIP or an address of the pool, is told."""
+    nat_rig.apply(settings=POOLS, services=[service(mode="nat")])
+
+    explained = nat_rig.reconciler.explain([bytes(tcp(dst=to, flags="A", frag=8)) for to in (VIP4, POOL4)])
+
+    told = [(one.verdict.name, one.steps[-1].detail.partition(":")[0]) for one in explained]
+    assert told == [
+        ("DROP_FRAGMENT", f"a fragment for VIP {VIP4}"),
+        ("DROP_FRAGMENT", f"a fragment for pool address {POOL4}"),
+    ]
