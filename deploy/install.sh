@@ -61,8 +61,7 @@ install_files() {
     [[ -e $DESTDIR$CONFIG/sluice.env ]] || install -D -m 640 deploy/sluice.env "$DESTDIR$CONFIG/sluice.env"
     install -d "$DESTDIR$DOC"
     cp -r README.md CHANGELOG.md docs "$DESTDIR$DOC/"
-    install -D -m 644 deploy/fail2ban/sluice.conf "$DESTDIR$DOC/fail2ban-sluice.conf"
-    if [[ -f docs/sluice.1 ]]; then install -D -m 644 docs/sluice.1 "$DESTDIR$PREFIX/share/man/man1/sluice.1"; fi
+    sed "s|/usr/bin/|$BIN/|" deploy/fail2ban/sluice.conf | install -D -m 644 /dev/stdin "$DESTDIR$DOC/fail2ban-sluice.conf"
 }
 
 make_user() {
@@ -95,7 +94,7 @@ do_uninstall() {
         fi
         if systemd_runs; then systemctl disable --now sluice || true; fi
     fi
-    rm -rf "$DESTDIR$LIB" "$DESTDIR$DOC" "$DESTDIR$PREFIX/share/man/man1/sluice.1"
+    rm -rf "$DESTDIR$LIB" "$DESTDIR$DOC"
     rm -f "$DESTDIR$BIN/sluice" "$DESTDIR$UNITS/sluice.service" "$DESTDIR$SYSUSERS/sluice.conf"
     if on_this_machine && systemd_runs; then systemctl daemon-reload; fi
     if [[ ${PURGE:-} == 1 ]]; then

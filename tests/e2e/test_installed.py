@@ -91,6 +91,8 @@ def test_an_installed_daemon_needs_no_root(machine: Machine, folder: Path) -> No
     make("install", folder)
     modules = list((folder / "mnt" / "lib" / "sluice" / "python" / "lb").rglob("*.py"))
     assert all(Path(cache_from_source(path)).is_file() for path in modules), "each start would compile Python"
+    action = (folder / "mnt" / "share" / "doc" / "sluice" / "fail2ban-sluice.conf").read_text()
+    assert f"\nsluice = {PREFIX}/bin/sluice\n" in action
     authority = Authority(folder, "authority")
     certificate, key = authority.issue("edge", x509.IPAddress(ip_address("127.0.0.1")))
     for path in (key, folder / "state", folder / "run"):
