@@ -111,7 +111,7 @@ class Observing:
         return [each for each in (self._maps.failure, *problems) if each]
 
     def add_readiness_checks(self, *problems: Callable[[], str | None]) -> None:
-        """Add a check of another part of the daemon: None, or a sentence that says why it is not ready."""
+        """Add checks of other parts of the daemon: each gives None, or a sentence that says why it is not ready."""
         self._others = (*self._others, *problems)
 
     def counters(self) -> Counters:
