@@ -36,17 +36,13 @@ class Attributes:
 
     @property
     def wish(self) -> tuple[Action, str, int | None, float | None]:
-        """What is asked for: the creation time left out, and of a TTL its length, not its end."""
+        """What is asked for: without the creation time, and of a TTL its length, not its end."""
         return (
             self.action,
             self.reason,
             self.ttl_seconds,
             self.expires_at if self.ttl_seconds is None else None,
         )
-
-    def same_wish(self, other: "Attributes") -> bool:
-        """Whether both ask for the same: creation time apart, and a TTL counts by its length, not its end."""
-        return self.wish == other.wish
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -236,8 +236,3 @@ def ring_slot(
         for word in words(source) + words(vip):
             h = _fold(h, word)
     return (_mix(h ^ ports) >> 32) * SLOTS >> 32
-
-
-def ring_shares(ring: npt.NDArray[np.uint16], count: int) -> npt.NDArray[Any]:
-    """The share of slots, 0 to 1, of each of `count` backends."""
-    return np.bincount(ring, minlength=count)[:count] / SLOTS
