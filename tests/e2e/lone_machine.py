@@ -63,7 +63,8 @@ class Machine:
 
     def serve(self, *more: str, command: Sequence[str] = (SLUICE,)) -> subprocess.Popen[str]:
         """Start the daemon; command: what is the sluice command."""
-        self._served |= {name for option, name in pairwise(more) if option == "--interface"}
+        further = (name for option, name in pairwise(more) if option == "--interface")
+        self._served |= {self.interface, *further}
         words = [*command, "serve", "--interface", self.interface, "--socket", str(self.socket), *SMALL]
         return subprocess.Popen(
             inside.command(self.namespace, [*words, "--state-dir", str(self.state), *more]),
