@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from virtual import installing, interfaces, unit
+from virtual import installing, interfaces, translated, unit
 
 REBOOTING = unit.REBOOTING
 CHAPTERS: Mapping[str, Callable[[], object]] = {
     "install": installing.install,
     "prepare": installing.prepare,
     "start": installing.start,
+    "nat": translated.nat,
     "unit": unit.unit,
     "bond": interfaces.bond,
     "lag": interfaces.lag,

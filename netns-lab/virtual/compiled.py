@@ -7,6 +7,7 @@ operator, in a namespace where the machine's /usr is put over ours:
     unshare --mount --net compiled.py RELEASE FOLDER
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rerun import CHECKOUT
+from virtual import translated
 from virtual.debian import GIVEN, Kernel
 from virtual.report import within
 from virtual.sluice import SERVICE_WORDS
@@ -65,9 +67,13 @@ def _operate(release: str, work: Path) -> None:
     serve += ["--state-dir", str(work / "state"), "--cache-dir", str(FOLDER)]
     environment = os.environ | {"SLUICE_SERVER": f"unix://{socket}"}
 
-    def sluice(*words: str) -> bool:
-        done = subprocess.run([SLUICE, *words], env=environment, capture_output=True, text=True, check=False)
-        return done.returncode == 0
+    def ask(*words: str, feed: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SLUICE, *words], env=environment, capture_output=True, text=True, check=False, input=feed
+        )
+
+    def sluice(*words: str, feed: str | None = None) -> bool:
+        return ask(*words, feed=feed).returncode == 0
 
     with subprocess.Popen(serve) as daemon:
         try:
@@ -78,6 +84,10 @@ def _operate(release: str, work: Path) -> None:
             within(START_SECONDS, "an end of compiling", _Quiet())
             sluice("doctor")
             within(START_SECONDS, "an end of compiling", _Quiet())
+            exported = json.loads(ask("export", "-o", "json").stdout)
+            for _, document in translated.documents(exported):
+                sluice("apply", "-f", "-", feed=document)
+                within(START_SECONDS, "an end of compiling", _Quiet())
         finally:
             daemon.terminate()
 

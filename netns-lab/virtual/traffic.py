@@ -32,9 +32,9 @@ def balance(requests: int = 20) -> str:
     return f"curl through {sluice.served()['name']}: {shares}; {size} bytes down and up"
 
 
-def curl(path: str, *words: str) -> bytes:
+def curl(path: str, *words: str, vip: str = sluice.VIP) -> bytes:
     """What comes from the VIP. NotSeenError."""
-    url = f"http://{sluice.VIP}{path}"
+    url = f"http://{vip}{path}"
     command = inside.command(CLIENT, ["curl", "-sS", "-f", "-m", "120", *words, url])
     done = subprocess.run(command, capture_output=True, check=False)
     check(done.returncode == 0, f"curl {url}: {done.stderr.decode().strip()}")
