@@ -100,12 +100,13 @@ def roll_back(
 ) -> ConfigChange:
     """Makes a new revision with the document of the given one.
 
-    Without a revision, goes back to the newest that differs; a change that waits to be confirmed is rolled back.
+    Without a revision, goes back to the newest that differs; a change that waits to be confirmed is rolled back. 409
+    if the newest change is a rollback, which that would undo: give the revision.
     Entries of other owners stay, and expired entries stay expired. Answers with what changed and what moved.
     """
     wanted = validated(_REQUEST, body.json()) if body.data.strip() else RollbackRequest()
     edit = write.reconciler.history.back_to(wanted.revision)
-    terms = Terms(max_moved_percent, tell_moves=True, ends_pending=True)
+    terms = Terms(max_moved_percent, tell_moves=True, is_rollback=True)
     return whole(write, edit, terms, dry_run=dry_run)
 
 

@@ -78,8 +78,9 @@ def rollback(
 ) -> None:
     """Go back to the state of a revision, as a new revision.
 
-    Without REVISION, go back to the newest that differs; a change that waits to be confirmed is rolled back. Expired
-    entries stay expired, and those of other owners (feeds, bans, fail2ban) stay as they are.
+    Without REVISION, go back to the newest that differs; a change that waits to be confirmed is rolled back. To undo a
+    rollback, give the REVISION. Expired entries stay expired, and those of other owners (feeds, bans, fail2ban) stay
+    as they are.
     """
     found = _go_back(
         session,

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lb.errors import NotFoundError, SluiceError
+from lb.errors import ConflictError, NotFoundError, SluiceError
 from lb.model import Config
 from lb.model.restore import restored, same_document
 from lb.reconcile.confirm import Confirmation
@@ -46,7 +46,8 @@ class History:
     def back_to(self, revision: int | None) -> Callable[[Config], Config]:
         """An edit that makes the present state what a revision says, except for entries of other owners.
 
-        None: what was before the one that waits to be confirmed, else the newest that differs. NotFoundError.
+        None: what was before the one that waits to be confirmed, else the newest that differs. NotFoundError;
+        ConflictError: the newest edit is a rollback itself, and what it took back is not put in force by None.
         """
 
         def edit(present: Config) -> Config:
@@ -65,10 +66,25 @@ class History:
         while at is not None and (earlier := self._store.revisions(1, before=at)):
             config = restored(present, self.config_at(earlier[0].revision), now)
             if not same_document(present, config):
+                self._check_not_again(earlier[0].revision)
                 return config
             at = self._store.last_edit(before=at)
         raise NotFoundError(
             'there is no earlier revision that differs: "sluice revisions" lists the existing ones'
+        )
+
+    def _check_not_again(self, earlier: int) -> None:
+        """ConflictError if the newest edit is a rollback, which going back to that revision would undo."""
+        newest = self._store.last_edit()
+        if newest is None or not self._store.is_rollback(newest):
+            return
+        edit = self._store.last_edit(before=earlier + 1)
+        kept = self._store.revisions(1, before=edit + 1) if edit is not None else []
+        named = edit if kept and kept[0].revision == edit else earlier  # an edit, and not the ban after it
+        raise ConflictError(
+            f"the newest change, revision {newest}, is itself a rollback: going back once more would put revision "
+            f'{named} in force again; if that is wanted, "sluice rollback {named}" (POST /v1/config/rollback with '
+            f'{{"revision": {named}}}) does it'
         )
 
     @property
@@ -96,7 +112,7 @@ class History:
             actor=_ACTOR,
             summary=text,
             guard=Guard(force=True),
-            terms=Terms(ends_pending=True),
+            terms=Terms(is_rollback=True),
         )
         self._tell(text, done.revision)
 
@@ -114,7 +130,7 @@ class History:
                 self._confirmation.end()
                 return desired, stored
             revision = self._store.commit(
-                config, before=stored, actor=_ACTOR, summary=text, now=now, ends_pending=True
+                config, before=stored, actor=_ACTOR, summary=text, now=now, is_rollback=True
             )
         except SluiceError as error:
             self._reconciler.events.publish("failure", f"{text}; that failed: {error}", level="error")

@@ -169,7 +169,7 @@ class Reconciler(Observing):
         moves: tuple[ServiceMove, ...] = ()
         if changes:
             moves = self._put_in_force(changes)
-        elif asked[0].terms.ends_pending and steps[0].error is None:
+        elif asked[0].terms.is_rollback and steps[0].error is None:
             self._confirmation.end()
         revision = before.revision
         for step in steps:
@@ -205,7 +205,7 @@ class Reconciler(Observing):
             config = keeping(present, one.edit(present))
             if config is present:
                 return Step(one, present, present)
-            if not one.terms.ends_pending:
+            if not one.terms.is_rollback:
                 self._confirmation.check(present, config)
             hops = self._maps.hops.known
             return Step(one, present, config, one.guard.check(present, config, self._used, hops, now))

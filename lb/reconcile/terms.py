@@ -14,19 +14,19 @@ class Terms:
     """For one change. The defaults are those of a plain change.
 
     max_moved_percent: the most of any service that may move; None: what the settings say. tell_moves: the caller wants
-    to know what moves. confirm_within: seconds after which it is rolled back unless it is confirmed. ends_pending: it
-    replaces what waits to be confirmed.
+    to know what moves. confirm_within: seconds after which it is rolled back unless it is confirmed. is_rollback: it
+    goes back to an earlier state, and replaces what waits to be confirmed.
     """
 
     max_moved_percent: float | None = None
     tell_moves: bool = False
     confirm_within: int | None = None
-    ends_pending: bool = False
+    is_rollback: bool = False
 
     @property
     def bear_on_pending(self) -> bool:
         """Whether the change begins or ends a wait for confirmation."""
-        return self.ends_pending or self.confirm_within is not None
+        return self.is_rollback or self.confirm_within is not None
 
 
 PLAIN = Terms()

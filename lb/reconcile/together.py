@@ -89,7 +89,7 @@ def keep(store: Store, stored: Config, changes: Sequence[Step], now: float) -> N
                 summary=step.asked.summary,
                 now=now,
                 confirm_within=step.asked.terms.confirm_within,
-                ends_pending=step.asked.terms.ends_pending,
+                is_rollback=step.asked.terms.is_rollback,
             )
             stored = step.after
 

@@ -45,12 +45,13 @@ class Store(Protocol):
         summary: str,
         now: float,
         confirm_within: int | None = None,
-        ends_pending: bool = False,
+        is_rollback: bool = False,
     ) -> int:
         """Store a new revision, and return its number: larger than every one before, including discarded ones.
 
         before: what the newest revision says. All of it is stored, even through a power failure, or nothing.
-        confirm_within: seconds for which the revision is pending; ends_pending: what is pending no longer is.
+        confirm_within: seconds for which the revision is pending; is_rollback: it goes back to an earlier state,
+        and what is pending no longer is.
         """
 
     def together(self) -> AbstractContextManager[None]:
@@ -64,6 +65,9 @@ class Store(Protocol):
 
     def last_edit(self, before: int | None = None) -> int | None:
         """The newest revision (before one, if it is given) that changes more than entries of other owners."""
+
+    def is_rollback(self, revision: int) -> bool:
+        """Whether a revision was stored as a rollback."""
 
     def discard(self, revision: int) -> None:
         """Discard the newest revision, because it could not be applied; ValueError if it is not the newest."""

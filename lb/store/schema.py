@@ -57,6 +57,9 @@ _STATE = (
         checksum INTEGER NOT NULL  -- of all but ended_by
     );
     """,
+    """
+    CREATE TABLE rollbacks (revision INTEGER PRIMARY KEY);  -- revisions that went back to an earlier state
+    """,
 )
 AUDIT_KEPT = 500_000
 """Rows of the audit: older ones go, about 100 MB."""

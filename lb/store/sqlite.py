@@ -61,7 +61,7 @@ class SqliteStore:
         summary: str,
         now: float,
         confirm_within: int | None = None,
-        ends_pending: bool = False,
+        is_rollback: bool = False,
     ) -> int:
         """Keep a new revision and return its number; before is what the newest one says."""
         with self._writing() as db:
@@ -72,8 +72,9 @@ class SqliteStore:
             )
             revision = int(cursor.lastrowid or 0)
             _write(db, revision, before, config, last=last)
-            if ends_pending:
+            if is_rollback:
                 end_pending(db, revision)
+                db.execute("INSERT INTO rollbacks VALUES (?)", (revision,))
             if confirm_within is not None:
                 begin_pending(db, Pending(revision, last, now + confirm_within, confirm_within))
             self._prune(db)
@@ -100,7 +101,7 @@ class SqliteStore:
         with self._writing() as db:
             if revision != self._newest(db):
                 raise ValueError(f"revision {revision} is not the newest")
-            for table in ("revisions", "parts", "layers"):
+            for table in ("revisions", "parts", "layers", "rollbacks"):
                 db.execute(f"DELETE FROM {table} WHERE revision = ?", (revision,))
             discard_pending(db, revision)
 
@@ -127,6 +128,12 @@ class SqliteStore:
                 {"newest": newest, "owner": OPERATOR},
             ).fetchone()
             return None if found is None else int(found)
+
+    def is_rollback(self, revision: int) -> bool:
+        """Whether a revision was stored as a rollback."""
+        with self._reading() as db:
+            found = db.execute("SELECT 1 FROM rollbacks WHERE revision = ?", (revision,))
+            return found.fetchone() is not None
 
     def revisions(self, limit: int = 100, before: int | None = None) -> list[RevisionInfo]:
         """Up to limit lines of the history, the newest first; those before one revision if it is given."""
@@ -214,7 +221,8 @@ class SqliteStore:
         pending = read_pending(db)
         if pending is not None and pending.base:
             oldest_kept = min(oldest_kept, pending.base)
-        db.execute("DELETE FROM revisions WHERE revision < ?", (oldest_kept,))
+        for table in ("revisions", "rollbacks"):
+            db.execute(f"DELETE FROM {table} WHERE revision < ?", (oldest_kept,))
         forget_parts(db, oldest_kept)
         forget_layers(db, oldest_kept)
 

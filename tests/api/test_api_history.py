@@ -9,7 +9,7 @@ from api_stack import WEB, Clock, Stack
 from fastapi.testclient import TestClient
 
 from lb.dataplane.twin import TwinDataPlane
-from lb.errors import DataPlaneError
+from lb.errors import ConflictError, DataPlaneError
 from lb.reconcile.loop import Reconciler
 
 JsonDocument = dict[str, Any]
@@ -172,6 +172,37 @@ def test_a_refused_way_back_is_tried_again(
     assert client.get("/v1/services/web").json() == web
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_refused_change_does_not_come_back_by_a_second_rollback(
+    client: TestClient, web: JsonDocument, clock: Clock, reconciler: Reconciler, by_hand: bool
+) -> None:
+    """Right after a rollback, one without a number is a 409 that names the revision; a newer edit is undone."""
+    client.put("/v1/config", json=ONE, params={"confirm_within_seconds": 60}).raise_for_status()
+    client.post("/v1/blocklist", json={"prefix": "198.51.100.7", "owner": "fail2ban"}).raise_for_status()
+    if by_hand:
+        client.post("/v1/config/rollback").raise_for_status()
+    else:
+        clock.now += 60
+        due(reconciler)
+    client.post("/v1/blocklist", json={"prefix": "198.51.100.8", "owner": "fail2ban"}).raise_for_status()
+
+    for dry_run in ("true", "false"):
+        refused = client.post("/v1/config/rollback", params={"dry_run": dry_run})
+        assert (refused.status_code, refused.json()["type"]) == (409, "urn:sluice:problem:conflict")
+        assert refused.json()["detail"] == (
+            "the newest change, revision 4, is itself a rollback: going back once more would put revision 2 in force "
+            'again; if that is wanted, "sluice rollback 2" (POST /v1/config/rollback with {"revision": 2}) does it'
+        )
+    assert client.get("/v1/services/web").json() == web
+
+    client.post("/v1/services", json={**WEB, "name": "more", "vip": "192.0.2.99"}).raise_for_status()
+    assert client.post("/v1/config/rollback").json()["counts"]["service"]["remove"] == 1
+    assert client.get("/v1/services/web").json() == web
+    assert client.post("/v1/config/rollback").status_code == 409
+    assert client.post("/v1/config/rollback", json={"revision": 2}).status_code == 200
+    assert len(client.get("/v1/services/web").json()["backends"]) == 1
+
+
 @pytest.mark.parametrize("away", [10, 100])
 def test_a_deadline_outlives_the_daemon(stack: Stack, web: JsonDocument, away: int) -> None:
     """A daemon that starts before it goes on waiting; one that starts after begins with the state before."""
@@ -193,6 +224,8 @@ def test_a_deadline_outlives_the_daemon(stack: Stack, web: JsonDocument, away: i
         assert len(again.desired.config.service("web").backends) == 2
         assert store.load() == (3, again.desired.config)
         assert "revision 2 was not confirmed in time" in again.history.revisions(1)[0].summary
+        with pytest.raises(ConflictError, match='"sluice rollback 2"'):
+            again.check(again.history.back_to(None))
     finally:
         again.stop()
 

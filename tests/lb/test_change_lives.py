@@ -142,7 +142,7 @@ class Changes(RuleBasedStateMachine):
         revision = data.draw(st.sampled_from(kept))
         expected = self.back_to(self.said[revision])
         self.pending = None
-        terms = Terms(tell_moves=True, ends_pending=True)
+        terms = Terms(tell_moves=True, is_rollback=True)
         self.change(self.reconciler.history.back_to(revision), terms)
         assert self.present == expected
 
@@ -239,7 +239,7 @@ class Changes(RuleBasedStateMachine):
         plans = {name: plan.number for name, plan in self.reconciler._plans.services.by_name.items()}
         rings = {name: self.packets.ring(number) for name, number in plans.items()}
         leads = self.packets.lead(before.config.settings)
-        if self.pending and not terms.ends_pending:
+        if self.pending and not terms.is_rollback:
             return self.refused_while_pending(edit, before)
         done = self.reconciler.change(edit, actor="test", summary="test", terms=terms)
         if done.revision == before.revision:
@@ -259,7 +259,7 @@ class Changes(RuleBasedStateMachine):
         self.reconciler.check(edit, terms=Terms(max_moved_percent=most))
         if most > 0:
             revision = self.reconciler.desired.revision
-            bound = Terms(max_moved_percent=most * 0.999, ends_pending=True)
+            bound = Terms(max_moved_percent=most * 0.999, is_rollback=True)
             try:
                 self.reconciler.change(edit, actor="test", summary="test", terms=bound)
             except BudgetError as error:

@@ -308,6 +308,7 @@ def test_the_first_format_is_read(store: SqliteStore, path: Path) -> None:
     store.close()
     with sqlite3.connect(path) as db:
         db.execute("DROP TABLE pending")
+        db.execute("DROP TABLE rollbacks")
         db.execute("DROP INDEX layer_checksums")
         for table in ("revisions", "parts", "layers"):
             db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")

@@ -31,7 +31,7 @@ def commit(store: SqliteStore, port: int, *, within: int | None = None, ends: bo
     """One revision: a service on that port."""
     _, before = store.load()
     return store.commit(
-        web(port), before=before, actor="test", summary="", now=NOW, confirm_within=within, ends_pending=ends
+        web(port), before=before, actor="test", summary="", now=NOW, confirm_within=within, is_rollback=ends
     )
 
 
@@ -105,6 +105,21 @@ def test_the_last_edit_is_not_a_ban(store: SqliteStore) -> None:
         first,
         None,
     )
+
+
+def test_which_revisions_are_rollbacks(store: SqliteStore, path: Path) -> None:
+    """Those that were stored as such; a number of which nothing is stored is none."""
+    kept, back = commit(store, 80), commit(store, 81, ends=True)
+    discarded = commit(store, 82, ends=True)
+    store.discard(discarded)
+    store.close()
+
+    again = SqliteStore(path, keep=4)
+    assert [again.is_rollback(revision) for revision in (kept, back, discarded)] == [False, True, False]
+    for port in range(100, 110):
+        commit(again, port)
+    assert not again.is_rollback(back)
+    again.close()
 
 
 def test_a_damaged_deadline_is_refused(store: SqliteStore, path: Path) -> None:

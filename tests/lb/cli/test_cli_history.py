@@ -107,6 +107,9 @@ def test_rollback_goes_to_any_revision_and_back(web: Shell) -> None:
 
     assert web.ok("rollback").splitlines()[-1] == "rolled back: 1 backend removed"
     assert backends(web) == ["10.0.0.11"]
+    twice = web.run("rollback")
+    assert (twice.exit_code, backends(web)) == (4, ["10.0.0.11"])
+    assert "would put revision 2 in force again" in twice.stderr
     web.ok("rollback", "2")
     assert len(backends(web)) == 2
     assert web.rest("/blocklist")["total"] == 1
