@@ -2,7 +2,8 @@
 
 Counted are flows that would stay where they are without the change. A flow stays as long as its backend takes
 packets, whatever becomes of the ring (xdp/select.h), and the ring of what is new moves nothing. What a flow's entry
-does not tell (its port, its connection id) is taken for the worst, and said to be.
+does not tell (its port, its connection id, its slot) is taken for the worst, and said to be. A service that is renamed
+ends: its flows' entries are of no other service, so their next packets ask the ring of whoever then takes them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -74,8 +75,9 @@ def disruption(before: ServicePlans, after: ServicePlans, counts: Counts, rings:
     for name, old in before.by_name.items():
         new = after.by_name.get(name)
         if new is None or not _overlap(old.service, new.service):
-            heirs = [service for service in every.near(old.service) if _overlap(service, old.service)]
-            moves.append(_ended(old, heirs, flows))
+            near = (after.by_name[s.name] for s in every.near(old.service) if _overlap(s, old.service))
+            heirs = [plan for plan in near if not _had_them(plan, old, before)]
+            moves.append(_ended(old, heirs, flows, compare))
             continue
         takers = [s for s in fresh.near(old.service) if s.name != name and _takes(s, old.service)]
         if new is not old or takers or flows is not counts.still or old.number in ends:
@@ -135,10 +137,12 @@ class _Comparison:
 
     def moved(self, old: ServicePlan, new: ServicePlan) -> int:
         """Slots of a ring that was, and do not lead where they led."""
-        if old.recipe is None or old.recipe == new.recipe:
+        if old.recipe is None:
             return 0
-        if new.recipe is None:
+        if new.recipe is None or old.service.affinity is not new.service.affinity:
             return SLOTS
+        if old.recipe == new.recipe:
+            return 0
         pair = old.recipe.name, new.recipe.name
         if pair not in self._known:
             number = _numbered()
@@ -166,10 +170,36 @@ def _numbered() -> Callable[[bytes], int]:
     return number
 
 
-def _ended(old: ServicePlan, heirs: list[Service], flows: FlowCounts) -> ServiceMove:
+def _ended(
+    old: ServicePlan, heirs: list[ServicePlan], flows: FlowCounts, compare: _Comparison
+) -> ServiceMove:
     """Of a service that takes none of its packets any more; heirs: those that take some."""
-    total = sum(flows.get((old.number, place), 0) for place in _holding(old))
-    return _made(old, 0 if old.recipe is None else SLOTS, total, total, _taken_over(heirs) if heirs else None)
+    counts = {place: flows.get((old.number, place), 0) for place in _holding(old)}
+    heir = _sole(old, heirs)
+    slots = compare.moved(old, heir) if heir else SLOTS if old.recipe else 0
+    led = set[bytes]() if old.service.mode is Mode.NAT else set[bytes]().union(*map(_led_to, heirs))
+    may_stay = any(count and old.places[place] in led for place, count in counts.items())
+    note = _taken_over([plan.service for plan in heirs]) if may_stay else None
+    return _made(old, slots, sum(counts.values()), sum(counts.values()), note)
+
+
+def _sole(old: ServicePlan, heirs: list[ServicePlan]) -> ServicePlan | None:
+    """The one that takes all packets of another, before all that take some; None if there is none."""
+    for heir in heirs:
+        others = (other for other in heirs if other is not heir)
+        if _is_within(heir.service, old.service) and all(_takes(heir.service, o.service) for o in others):
+            return heir
+    return None
+
+
+def _led_to(plan: ServicePlan) -> set[bytes]:
+    """The backends that packets without an entry may be led to, and then be of the flow they were: not in mode nat."""
+    if plan.service.mode is Mode.NAT:
+        return set()
+    led = {address for address, _, _ in plan.recipe.parts} if plan.recipe else set[bytes]()
+    if plan.service.quic:
+        led |= {address for place in takers(plan) if (address := plan.places[place])}
+    return led
 
 
 def _moved(
@@ -194,10 +224,7 @@ def _moved(
     )
     if note is None and moved > sure:
         note = "it is not known which of those idle by the new times the ring keeps in place"
-    slots = compare.moved(old, new)
-    if old.service.affinity is not new.service.affinity and old.recipe:
-        slots = SLOTS
-    return _made(old, slots, sum(flows.values()), moved, note)
+    return _made(old, compare.moved(old, new), sum(flows.values()), moved, note)
 
 
 def _made(old: ServicePlan, slots: int, flows: int, moved: int, note: str | None) -> ServiceMove:
@@ -263,6 +290,11 @@ def _is_fresh(plan: ServicePlan, before: ServicePlans) -> bool:
     """Whether a service takes packets that it did not take before."""
     old = before.by_name.get(plan.service.name)
     return old is None or not _is_within(old.service, plan.service)
+
+
+def _had_them(plan: ServicePlan, other: ServicePlan, before: ServicePlans) -> bool:
+    """Whether what a service takes of another's packets was its own before."""
+    return not _is_fresh(plan, before) and _takes(before.by_name[plan.service.name].service, other.service)
 
 
 def _takes(service: Service, other: Service) -> bool:

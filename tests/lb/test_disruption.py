@@ -164,6 +164,53 @@ def test_removed_and_renamed() -> None:
     assert of_web(moves(WEB, service(A, B, C, name="other"))) == (60, 60, False)
 
 
+def heir(*backends: Backend, **fields: Any) -> Service:
+    """ "other", over these backends."""
+    return service(*backends, name="other", **fields)
+
+
+def test_a_renamed_service_moves_what_its_heir_leads_elsewhere() -> None:
+    """Its ring is compared with that of the one service that takes all its packets; without one, all of it moves."""
+    every = service(A, name="every", port="any")
+
+    def slots(*want: Service, have: Service = WEB) -> int:
+        return moves(have, *want)[0].ring_slots_moved
+
+    assert slots(heir(A, B, C)) == 0
+    assert slots(heir(C, B, A, mode="gue")) == 0
+    assert slots(heir(A, B, C), every) == slots(every, heir(A, B, C)) == 0
+    assert slots(heir(A, B, C, port="any")) == 0
+    assert slots(heir(A, B, C, D)) == slots(service(A, B, C, D)) == pytest.approx(SLOTS / 4, rel=0.05)
+    assert slots(heir(A, B, drained(C))) == slots(service(A, B, drained(C)))
+    assert slots(heir(A, B, C), service(D, port=90)) == 0
+    assert slots(heir(D)) == slots(heir(drained(A))) == slots(heir()) == SLOTS
+    assert slots(heir(A, B, C, affinity="source")) == SLOTS
+    assert slots(heir(A, B, C), have=service(A, B, C, port="79-80")) == SLOTS
+    assert slots(heir(A, B, C, port=80), heir(A, B, C, port=79), have=service(A, B, C, port="79-80")) == SLOTS
+    assert slots(heir(A, B, C), have=service()) == 0
+
+
+def test_what_was_anothers_before_is_not_inherited() -> None:
+    """A port that another service had in advance is left out; one that it takes only now is not."""
+    renamed, exact = heir(A, B, port="any"), service(C, name="exact")
+    have = service(A, B, port="any")
+
+    assert moves(have, exact, renamed, also=exact)[0].ring_slots_moved == 0
+    assert moves(have, exact, renamed)[0].ring_slots_moved == SLOTS
+
+
+def test_flows_of_a_renamed_service_ask_the_ring() -> None:
+    """Those whose backend is in the heir's ring may be led there; others, and all of mode nat, are lost for sure."""
+    nat = service(A, B, C, mode="nat")
+
+    assert of_web(moves(WEB, heir(A, D))) == (60, 60, False)
+    assert of_web(moves(WEB, heir(drained(A), disabled(B), D))) == (60, 60, True)
+    assert of_web(moves(WEB, heir(drained(A), D, quic=True))) == (60, 60, False)
+    assert of_web(moves(WEB, heir(A, B, C, mode="nat"))) == (60, 60, True)
+    assert of_web(moves(nat, heir(A, B, C, mode="nat"))) == (60, 60, True)
+    assert moves(nat, heir(A, B, C, mode="nat"))[0].ring_slots_moved == 0
+
+
 def test_a_service_that_comes_before_may_take_flows() -> None:
     """By a port of its own, or a narrower VIP, not by a wider one; the other's line says so."""
     every, exact = service(A, B, C, port="any"), service(A, name="exact")

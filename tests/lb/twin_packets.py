@@ -1,5 +1,6 @@
 """Packets over a twin's memory: which backend a flow's next packet goes to, as xdp/select.h has it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -17,6 +18,9 @@ _MIGRATION, _SOURCE, _PORT = (
     _C[f"SERVICE_{name}"] for name in ("UDP_MIGRATION", "SOURCE_AFFINITY", "PORT_AFFINITY")
 )
 TCP, UDP = 6, 17
+Services = dict[tuple[bytes, int, int], np.void]
+Kind = tuple[str, int, int]
+"""Packets of one VIP, port and protocol."""
 
 
 @dataclass
@@ -32,11 +36,15 @@ class Flow:
 
 @dataclass(frozen=True)
 class Lead:
-    """Where a packet goes: the service's number and the backend's address (None: nowhere); by the flow table or not."""
+    """Where a packet goes: the service's number and the backend's address (None: nowhere); by the flow table or not.
+
+    left: the number of the service that its flow's entry is of, if that takes the flow's packets no more.
+    """
 
     service: int | None = None
     backend: str | None = None
     by_table: bool = False
+    left: int | None = None
 
 
 @dataclass
@@ -59,28 +67,48 @@ class Packets:
 
     def lead(self, settings: Settings) -> list[Lead]:
         """Where a packet of each flow would go."""
-        keys, values = self.twin.tables.services4.read()
-        services = {
-            (key["vip"].tobytes(), int(key["port"]), int(key["protocol"])): value
-            for key, value in zip(keys, values, strict=True)
-        }
+        services = self._services()
         return [self._lead(flow, services, settings) for flow in self.flows]
 
-    def _lead(self, flow: Flow, services: dict[tuple[bytes, int, int], np.void], settings: Settings) -> Lead:
-        vip = ip_address(flow.vip).packed
-        service = services.get((vip, flow.port, flow.protocol), services.get((vip, 0, flow.protocol)))
+    def takers(self, kinds: Iterable[Kind]) -> dict[Kind, tuple[int, Affinity]]:
+        """The number and affinity of the service that takes packets of each of these kinds, where there is one."""
+        services = self._services()
+        found = {kind: _taker(services, *kind) for kind in kinds}
+        return {
+            kind: (int(service["number"]), _affinity(int(service["flags"])))
+            for kind, service in found.items()
+            if service is not None
+        }
+
+    def _services(self) -> Services:
+        """By VIP, port and protocol; without the keys that only mark a VIP, whose number is nobody's."""
+        keys, values = self.twin.tables.services4.read()
+        return {
+            (int(key["vip"]).to_bytes(4), int(key["port"]), int(key["protocol"])): value
+            for key, value in zip(keys, values, strict=True)
+            if key["protocol"]
+        }
+
+    def _lead(self, flow: Flow, services: Services, settings: Settings) -> Lead:
+        service = _taker(services, flow.vip, flow.port, flow.protocol)
+        left = self._entry_of(flow)
         if service is None:
-            return Lead()
+            return Lead(left=left)
         number, flags, first = (int(service[name]) for name in ("number", "flags", "backends"))
         held = self._held(flow, number, first, flags, settings)
         if held is not None:
             return Lead(number, held, by_table=True)
+        left = None if left == number else left
         arrays = self.twin.tables.arrays
         ring = int(arrays.service_rings["ring"][number])
         if not ring:
-            return Lead(number)
+            return Lead(number, left=left)
         slot = flow.slots[_affinity(flags)]
-        return Lead(number, self._address(first + int(arrays.rings[ring, slot])))
+        return Lead(number, self._address(first + int(arrays.rings[ring, slot])), left=left)
+
+    def _entry_of(self, flow: Flow) -> int | None:
+        entry = self._table[flow.index]
+        return int(entry["state"]) >> 16 & 0xFFFF if entry["tag_backend"] else None
 
     def _held(self, flow: Flow, number: int, first: int, flags: int, settings: Settings) -> str | None:
         """The backend that the flow table has for it, if it may stay there."""
@@ -102,8 +130,7 @@ class Packets:
 
     def _remember(self, flow: Flow, lead: Lead) -> None:
         arrays = self.twin.tables.arrays
-        values = self.twin.tables.services4.read()[1]
-        service = next(value for value in values if int(value["number"]) == lead.service)
+        service = next(each for each in self._services().values() if int(each["number"]) == lead.service)
         first, room = int(service["backends"]), 1 << int(service["room"])
         rows = arrays.backends[first : first + room]
         place = next(
@@ -119,11 +146,16 @@ class Packets:
         """For each slot of a service's ring the address that it leads to as a number; zeros: it has none."""
         arrays = self.twin.tables.arrays
         ring = int(arrays.service_rings["ring"][number])
-        values = self.twin.tables.services4.read()[1]
-        first = next((int(value["backends"]) for value in values if int(value["number"]) == number), None)
+        every = self._services().values()
+        first = next((int(each["backends"]) for each in every if int(each["number"]) == number), None)
         if not ring or first is None:
             return np.zeros(SLOTS, np.uint32)
         return arrays.backends["address"][first + arrays.rings[ring, :SLOTS].astype(np.int64), 0]
+
+
+def _taker(services: Services, vip: str, port: int, protocol: int) -> np.void | None:
+    packed = ip_address(vip).packed
+    return services.get((packed, port, protocol), services.get((packed, 0, protocol)))
 
 
 def _affinity(flags: int) -> Affinity:
