@@ -58,8 +58,8 @@ def _is_full(folder: Path) -> bool:
 
 
 def _has_company(path: Path) -> bool:
-    """Whether what lies beside a file says that it has been a state file."""
-    return any(path.with_name(path.name + end).exists() for end in (LAST_GOOD, "-wal"))
+    """Whether what lies beside a file says that it has been one of Sluice's: its log, or the copy of a state."""
+    return path.with_name(path.name + "-wal").exists() or any(path.parent.glob(f"*{LAST_GOOD}"))
 
 
 def _not_ours(path: Path, schema: Schema) -> StoreError:

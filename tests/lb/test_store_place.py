@@ -61,6 +61,25 @@ def test_file_that_is_gone(store: SqliteStore, tmp_path: Path) -> None:
     assert store.problem() is None
 
 
+def test_tokens_and_audit_that_are_cut_to_nothing(tmp_path: Path) -> None:
+    """An empty file beside the copy of a state was full once: it is refused, with what to do, and not begun anew."""
+    path = tmp_path / "access.db"
+    path.touch(mode=0o600)
+    AccessStore(path).close()  # as a crash at the very first moment leaves it
+    assert path.stat().st_size > 0
+    (tmp_path / "state.db.last-good").touch()
+    AccessStore(path).close()
+
+    path.write_bytes(b"")
+    with pytest.raises(
+        DamagedError, match=r"its beginning is gone.* move it away to start with an empty audit"
+    ):
+        AccessStore(path)
+    assert path.read_bytes() == b""
+    path.unlink()
+    AccessStore(path).close()
+
+
 def test_tokens_and_audit_that_are_gone(tmp_path: Path) -> None:
     """No token or line of the audit is written into a file that was removed; put back, it is written again."""
     path, aside = tmp_path / "access.db", tmp_path / "aside"
