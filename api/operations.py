@@ -32,7 +32,14 @@ def drain_operation(operation_id: str, config: Config, reconciler: Reconciler) -
         )
     flows = reconciler.live_flows(name, backend.address) if backend.admin_state is AdminState.DRAINING else 0
     state = OperationState.RUNNING if flows else OperationState.DONE
-    return Operation(id=operation_id, state=state, service=name, address=address, flows=flows)
+    return Operation(
+        id=operation_id,
+        state=state,
+        service=name,
+        address=address,
+        admin_state=backend.admin_state,
+        flows=flows,
+    )
 
 
 def refresh_id(feed: str, number: int) -> str:

@@ -6,7 +6,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lb.model import Backend, Feed, Rule, Service, Settings
+from lb.model import AdminState, Backend, Feed, Rule, Service, Settings
 from lb.model.address import Address
 from lb.model.diff import Diff
 from lb.model.entry_input import AllowlistInput, BlocklistInput
@@ -217,6 +217,7 @@ class Operation(BaseModel):
     state: OperationState
     service: str = Field(examples=["web"])
     address: str = Field(examples=["10.0.0.11"])
+    admin_state: AdminState = Field(description="draining, or disabled meanwhile, which has ended its flows")
     flows: int = Field(description="flows that the backend still has")
 
 

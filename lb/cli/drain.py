@@ -66,7 +66,7 @@ def drain(session: Session, service: str, addresses: tuple[str, ...], wait: bool
 def _lines(operations: Iterable[Operation]) -> Iterator[str]:
     for operation in operations:
         left = f"{_flows(operation)} left" if operation["flows"] else "no flows are left"
-        yield f"backend {operation['address']} of {operation['service']} is draining: {left}"
+        yield f"backend {operation['address']} of {operation['service']} is {operation['admin_state']}: {left}"
 
 
 def _flows(operation: Operation) -> str:

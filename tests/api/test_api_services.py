@@ -183,6 +183,7 @@ def test_a_drain_is_an_operation_that_ends_with_the_last_flow(
         "state": "running",
         "service": "web",
         "address": "10.0.0.12",
+        "admin_state": "draining",
         "flows": 3,
     }
     assert (begun.status_code, begun.json()) == (202, expected)
@@ -208,7 +209,8 @@ def test_a_drain_ends_when_its_backend_takes_flows_again(client: TestClient, web
         "quic_id": None,
         "port": None,
     }
-    assert client.get(where).json()["state"] == "done"
+    over = client.get(where).json()
+    assert (over["state"], over["admin_state"], over["flows"]) == ("done", "disabled", 0)
 
     enabled = client.post("/v1/services/web/backends/10.0.0.12/enable")
     assert enabled.json() == {

@@ -364,6 +364,17 @@ def test_who_is_enabled_or_removed_meanwhile_is_waited_for_no_more(
     assert "backend 10.0.0.11 of web is no longer draining" in result.stderr
 
 
+def test_who_is_disabled_meanwhile_has_no_flows_left(web: Shell, meanwhile: Meanwhile) -> None:
+    """The wait is over, as its flows were ended; what is printed says that it is disabled."""
+    flows_on_every_backend(web, 1)
+    pauses = meanwhile(lambda: web.ok("backend", "disable", "web", "10.0.0.11") and None)
+
+    result = web.run("backend", "drain", "web", "10.0.0.11", "--wait")
+
+    assert (result.exit_code, len(pauses)) == (0, 1)
+    assert result.stdout == "backend 10.0.0.11 of web is disabled: no flows are left\n"
+
+
 @pytest.mark.parametrize(("looks_away", "exit_code"), [(2, 0), (99, 5)])
 def test_a_wait_outlasts_a_restart_of_the_daemon(
     web: Shell, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch, looks_away: int, exit_code: int
