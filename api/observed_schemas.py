@@ -83,7 +83,10 @@ class CaptureRecord(BaseModel):
     time: str | None = Field(None, json_schema_extra={"format": "date-time"})
     verdict: str | None = None
     action: str | None = None
-    source: str | None = None
+    source: str | None = Field(
+        None,
+        description="its sender; of an ICMP error about a flow the address that the quoted packet was for",
+    )
     entry: CapturedEntry | None = None
     rule: str | None = Field(None, description="the rule that decided")
     service: str | None = None

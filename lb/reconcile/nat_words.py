@@ -33,6 +33,9 @@ _REASONS = {
 _TCP = 6
 _ECHO = {1: (8, 0), 58: (128, 129)}
 """Types of echo requests and replies."""
+_ERRORS = {1: (3, 11, 12), 58: (1, 2, 3, 4)}
+"""Types of errors that quote a packet."""
+_ICMP_HEADER = 8
 
 
 def nat_words(trace: Trace, ended: str, out: bytes) -> str:
@@ -42,32 +45,42 @@ def nat_words(trace: Trace, ended: str, out: bytes) -> str:
         return reason
     if "NAT" not in ended:
         return "it would be a new flow, and is not admitted"
-    flow = "a new flow" if trace.nat_states == (0, 0) else f"its flow is known, {_state(trace)}"
-    what = " of an ICMP error" if trace.wanted.is_quoted else ""
-    return f"{flow}; leaves as {_ends(out, trace.ip_offset)}{what}"
+    about = _quoted_protocol(out, trace.ip_offset)
+    if about is not None:
+        flow = f"an ICMP error about a known flow, {_state(trace, about)}"
+    elif trace.nat_states == (0, 0):
+        flow = "a new flow"
+    else:
+        flow = f"its flow is known, {_state(trace, trace.wanted.protocol)}"
+    return f"{flow}; leaves as {_ends(out, trace.ip_offset)}"
 
 
-def _state(trace: Trace) -> str:
+def _state(trace: Trace, protocol: int) -> str:
     forward, reply = (state & 0xFFFFFFFF for state in trace.nat_states)
-    if trace.wanted.protocol != _TCP:
+    if protocol != _TCP:
         return "with replies" if reply & _SYN else "without a reply so far"
     if (forward | reply) & _RST or forward & reply & _FIN:
         return "closing"
     return "open" if forward & _ACK and reply & _SYN else "opening"
 
 
+def _transport(frame: bytes, at: int) -> tuple[int, int]:
+    """The protocol of an IP packet, and where its transport header starts; what NAT sends has no other headers."""
+    return (frame[at + 9], at + (frame[at] & 15) * 4) if frame[at] >> 4 == 4 else (frame[at + 6], at + 40)
+
+
+def _quoted_protocol(frame: bytes, at: int) -> int | None:
+    """The protocol of what an ICMP error quotes; None: the packet is none."""
+    protocol, icmp = _transport(frame, at)
+    is_error = frame[icmp] in _ERRORS.get(protocol, ())
+    return _transport(frame, icmp + _ICMP_HEADER)[0] if is_error else None
+
+
 def _ends(frame: bytes, at: int) -> str:
     """Addresses, and ports if there are any, of a frame's packet."""
-    if frame[at] >> 4 == 4:
-        source, destination, ports = (
-            frame[at + 12 : at + 16],
-            frame[at + 16 : at + 20],
-            at + (frame[at] & 15) * 4,
-        )
-        protocol = frame[at + 9]
-    else:
-        source, destination, ports = frame[at + 8 : at + 24], frame[at + 24 : at + 40], at + 40
-        protocol = frame[at + 6]
+    protocol, ports = _transport(frame, at)
+    first, size = (at + 12, 4) if frame[at] >> 4 == 4 else (at + 8, 16)
+    source, destination = frame[first : first + size], frame[first + size : first + 2 * size]
     if protocol not in (_TCP, 17):
         plain = f"{address_text(source)} → {address_text(destination)}"
         if frame[ports] not in _ECHO.get(protocol, ()):

@@ -29,6 +29,7 @@ _REMEMBERED = 10_000
 class Seen:
     """One packet. time_ns: since the epoch; entry: the blocklist's for its source; length: of the frame as it came.
 
+    source: its sender; of an ICMP error about a flow the address that the quoted packet was for, a client or a backend.
     data: the first bytes of the frame as it left (forwarded: with its outer header).
     """
 

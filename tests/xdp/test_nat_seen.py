@@ -125,8 +125,25 @@ def test_what_may_be_a_reply_with_keep_is_explained(nat_rig: Rig) -> None:
         ("PASS_NO_SERVICE", [no_service, "it is not a reply of a NAT flow"]),
         ("PASS_PROTOCOL", [icmp, "it is not a reply of a NAT flow"]),
     ]
-    assert (told[3][0], told[3][1][0]) == ("TX_NAT_REPLY", icmp)
-    assert told[3][1][1].endswith(f"leaves as {VIP4} → 10.0.1.1")
+    about = f"an ICMP error about a known flow, opening; leaves as {VIP4} → 10.0.1.1"
+    assert told[3] == ("TX_NAT_REPLY", [icmp, about])
+
+
+def test_errors_about_flows_are_explained(nat_rig: Rig) -> None:
+    """For a pool address or a VIP: that it is an ICMP error, about a flow in which state, and how it leaves."""
+    nat_rig.apply(settings=POOLS, services=[service(mode="nat", backends=["10.0.0.11"])])
+    sent = nat_rig.run(tcp())
+    came = nat_rig.run(answer(sent))
+    nat_rig.run(tcp(flags="A"))
+    from_router = LINK / IP(src="10.77.0.1", dst=POOL4) / ICMP(type=3, code=1) / sent.frame_out[14:]
+    from_client = LINK / IP(src="10.0.1.1", dst=VIP4) / ICMP(type=3, code=4) / came.frame_out[14:]
+
+    explained = nat_rig.reconciler.explain([bytes(frame) for frame in (from_router, from_client)])
+
+    assert [(one.verdict.name, one.steps[-1].detail) for one in explained] == [
+        ("TX_NAT_REPLY", f"an ICMP error about a known flow, open; leaves as {VIP4} → 10.0.1.1"),
+        ("TX_NAT", f"an ICMP error about a known flow, open; leaves as {POOL4} → 10.0.0.11"),
+    ]
 
 
 def test_fragments_are_explained(nat_rig: Rig) -> None:

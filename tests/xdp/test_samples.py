@@ -6,9 +6,10 @@ from ipaddress import ip_address
 
 import numpy as np
 import pytest
-from frames import ELSE4, LINK, VIP6, service, tcp, udp
+from frames import ELSE4, LINK, VIP4, VIP6, service, tcp, udp
 from machine import Machine
 from rig import OUR_IFINDEX, Rig
+from scapy.layers.inet import ICMP, IP, TCP
 from scapy.layers.l2 import ARP
 
 from lb.dataplane import libbpf
@@ -95,6 +96,23 @@ def test_a_packet_that_a_rule_drops_names_it(rig: Rig, looker: Looker) -> None:
 
         dropped, passed = rig.reconciler.naming().seen(looker.got(2), 0)
         assert (dropped.rule, passed.rule) == ("second", None)
+
+
+def test_an_error_has_the_client_that_it_is_about(rig: Rig, looker: Looker) -> None:
+    """Not the router that sends it; one that quotes nothing known keeps its sender."""
+    rig.apply(services=[service()])
+    about = IP(src=VIP4, dst="10.0.1.1") / TCP(sport=80, dport=40000)
+    strange = IP(src="10.0.9.9", dst="10.0.1.1") / TCP(sport=80, dport=40000)
+    sent = LINK / IP(src="10.77.0.1", dst=VIP4) / ICMP(type=11)
+
+    verdicts = [rig.verdict(sent / quoted) for quoted in (about, strange)]
+
+    seen = rig.reconciler.naming().seen(looker.got(2), 0)
+    assert verdicts == ["TX_IPIP", "PASS_ICMP_ERROR"]
+    assert [(one.verdict.name, one.source) for one in seen] == [
+        ("TX_IPIP", "10.0.1.1"),
+        ("PASS_ICMP_ERROR", "10.77.0.1"),
+    ]
 
 
 def test_what_is_not_of_ip_has_no_address(rig: Rig, looker: Looker) -> None:
