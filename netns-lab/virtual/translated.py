@@ -7,10 +7,12 @@ from typing import Any
 import inside
 from virtual import network, sluice, traffic
 from virtual.network import BACKENDS, CLIENT
-from virtual.report import check, fact
+from virtual.report import check, fact, within
 
 VIP, POOL = "10.200.1.2", ("10.0.0.9", "fd00::9")
 REQUESTS, PINGS = 20, 10
+NO_ANSWER = 5
+"""The exit code of a command that waited in vain."""
 
 
 def services() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -37,7 +39,7 @@ def nat() -> None:
     exported = sluice.ask("export")
     network.run("ip", "address", "add", f"{POOL[0]}/32", "dev", sluice.interface())
     for words, document in documents(exported):
-        sluice.run("sluice", "apply", "-f", "-", feed=document)
+        _apply(document)
         fact(f"mode nat, {words}: the kernel has taken both programs")
         if words == "TCP":
             names = [traffic.curl("/whoami", vip=VIP).decode().strip() for _ in range(REQUESTS)]
@@ -48,5 +50,16 @@ def nat() -> None:
             said = sluice.run(*inside.command(CLIENT, ping)).stdout
             check(f" {PINGS} received" in said, said)
             fact(f"{PINGS} pings through mode nat")
-    sluice.run("sluice", "apply", "-f", "-", feed=json.dumps(exported))
+    _apply(json.dumps(exported))
     network.run("ip", "address", "del", f"{POOL[0]}/32", "dev", sluice.interface())
+
+
+def _apply(document: str) -> None:
+    """Return when it is in force. An emulated machine may work on it for longer than the command waits."""
+
+    def seen() -> bool:
+        done = sluice.run("sluice", "apply", "-f", "-", ok=False, feed=document)
+        check(done.returncode in (0, NO_ANSWER), done.stderr)
+        return done.returncode == 0
+
+    within(sluice.START_SECONDS, "the document in force", seen)
