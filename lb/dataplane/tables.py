@@ -21,6 +21,14 @@ U64 = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 
 
+def where_used(words: Array) -> Ints:
+    """The places of a one-dimensional array that hold something, even while packets write to it.
+
+    numpy's nonzero counts first, and raises RuntimeError if what it then finds is not as many.
+    """
+    return np.flatnonzero(words != 0)
+
+
 class Table(Protocol):
     """A hash or trie: entries by key, in no order."""
 

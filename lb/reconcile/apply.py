@@ -11,7 +11,7 @@ import numpy as np
 from lb.dataplane.layout import layout
 from lb.dataplane.protocol import NextHop
 from lb.dataplane.room import Room
-from lb.dataplane.tables import Array, Arrays, Tables
+from lb.dataplane.tables import Array, Arrays, Tables, where_used
 from lb.model import Service
 from lb.reconcile.guards import GuardMemory, guarded
 from lb.reconcile.keys import KeyTables
@@ -307,7 +307,7 @@ def forget_flows(arrays: Arrays, numbers: Iterable[int], places: Iterable[tuple[
     numbers, places = [*numbers], [*places]
     forget_nat(arrays, numbers, places)
     flows = arrays.flows.reshape(-1)
-    used = np.flatnonzero(flows["tag_backend"])
+    used = where_used(flows["tag_backend"])
     if not len(used):
         return
     service = flows["state"][used] >> np.uint64(16) & np.uint64(0xFFFF)

@@ -11,7 +11,7 @@ import numpy as np
 from lb.dataplane.former import Former
 from lb.dataplane.layout import layout
 from lb.dataplane.nat_hash import FlowKey
-from lb.dataplane.tables import Array, Ints, Tables
+from lb.dataplane.tables import Array, Ints, Tables, where_used
 from lb.reconcile.carry_nat import NatCarry
 from lb.reconcile.flows import have_moved
 from lb.reconcile.services import ServicePlan, service_identity
@@ -122,7 +122,7 @@ class Carry:
         if "flows" not in reads or not moves:
             return
         old = reads["flows"]()
-        buckets, ways = np.nonzero(old["tag_backend"])
+        buckets, ways = divmod(where_used(old["tag_backend"].reshape(-1)), old.shape[1])
         flows = old[buckets, ways]
         where_it_is = ~have_moved(flows)  # of those that were taken over once before
         flows, buckets = flows[where_it_is], buckets[where_it_is]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lb.dataplane.layout import layout
-from lb.dataplane.tables import Array, Ints
+from lb.dataplane.tables import Array, Ints, where_used
 from lb.model import Settings
 
 _C = layout().constants
@@ -82,7 +82,7 @@ def forget_moved(flows: Array) -> bool:
     comes to such a slot at that very moment is asked of the ring.
     """
     slots = flows.reshape(-1)
-    used = np.flatnonzero(slots["tag_backend"])
+    used = where_used(slots["tag_backend"])
     seen = slots[used]
     copies = int(np.count_nonzero(seen["state"] & np.uint64(_COPY)))
     if not copies:

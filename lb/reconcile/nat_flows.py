@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lb.dataplane.layout import layout
-from lb.dataplane.tables import Array, Arrays, Ints
+from lb.dataplane.tables import Array, Arrays, Ints, where_used
 from lb.model import Settings
 from lb.settings import NAT_BLOCK
 
@@ -74,7 +74,7 @@ def entries(arrays: Arrays, blocks: Iterable[int]) -> Entries:
     """Those of some blocks."""
     forward, reply = arrays.nat_forward, arrays.nat_reply
     found = [
-        np.flatnonzero(forward["word"][block * NAT_BLOCK : (block + 1) * NAT_BLOCK]) + block * NAT_BLOCK
+        where_used(forward["word"][block * NAT_BLOCK : (block + 1) * NAT_BLOCK]) + block * NAT_BLOCK
         for block in sorted(blocks)
     ]
     slots = np.concatenate(found) if found else np.zeros(0, np.int64)
@@ -149,9 +149,7 @@ def _free(arrays: Arrays, slots: Ints, forward: Array | None = None, reply: Arra
         index = arrays.nat_index.reshape(-1)
         wanted = np.zeros(len(arrays.nat_forward), bool)
         wanted[slots] = True
-        held = np.flatnonzero(
-            index != 0
-        )  # of the comparison: numpy counts first, and gives up if packets change that
+        held = where_used(index)
         words = index[held]
         at = (words & _SLOT).astype(np.int64)
         mine = wanted[np.minimum(at, len(wanted) - 1)]
