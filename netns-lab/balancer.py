@@ -38,7 +38,7 @@ def wait_until_ready(daemon: processes.Process, path: Path, log: Path) -> None:
     reasons = "it has not opened its socket"
     with client(path, timeout=READY_SECONDS) as http:
         while daemon.is_running() and time.monotonic() < deadline:
-            if _is_listening(path):
+            if is_listening(path):
                 try:
                     answer = http.get("/readyz")
                 except httpx.TransportError as error:  # it was a former daemon's, which is ending
@@ -56,7 +56,7 @@ def wait_until_ready(daemon: processes.Process, path: Path, log: Path) -> None:
     raise SetupError(f"the daemon {fault}; its log ends:\n{tail(log)}")
 
 
-def _is_listening(path: Path) -> bool:
+def is_listening(path: Path) -> bool:
     """Asked of the socket itself: httpx leaves one open each time that it cannot connect."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0

@@ -116,7 +116,7 @@ class Machine:
             time.sleep(balancer.POLL_SECONDS)
 
     def _answers(self) -> bool:
-        if not balancer._is_listening(self.socket):
+        if not balancer.is_listening(self.socket):
             return False
         with self.client() as http, contextlib.suppress(httpx.TransportError):
             return http.get("/healthz").is_success

@@ -17,7 +17,7 @@ import nat_servers
 import pytest
 from place import Lab
 from test_modes import digest
-from test_nat_e2e import MESSAGES, VIPS, bracketed, run, translated
+from test_nat_e2e import MESSAGES, VIPS, bracketed, put, run, translated
 from test_nat_ping import HOPS_ONCE, Pings, ended, pinged, started
 from topology import CLIENT_MTU, CLIENTS, Host, Role
 
@@ -49,10 +49,9 @@ def gateway(lab: Lab) -> Iterator[None]:
             lead(lab, host, by_balancer=False)
 
 
-def put(http: httpx.Client, services: list[dict[str, Any]]) -> None:
-    """Make these the desired state: there is no pool."""
-    kept = [{**service, "nat_source": "keep"} for service in services]
-    http.put("/v1/config", json={"services": kept}, timeout=240).raise_for_status()
+def put_kept(http: httpx.Client, services: list[dict[str, Any]]) -> None:
+    """Make these the desired state, with sources that are kept: there is no pool."""
+    put(http, [{**service, "nat_source": "keep"} for service in services], pool=[])
 
 
 def listening(lab: Lab, stack: ExitStack, family: int, kind: socket.SocketKind) -> list[socket.socket]:
@@ -80,7 +79,7 @@ def chosen(servers: list[socket.socket]) -> socket.socket:
 def test_backends_see_the_client(lab: Lab, http: httpx.Client, family: int) -> None:
     """TCP and UDP: the backend's peer is the client's own address and port, and both hear what the other says."""
     vip, client = VIPS[family, family], lab.namespace(Role.CLIENT, 1)
-    put(http, [translated(lab, (family, family), kind, 80, port_there=THERE) for kind in ("tcp", "udp")])
+    put_kept(http, [translated(lab, (family, family), kind, 80, port_there=THERE) for kind in ("tcp", "udp")])
 
     with ExitStack() as stack:
         servers = listening(lab, stack, family, STREAM)
@@ -113,7 +112,7 @@ def test_transfers_and_ping(lab: Lab, http: httpx.Client, tmp_path: Path) -> Non
     """In both families: 100 MB by curl, checksummed, wrk without an error, and ping, if there is one."""
     pairs = [(family, family) for family in FAMILIES]
     web = [translated(lab, pair, "tcp", 80, port_there=8080) for pair in pairs]
-    put(http, [*web, *(pinged(pair, lab) for pair in pairs)])
+    put_kept(http, [*web, *(pinged(pair, lab) for pair in pairs)])
     fetched = tmp_path / "fetched"
 
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""A daemon with feeds, for the tests of several files."""
+"""What the tests of several files have: a store and its file, and a daemon with feeds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,22 @@ from pathlib import Path
 import pytest
 from feed_house import FOUR, House
 from feed_server import FeedServer, serving
+
+from lb.store import SqliteStore
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a state file is to be; its directory is not there yet."""
+    return tmp_path / "state" / "sluice.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    """An empty store in that file."""
+    opened = SqliteStore(path)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
